@@ -1,0 +1,2 @@
+//! Board description.
+#![no_std]

@@ -1,0 +1,213 @@
+//! The host's twin of the instruction modules: nothing happens, everything is recorded.
+
+/// What was issued, per thread.
+pub mod trace {
+    use crate::addr::VirtAddr;
+    use std::cell::RefCell;
+
+    /// One instruction as a test sees it.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Op {
+        /// `DSB SY`.
+        DsbSy,
+        /// `DSB ISH`.
+        DsbIsh,
+        /// `DSB ISHST`.
+        DsbIshst,
+        /// `DMB OSHST`.
+        DmbOshst,
+        /// `DMB OSHLD`.
+        DmbOshld,
+        /// `ISB`.
+        Isb,
+        /// `DC CVAC` of a line.
+        Clean(VirtAddr),
+        /// `DC CIVAC` of a line.
+        CleanInvalidate(VirtAddr),
+        /// `DC IVAC` of a line.
+        Invalidate(VirtAddr),
+        /// `TLBI VAALE1IS` of a page.
+        TlbLastLevel(VirtAddr),
+        /// `TLBI VAAE1IS` of a page.
+        TlbAllLevels(VirtAddr),
+        /// `TLBI VMALLE1IS`.
+        TlbAll,
+    }
+
+    thread_local! {
+        static OPS: RefCell<Option<Vec<Op>>> = const { RefCell::new(None) };
+    }
+
+    pub(super) fn record(op: Op) {
+        OPS.with_borrow_mut(|ops| {
+            if let Some(ops) = ops {
+                ops.push(op);
+            }
+        });
+    }
+
+    /// Runs `f` and returns what it issued on this thread.
+    pub fn record_during<R>(f: impl FnOnce() -> R) -> (R, Vec<Op>) {
+        OPS.set(Some(Vec::new()));
+        let result = f();
+        (result, OPS.take().unwrap_or_default())
+    }
+}
+
+/// Barriers.
+pub mod barrier {
+    use super::trace::{Op, record};
+
+    /// `DSB SY`.
+    pub fn dsb_sy() {
+        record(Op::DsbSy);
+    }
+
+    /// `DSB ISH`.
+    pub fn dsb_ish() {
+        record(Op::DsbIsh);
+    }
+
+    /// `DSB ISHST`.
+    pub fn dsb_ishst() {
+        record(Op::DsbIshst);
+    }
+
+    /// `DMB OSHST`.
+    pub fn dmb_oshst() {
+        record(Op::DmbOshst);
+    }
+
+    /// `DMB OSHLD`.
+    pub fn dmb_oshld() {
+        record(Op::DmbOshld);
+    }
+
+    /// `ISB`.
+    pub fn isb() {
+        record(Op::Isb);
+    }
+}
+
+/// Cache maintenance.
+pub mod cache {
+    use super::trace::{Op, record};
+    use crate::addr::VirtAddr;
+
+    /// `CTR_EL0` of a Cortex-A72: 64-byte lines, 64-byte writeback granule.
+    pub fn ctr_el0() -> u64 {
+        0x8444_C004
+    }
+
+    /// `DC CVAC`.
+    pub fn clean_line(va: VirtAddr) {
+        record(Op::Clean(va));
+    }
+
+    /// `DC CIVAC`.
+    pub fn clean_invalidate_line(va: VirtAddr) {
+        record(Op::CleanInvalidate(va));
+    }
+
+    /// `DC IVAC`.
+    ///
+    /// # Safety
+    ///
+    /// As on the target; nothing is lost here.
+    pub unsafe fn invalidate_line(va: VirtAddr) {
+        record(Op::Invalidate(va));
+    }
+
+    /// `DCZID_EL0` of a Cortex-A72: 64-byte blocks.
+    pub fn dczid_el0() -> u64 {
+        4
+    }
+
+    /// `DC ZVA` with the 64-byte block of [`dczid_el0`].
+    ///
+    /// # Safety
+    ///
+    /// The whole block is memory owned by the caller.
+    pub unsafe fn zero_block(va: VirtAddr) {
+        // SAFETY: the caller owns the 64 aligned bytes.
+        unsafe { va.align_down(64).as_ptr::<[u8; 64]>().write([0; 64]) };
+    }
+}
+
+/// TLB maintenance.
+pub mod tlb {
+    use super::trace::{Op, record};
+    use crate::addr::VirtAddr;
+
+    /// `TLBI VAALE1IS`.
+    pub fn invalidate_last_level(va: VirtAddr) {
+        record(Op::TlbLastLevel(va));
+    }
+
+    /// `TLBI VAAE1IS`.
+    pub fn invalidate_all_levels(va: VirtAddr) {
+        record(Op::TlbAllLevels(va));
+    }
+
+    /// `TLBI VMALLE1IS`.
+    pub fn invalidate_all() {
+        record(Op::TlbAll);
+    }
+}
+
+/// The executing core.
+pub mod cpu {
+    use std::cell::Cell;
+
+    thread_local! {
+        static MASKED: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// The saved mask of [`irq_save`].
+    #[derive(Clone, Copy, Debug)]
+    #[must_use = "interrupts stay masked until the state is restored"]
+    pub struct IrqState(bool);
+
+    /// Marks IRQs masked on this thread.
+    pub fn irq_save() -> IrqState {
+        IrqState(MASKED.replace(true))
+    }
+
+    /// Puts the mask back.
+    pub fn irq_restore(state: IrqState) {
+        MASKED.set(state.0);
+    }
+
+    /// Whether IRQs are marked masked on this thread.
+    pub fn irqs_masked() -> bool {
+        MASKED.get()
+    }
+
+    /// Gives the processor away for a moment.
+    pub fn wait_for_interrupt() {
+        std::thread::yield_now();
+    }
+
+    /// Gives the processor away for a moment.
+    pub fn wait_for_event() {
+        std::thread::yield_now();
+    }
+
+    /// Nothing: waiting threads poll.
+    pub fn send_event() {}
+}
+
+/// Address translation.
+pub mod translate {
+    use crate::addr::VirtAddr;
+    use crate::arch::par::Par;
+    use crate::layout;
+
+    /// The direct map translates to Normal write-back, everything else faults.
+    pub fn read_el1(va: VirtAddr) -> Par {
+        match layout::virt_to_phys(va) {
+            Some(pa) => Par::new(0xFF00_0000_0000_0B80 | (pa.get() & !0xFFF)),
+            None => Par::new(0x80B),
+        }
+    }
+}

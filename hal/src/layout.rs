@@ -1,0 +1,147 @@
+//! The kernel address space: one window per way of using memory.
+//!
+//! ```text
+//! 0xFFFF_FF80_0000_0000  direct map   every frame of RAM at a constant offset, Normal write-back
+//! 0xFFFF_FFC0_0000_0000  vmalloc      page by page, Normal write-back, a guard page after each area
+//! 0xFFFF_FFE0_0000_0000  coherent     Normal non-cacheable, frames absent from the direct map
+//! 0xFFFF_FFE8_0000_0000  ioremap      Device-nGnRE (nGnRnE, Normal non-cacheable on request)
+//! 0xFFFF_FFF0_0000_0000  image        text R-X, rodata R--, data and stacks RW-, guard pages
+//! 0xFFFF_FFF4_0000_0000  frames       one descriptor per page frame, Normal write-back
+//! 0xFFFF_FFF8_0000_0000  early        boot-time views of memory not yet in the direct map; empty later
+//! 0xFFFF_FFFF_FFE0_0000  (nothing)    the top 2 MiB hold error pointers and are never mapped
+//! ```
+//!
+//! The windows lie in the upper half reached through `TTBR1_EL1` with 39-bit addresses
+//! (`TCR_EL1.T1SZ` = 25), so a walk starts at level 1 (Arm ARM D8.2.4).
+//!
+//! On a host target the direct map is a stretch of ordinary memory, see [`host`].
+
+use crate::addr::{PhysAddr, VirtAddr};
+
+/// A named part of the address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Name used in reports.
+    pub name: &'static str,
+    /// First address.
+    pub base: VirtAddr,
+    /// Bytes in the window.
+    pub size: usize,
+}
+
+impl Window {
+    const fn new(name: &'static str, base: usize, size: usize) -> Self {
+        Self {
+            name,
+            base: VirtAddr::new(base),
+            size,
+        }
+    }
+
+    /// First address after the window.
+    pub const fn end(&self) -> VirtAddr {
+        VirtAddr::new(self.base.get() + self.size)
+    }
+
+    /// Whether `va` lies in the window.
+    pub const fn contains(&self, va: VirtAddr) -> bool {
+        va.get() >= self.base.get() && va.get() - self.base.get() < self.size
+    }
+}
+
+const GIB: usize = 1 << 30;
+
+/// Width of a virtual address translated through `TTBR1_EL1`, in bits.
+pub const VA_BITS: u32 = 39;
+
+/// Width of the physical addresses the tables are set up for, in bits (`TCR_EL1.IPS` = 0b010).
+pub const PA_BITS: u32 = 40;
+
+/// Every frame of RAM, at `VA = PA + DIRECT_MAP.base`.
+pub const DIRECT_MAP: Window = Window::new("direct map", 0xFFFF_FF80_0000_0000, 256 * GIB);
+/// Areas mapped page by page.
+pub const VMALLOC: Window = Window::new("vmalloc", 0xFFFF_FFC0_0000_0000, 128 * GIB);
+/// Normal non-cacheable memory for devices that do not snoop.
+pub const COHERENT: Window = Window::new("coherent", 0xFFFF_FFE0_0000_0000, 32 * GIB);
+/// Device registers.
+pub const IOREMAP: Window = Window::new("ioremap", 0xFFFF_FFE8_0000_0000, 32 * GIB);
+/// The firmware itself.
+pub const IMAGE: Window = Window::new("image", 0xFFFF_FFF0_0000_0000, GIB);
+/// The page frame descriptors, indexed by frame number.
+pub const FRAMES: Window = Window::new("frames", 0xFFFF_FFF4_0000_0000, GIB);
+/// Views used while booting, before the direct map exists.
+pub const EARLY: Window = Window::new("early", 0xFFFF_FFF8_0000_0000, GIB);
+
+/// All windows, by address.
+pub const WINDOWS: [Window; 7] = [DIRECT_MAP, VMALLOC, COHERENT, IOREMAP, IMAGE, FRAMES, EARLY];
+
+/// RAM at or above this address has no place in the direct map and is left unused.
+pub const DIRECT_MAP_LIMIT: PhysAddr = PhysAddr::new(DIRECT_MAP.size as u64);
+
+/// The window `va` lies in, if any.
+pub fn window_of(va: VirtAddr) -> Option<&'static Window> {
+    const ALL: &[Window] = &WINDOWS;
+    ALL.iter().find(|window| window.contains(va))
+}
+
+/// The direct-map address of `pa`.
+///
+/// The result may be dereferenced only if the frame is RAM that the direct map holds: coherent
+/// pool frames, the image and guard frames are absent from it.
+#[inline]
+pub fn phys_to_virt(pa: PhysAddr) -> VirtAddr {
+    VirtAddr::new((pa.get() as usize).wrapping_add(direct_map_offset()))
+}
+
+/// The physical address behind `va`, or `None` if `va` is not a direct-map address.
+///
+/// No table is consulted: an address of another window has no constant offset and is refused.
+#[inline]
+pub fn virt_to_phys(va: VirtAddr) -> Option<PhysAddr> {
+    let pa = va.get().wrapping_sub(direct_map_offset());
+    (pa < DIRECT_MAP.size).then(|| PhysAddr::new(pa as u64))
+}
+
+#[cfg(target_os = "none")]
+#[inline]
+const fn direct_map_offset() -> usize {
+    DIRECT_MAP.base.get()
+}
+
+#[cfg(not(target_os = "none"))]
+pub mod host;
+#[cfg(not(target_os = "none"))]
+use host::direct_map_offset;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_ordered_and_disjoint() {
+        for pair in WINDOWS.windows(2) {
+            assert!(
+                pair[0].end().get() <= pair[1].base.get(),
+                "{} / {}",
+                pair[0].name,
+                pair[1].name
+            );
+        }
+        assert!(EARLY.end().get() <= 0xFFFF_FFFF_FFE0_0000);
+    }
+
+    #[test]
+    fn frames_window_covers_the_direct_map() {
+        let frames = DIRECT_MAP.size >> crate::addr::PAGE_SHIFT;
+        assert!(frames * 16 <= FRAMES.size);
+    }
+
+    #[test]
+    fn only_direct_map_addresses_translate_by_offset() {
+        assert_eq!(virt_to_phys(VMALLOC.base), None);
+        let pa = host::ram(1, 1).start;
+        assert_eq!(virt_to_phys(phys_to_virt(pa)), Some(pa));
+        assert_eq!(window_of(VMALLOC.base + 5).map(|w| w.name), Some("vmalloc"));
+        assert_eq!(window_of(VirtAddr::new(0x1000)), None);
+    }
+}

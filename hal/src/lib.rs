@@ -1,0 +1,29 @@
+//! Linux-shaped memory management and DMA for bare-metal AArch64.
+//!
+//! The library names no board and contains no entry point. A board crate describes its memory map,
+//! interrupt controller and DMA masters through [`board::Board`]; a binary brings the machine up
+//! and then uses what the modules below offer:
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`addr`] | physical, virtual and device addresses as distinct types |
+//! | [`layout`] | the kernel address space: which window lies where |
+//! | [`arch`] | one documented function per AArch64 instruction; on the host, a recording twin |
+//! | [`mmu`] | memory types, descriptors, the table walker and the mapper |
+//! | [`mm`] | frames, zones, buddy pages, slab and kmalloc, vmalloc |
+//! | [`dma`] | masks, bus windows, coherent and streaming memory, the `DmaEngine` trait |
+//! | [`sync`] | the IRQ-saving lock and per-CPU data |
+//! | [`drivers`] | interrupt controller, UART, timer, PCI and the DMA engines |
+//!
+//! Dependencies between the modules point up this table only.
+//!
+//! On a host target the same code runs against a stretch of ordinary memory standing in for RAM
+//! (see [`layout`]), which is how its tests work.
+
+#![cfg_attr(target_os = "none", no_std)]
+
+pub mod addr;
+pub mod arch;
+pub mod layout;
+pub mod mmu;
+pub mod sync;

@@ -1,0 +1,136 @@
+//! A spin lock that masks IRQs on its core while held.
+
+use super::PerCpu;
+use crate::arch::cpu::{self, IrqState};
+use core::ops::{Deref, DerefMut};
+use spin::mutex::{SpinMutex, SpinMutexGuard};
+
+/// A spin lock that may be taken from tasks and from interrupt handlers.
+///
+/// Taking it masks IRQs on this core and counts the lock as held ([`PerCpu::locks_held`]), which
+/// is what makes a blocking allocation inside diagnosable.
+///
+/// The lock word is an atomic: the lock must lie in Normal write-back memory, never in the
+/// coherent window or in device memory, and must not be taken before the MMU and caches are on.
+///
+/// Order, outermost first: kernel tables, vmalloc areas, slab cache, zone, console. A core holding
+/// one takes only locks further down the list.
+#[derive(Debug, Default)]
+pub struct IrqLock<T> {
+    inner: SpinMutex<T>,
+}
+
+impl<T> IrqLock<T> {
+    /// An unlocked lock around `value`.
+    pub const fn new(value: T) -> Self {
+        Self {
+            inner: SpinMutex::new(value),
+        }
+    }
+
+    /// Masks IRQs, then spins until the lock is free.
+    #[inline]
+    pub fn lock(&self) -> IrqLockGuard<'_, T> {
+        let irq = cpu::irq_save();
+        PerCpu::current().lock_taken();
+        IrqLockGuard {
+            inner: Some(self.inner.lock()),
+            irq,
+        }
+    }
+
+    /// Takes the lock if it is free. IRQs are masked only if it was.
+    #[inline]
+    pub fn try_lock(&self) -> Option<IrqLockGuard<'_, T>> {
+        let irq = cpu::irq_save();
+        match self.inner.try_lock() {
+            Some(inner) => {
+                PerCpu::current().lock_taken();
+                Some(IrqLockGuard {
+                    inner: Some(inner),
+                    irq,
+                })
+            }
+            None => {
+                cpu::irq_restore(irq);
+                None
+            }
+        }
+    }
+
+    /// The protected value, without locking: the borrow proves that nobody holds it.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.inner.get_mut()
+    }
+}
+
+/// Access to what an [`IrqLock`] protects; releases the lock and restores IRQs when dropped.
+#[derive(Debug)]
+pub struct IrqLockGuard<'a, T> {
+    /// `Some` until `drop`, which must release the lock before it unmasks IRQs.
+    inner: Option<SpinMutexGuard<'a, T>>,
+    irq: IrqState,
+}
+
+impl<T> Deref for IrqLockGuard<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        match &self.inner {
+            Some(inner) => inner,
+            None => unreachable!("the guard is emptied by drop only"),
+        }
+    }
+}
+
+impl<T> DerefMut for IrqLockGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        match &mut self.inner {
+            Some(inner) => inner,
+            None => unreachable!("the guard is emptied by drop only"),
+        }
+    }
+}
+
+impl<T> Drop for IrqLockGuard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.inner = None;
+        PerCpu::current().lock_released();
+        cpu::irq_restore(self.irq);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn irqs_are_masked_exactly_while_held() {
+        let lock = IrqLock::new(1);
+        assert!(!cpu::irqs_masked());
+        {
+            let mut outer = lock.lock();
+            *outer += 1;
+            assert!(cpu::irqs_masked());
+            assert_eq!(PerCpu::current().locks_held(), 1);
+            assert!(lock.try_lock().is_none());
+            assert!(cpu::irqs_masked());
+        }
+        assert!(!cpu::irqs_masked());
+        assert_eq!(PerCpu::current().locks_held(), 0);
+        assert_eq!(*lock.lock(), 2);
+    }
+
+    #[test]
+    fn nested_locks_unmask_at_the_outermost_release() {
+        let (a, b) = (IrqLock::new(()), IrqLock::new(()));
+        let outer = a.lock();
+        drop(b.lock());
+        assert!(cpu::irqs_masked());
+        drop(outer);
+        assert!(!cpu::irqs_masked());
+    }
+}

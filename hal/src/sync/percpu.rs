@@ -1,0 +1,118 @@
+//! One area per core, reached through `TPIDR_EL1`.
+
+use core::cell::Cell;
+
+/// Most cores the firmware brings up.
+pub const MAX_CPUS: usize = 8;
+
+/// What a core knows about itself.
+///
+/// Only the core it belongs to (its tasks and its interrupt handlers) touches an area, so plain
+/// cells suffice; the type is not `Sync`.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct PerCpu {
+    index: usize,
+    irq_depth: Cell<u32>,
+    locks_held: Cell<u32>,
+}
+
+impl PerCpu {
+    /// The area of core number `index`, with nothing held.
+    pub const fn new(index: usize) -> Self {
+        Self {
+            index,
+            irq_depth: Cell::new(0),
+            locks_held: Cell::new(0),
+        }
+    }
+
+    /// The core's number, `0..MAX_CPUS`; core 0 booted first.
+    #[inline]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// How many interrupt handlers are running on this core, one inside the other.
+    #[inline]
+    pub fn irq_depth(&self) -> u32 {
+        self.irq_depth.get()
+    }
+
+    /// How many [`IrqLock`](super::IrqLock)s this core holds.
+    #[inline]
+    pub fn locks_held(&self) -> u32 {
+        self.locks_held.get()
+    }
+
+    /// Marks the start of an interrupt handler.
+    #[inline]
+    pub fn irq_entered(&self) {
+        self.irq_depth.set(self.irq_depth.get() + 1);
+    }
+
+    /// Marks the end of an interrupt handler.
+    #[inline]
+    pub fn irq_left(&self) {
+        self.irq_depth.set(self.irq_depth.get() - 1);
+    }
+
+    #[inline]
+    pub(super) fn lock_taken(&self) {
+        self.locks_held.set(self.locks_held.get() + 1);
+    }
+
+    #[inline]
+    pub(super) fn lock_released(&self) {
+        self.locks_held.set(self.locks_held.get() - 1);
+    }
+
+    /// The executing core's area.
+    #[cfg(target_os = "none")]
+    #[inline(always)]
+    pub fn current() -> &'static Self {
+        let area: *const Self;
+        // SAFETY: reading TPIDR_EL1 has no side effect. Each core's boot code sets it to the area
+        // `AREAS` holds for it before any Rust runs there, and nothing else writes it.
+        unsafe {
+            core::arch::asm!("mrs {}, tpidr_el1", out(reg) area, options(pure, nomem, nostack, preserves_flags));
+            &*area
+        }
+    }
+
+    /// The area of the host thread, numbered in order of first use.
+    #[cfg(not(target_os = "none"))]
+    pub fn current() -> &'static Self {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static AREA: &'static PerCpu = Box::leak(Box::new(PerCpu::new(
+                NEXT.fetch_add(1, Ordering::Relaxed) % MAX_CPUS,
+            )));
+        }
+        AREA.with(|area| *area)
+    }
+}
+
+/// The areas of all cores. The boot code finds the one for core `n` at `n * size_of::<PerCpu>()`.
+#[cfg(target_os = "none")]
+#[repr(transparent)]
+#[derive(Debug)]
+pub struct Areas([PerCpu; MAX_CPUS]);
+
+// SAFETY: an area is reached through `PerCpu::current` only, that is by its own core.
+#[cfg(target_os = "none")]
+unsafe impl Sync for Areas {}
+
+/// The areas of all cores.
+#[cfg(target_os = "none")]
+#[unsafe(no_mangle)]
+pub static PER_CPU_AREAS: Areas = {
+    let mut areas = [const { PerCpu::new(0) }; MAX_CPUS];
+    let mut index = 0;
+    while index < MAX_CPUS {
+        areas[index] = PerCpu::new(index);
+        index += 1;
+    }
+    Areas(areas)
+};

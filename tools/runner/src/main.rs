@@ -1,0 +1,2 @@
+//! Host side.
+fn main() {}
