@@ -13,6 +13,7 @@
 //! | [`mm`] | frames, zones, buddy pages, slab and kmalloc, vmalloc |
 //! | [`dma`] | masks, bus windows, coherent and streaming memory, the `DmaEngine` trait |
 //! | [`sync`] | the IRQ-saving lock and per-CPU data |
+//! | [`smp`] | running a function on another core |
 //! | [`drivers`] | interrupt controller, UART, timer, PCI and the DMA engines |
 //!
 //! Dependencies between the modules point up this table only.
@@ -26,4 +27,5 @@ pub mod addr;
 pub mod arch;
 pub mod layout;
 pub mod mmu;
+pub mod smp;
 pub mod sync;

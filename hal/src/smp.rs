@@ -1,0 +1,249 @@
+//! Running a function on another core.
+//!
+//! A core that has nothing to do sits in [`idle`]: it sleeps in `WFI` and runs what is handed to
+//! it. Handing over is blocking: the caller waits for the function to end, so the function may
+//! borrow from the caller's stack. There is one slot per core; a second caller waits its turn.
+
+use crate::arch::cpu;
+use crate::sync::{MAX_CPUS, Once, PerCpu};
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+use thiserror::Error;
+
+/// Why a function could not be handed to a core.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum SmpError {
+    /// No such core is up.
+    #[error("core {0} is not online")]
+    Offline(usize),
+    /// The caller is in an interrupt handler or holds a lock, where waiting could deadlock.
+    #[error("cannot wait for core {0} in an interrupt handler or with a lock held")]
+    CannotWait(usize),
+}
+
+/// A function waiting for its core, on the stack of the core that handed it over.
+struct Job {
+    call: unsafe fn(*mut ()),
+    argument: *mut (),
+    done: AtomicBool,
+}
+
+const NO_JOB: AtomicPtr<Job> = AtomicPtr::new(ptr::null_mut());
+static JOBS: [AtomicPtr<Job>; MAX_CPUS] = [NO_JOB; MAX_CPUS];
+static ONLINE: AtomicU32 = AtomicU32::new(0);
+static KICK: Once<fn(usize)> = Once::new();
+
+/// Says how to wake a core out of `WFI`: with an inter-processor interrupt. Called once by the
+/// boot code after the interrupt controller is up.
+pub fn set_kick(kick: fn(usize)) {
+    KICK.call_once(|| kick);
+}
+
+/// Marks the executing core as able to run functions.
+pub fn set_online() {
+    ONLINE.fetch_or(1 << PerCpu::current().index(), Ordering::Release);
+    cpu::send_event();
+}
+
+/// Whether core `index` is up.
+pub fn is_online(index: usize) -> bool {
+    index < MAX_CPUS && ONLINE.load(Ordering::Acquire) & (1 << index) != 0
+}
+
+/// The cores that are up, by number.
+pub fn online() -> impl Iterator<Item = usize> {
+    (0..MAX_CPUS).filter(|&index| is_online(index))
+}
+
+/// Runs `f` on core `index` and returns its result; on the caller's own core, directly.
+///
+/// # Context
+///
+/// Task context, no lock held: the caller sleeps (`WFE`) until `f` has returned.
+///
+/// # Errors
+///
+/// [`SmpError::Offline`] and [`SmpError::CannotWait`]; `f` has then not run.
+pub fn run_on<R: Send>(index: usize, f: impl FnOnce() -> R + Send) -> Result<R, SmpError> {
+    if index == PerCpu::current().index() {
+        return Ok(f());
+    }
+    let mut call = Call::new(f);
+    let job = call.job();
+    post(index, &job)?;
+    wait(&job);
+    Ok(call.into_result())
+}
+
+/// Runs `f` on every core that is up, at the same time, the caller's own included. `f` is given
+/// the core's number.
+///
+/// # Context
+///
+/// As [`run_on`].
+///
+/// # Errors
+///
+/// As [`run_on`]; `f` may have run on some cores.
+pub fn run_on_all(f: impl Fn(usize) + Sync) -> Result<(), SmpError> {
+    let me = PerCpu::current().index();
+    let f = &f;
+    let mut calls: [_; MAX_CPUS] = core::array::from_fn(|index| Call::new(move || f(index)));
+    let jobs = calls.each_mut().map(Call::job);
+    let mut posted = [false; MAX_CPUS];
+    let mut result = Ok(());
+    for index in online().filter(|&index| index != me) {
+        match post(index, &jobs[index]) {
+            Ok(()) => posted[index] = true,
+            Err(error) => result = Err(error),
+        }
+    }
+    f(me);
+    for (job, _) in jobs.iter().zip(posted).filter(|(_, posted)| *posted) {
+        wait(job);
+    }
+    result
+}
+
+/// What an idle core does for ever: sleeps in `WFI`, and runs what is handed to it.
+pub fn idle() -> ! {
+    loop {
+        run_pending();
+        // Masked, so that an interrupt that brings a job between the check and the WFI stays
+        // pending and ends the WFI; its handler runs as soon as the mask is lifted.
+        let irq = cpu::irq_save();
+        if JOBS[PerCpu::current().index()].load(Ordering::Acquire).is_null() {
+            cpu::wait_for_interrupt();
+        }
+        cpu::irq_restore(irq);
+    }
+}
+
+/// Runs the function waiting for this core, if there is one.
+fn run_pending() {
+    let slot = &JOBS[PerCpu::current().index()];
+    let job = slot.load(Ordering::Acquire);
+    if job.is_null() {
+        return;
+    }
+    // SAFETY: whoever posted the job keeps it and what it borrows alive until `done` is set, and
+    // only this core, once per posting, runs a job from its own slot.
+    unsafe { ((*job).call)((*job).argument) };
+    slot.store(ptr::null_mut(), Ordering::Release);
+    // SAFETY: as above; this is the last access before the poster may let the job go.
+    unsafe { (*job).done.store(true, Ordering::Release) };
+    cpu::send_event();
+}
+
+fn post(index: usize, job: &Job) -> Result<(), SmpError> {
+    let this = PerCpu::current();
+    if !is_online(index) {
+        return Err(SmpError::Offline(index));
+    }
+    if this.irq_depth() != 0 || this.locks_held() != 0 || cpu::irqs_masked() {
+        return Err(SmpError::CannotWait(index));
+    }
+    let job = ptr::from_ref(job).cast_mut();
+    while JOBS[index]
+        .compare_exchange_weak(ptr::null_mut(), job, Ordering::AcqRel, Ordering::Relaxed)
+        .is_err()
+    {
+        // Someone may be waiting for this very core meanwhile.
+        run_pending();
+        core::hint::spin_loop();
+    }
+    if let Some(kick) = KICK.get() {
+        kick(index);
+    }
+    Ok(())
+}
+
+fn wait(job: &Job) {
+    while !job.done.load(Ordering::Acquire) {
+        run_pending();
+        cpu::wait_for_event();
+    }
+}
+
+/// A closure and the place for its result.
+struct Call<F, R> {
+    f: Option<F>,
+    result: UnsafeCell<MaybeUninit<R>>,
+}
+
+impl<R, F: FnOnce() -> R> Call<F, R> {
+    fn new(f: F) -> Self {
+        Self { f: Some(f), result: UnsafeCell::new(MaybeUninit::uninit()) }
+    }
+
+    fn job(&mut self) -> Job {
+        Job {
+            call: Self::run,
+            argument: ptr::from_mut(self).cast(),
+            done: AtomicBool::new(false),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `this` points to a live `Call<F, R>` nobody else uses.
+    unsafe fn run(this: *mut ()) {
+        // SAFETY: the caller's contract.
+        let this = unsafe { &mut *this.cast::<Self>() };
+        if let Some(f) = this.f.take() {
+            this.result.get_mut().write(f());
+        }
+    }
+
+    /// The result; the job must have run.
+    fn into_result(self) -> R {
+        assert!(self.f.is_none(), "the job has not run");
+        // SAFETY: `run` took `f` and wrote the result before it returned.
+        unsafe { self.result.into_inner().assume_init() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::thread;
+
+    fn spawn_idle_core() -> usize {
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            set_online();
+            sender.send(PerCpu::current().index()).unwrap();
+            idle()
+        });
+        receiver.recv().unwrap()
+    }
+
+    #[test]
+    fn a_function_runs_on_the_other_core_and_returns() {
+        let me = PerCpu::current().index();
+        let other = spawn_idle_core();
+        assert_ne!(me, other);
+        let local = [1_u64, 2, 3];
+        let got = run_on(other, || (PerCpu::current().index(), local.iter().sum::<u64>()));
+        assert_eq!(got, Ok((other, 6)));
+        assert_eq!(run_on(me, || PerCpu::current().index()), Ok(me));
+        let offline = (0..MAX_CPUS).find(|&index| !is_online(index) && index != me).unwrap();
+        assert_eq!(run_on(offline, || 0), Err(SmpError::Offline(offline)));
+
+        let lock = crate::sync::IrqLock::new(());
+        let held = lock.lock();
+        assert_eq!(run_on(other, || 0), Err(SmpError::CannotWait(other)));
+        drop(held);
+
+        let hits = [const { AtomicU32::new(0) }; MAX_CPUS];
+        run_on_all(|index| {
+            hits[index].fetch_add(1, Ordering::Relaxed);
+        })
+        .unwrap();
+        assert_eq!(hits[me].load(Ordering::Relaxed), 1);
+        assert_eq!(hits[other].load(Ordering::Relaxed), 1);
+    }
+}
