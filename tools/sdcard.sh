@@ -74,8 +74,9 @@ word64() {
     od -An -v -tx1 -j "$2" -N 8 "$1" | tr -d ' \n'
 }
 
-# The Pi's loader puts the file at kernel_address and jumps to its first byte. An image linked for
-# another address, or without the header QEMU goes by, is dead without a word, so it is refused here.
+# The Pi's loader puts the file at kernel_address and jumps to its first byte, whatever it is. A wrong
+# file would be dead without a word, so an image that is linked for another address or has no arm64
+# Image header (newer loaders and QEMU go by it) is refused here.
 make_image() {
     local objcopy readobj image=$out/kernel8.img found wanted
     [ -f "$elf" ] || die "no firmware at $elf" \
