@@ -3,7 +3,8 @@
 use core::arch::global_asm;
 use core::cell::UnsafeCell;
 use core::mem::{MaybeUninit, offset_of, size_of};
-use hal::addr::PAGE_SIZE;
+use core::ops::Range;
+use hal::addr::{PAGE_SIZE, VirtAddr};
 use hal::sync::{MAX_CPUS, PerCpu};
 
 const THREAD_STACK_SIZE: usize = 64 << 10;
@@ -45,3 +46,22 @@ global_asm!(
     exception = const offset_of!(CpuStacks, exception) + EXCEPTION_STACK_SIZE,
     emergency = const offset_of!(CpuStacks, emergency) + EMERGENCY_STACK_SIZE,
 );
+
+/// The usable parts of all cores' stacks, guard pages left out.
+pub fn stacks() -> [Range<VirtAddr>; 3 * MAX_CPUS] {
+    let base = VirtAddr::from_ptr(&raw const STACKS);
+    core::array::from_fn(|index| {
+        let core = base + (index / 3) * size_of::<CpuStacks>();
+        let (offset, size) = match index % 3 {
+            0 => (offset_of!(CpuStacks, thread), THREAD_STACK_SIZE),
+            1 => (offset_of!(CpuStacks, exception), EXCEPTION_STACK_SIZE),
+            _ => (offset_of!(CpuStacks, emergency), EMERGENCY_STACK_SIZE),
+        };
+        core + offset..core + (offset + size)
+    })
+}
+
+unsafe extern "C" {
+    static __image_start: [u8; 0];
+    fn __secondary_entry();
+}

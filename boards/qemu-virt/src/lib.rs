@@ -1,2 +1,69 @@
-//! Board description.
+//! QEMU's `virt` machine.
+//!
+//! Addresses are those of `hw/arm/virt.c` (QEMU 10.0), which the device tree repeats; they are
+//! used where the device tree is missing or wrong, and to tell RAM from registers.
+
 #![no_std]
+
+use hal::addr::{PhysAddr, PhysRange};
+use hal::board::{Board, GicDescription, SecondaryStart, UartDescription, ZoneLimits};
+
+const RAM_BASE: u64 = 0x4000_0000;
+
+/// The smallest machine the firmware is used on; a device tree says how much there really is.
+const BUILT_IN_RAM: u64 = 64 << 20;
+
+const GIB: u64 = 1 << 30;
+
+/// The board.
+#[derive(Debug)]
+pub struct QemuVirt;
+
+// SAFETY: RAM starts at 1 GiB on every `virt` machine and has at least the size given with `-m`,
+// which QEMU's documentation of this firmware requires to be 64 MiB or more; flash, registers and
+// PCI memory lie below. No bus translates addresses.
+unsafe impl Board for QemuVirt {
+    fn name(&self) -> &'static str {
+        "qemu-virt"
+    }
+
+    fn built_in_ram(&self) -> &'static [PhysRange] {
+        const {
+            &[PhysRange::new(PhysAddr::new(RAM_BASE), PhysAddr::new(RAM_BASE + BUILT_IN_RAM))]
+        }
+    }
+
+    fn firmware_ram(&self) -> &'static [PhysRange] {
+        &[]
+    }
+
+    fn device_windows(&self) -> &'static [PhysRange] {
+        const { &[PhysRange::new(PhysAddr::new(0), PhysAddr::new(RAM_BASE))] }
+    }
+
+    /// RAM starts where the zone for 30-bit masters would end, so that zone is empty.
+    fn zone_limits(&self) -> ZoneLimits {
+        ZoneLimits { dma: PhysAddr::new(GIB), dma32: PhysAddr::new(4 * GIB) }
+    }
+
+    fn uart(&self) -> UartDescription {
+        UartDescription { base: PhysAddr::new(0x0900_0000), clock: None }
+    }
+
+    fn gic(&self) -> GicDescription {
+        GicDescription {
+            distributor: PhysAddr::new(0x0800_0000),
+            cpu_interface: PhysAddr::new(0x0801_0000),
+            redistributors: Some(PhysAddr::new(0x080A_0000)),
+        }
+    }
+
+    fn secondary_start(&self) -> SecondaryStart {
+        SecondaryStart::ParkedOnly
+    }
+
+    /// QEMU's device tree calls every device coherent; without one the safe answer is no.
+    fn dma_coherent(&self) -> bool {
+        false
+    }
+}

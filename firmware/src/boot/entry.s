@@ -51,6 +51,7 @@
 // ACTLR_EL2/EL3 of the A53/A57/A72 family: let EL1/EL2 write CPUACTLR, CPUECTLR, L2CTLR, L2ACTLR.
 .equ    ACTLR_ALLOW,            0x73
 .equ    CPUACTLR_DIS_INSTR_PREFETCH_BIT, 32
+.equ    MIDR_A72_R0P0,          0x410FD080
 .equ    AFFINITY_MASK_LOW,      0xFFFFFF
 .equ    RELEASE_VALID_BIT,      63
 
@@ -183,14 +184,8 @@ from_el3:
         mrs     x2, S3_1_C15_C2_1
         orr     x2, x2, #CPUECTLR_SMPEN         // before any cache or TLB operation
         msr     S3_1_C15_C2_1, x2
-        // Erratum 859971: A72 up to r0p3 must not prefetch instructions speculatively.
-        mov     x2, #0xD08
-        cmp     x1, x2
-        b.ne    2f
-        mrs     x2, S3_1_C15_C2_0
-        orr     x2, x2, #(1 << CPUACTLR_DIS_INSTR_PREFETCH_BIT)
-        msr     S3_1_C15_C2_0, x2
-2:      isb
+        isb
+        bl      erratum_859971
 3:
         // Give every interrupt to the non-secure side (group 1).
         mrs     x0, id_aa64pfr0_el1
@@ -280,8 +275,26 @@ set_groups_spi:
         b       0b
 1:      ret
 
+// Cortex-A72 up to r0p3: no speculative instruction prefetch, which may reach device memory
+// (CPUACTLR_EL1, S3_1_C15_C2_0). Clobbers x0-x2.
+erratum_859971:
+        mrs     x0, midr_el1
+        ldr     x1, =MIDR_A72_R0P0              // the revision is in bits 3:0
+        sub     x0, x0, x1
+        cmp     x0, #3
+        b.hi    0f
+        mrs     x2, S3_1_C15_C2_0
+        orr     x2, x2, #(1 << CPUACTLR_DIS_INSTR_PREFETCH_BIT)
+        msr     S3_1_C15_C2_0, x2
+        isb
+0:      ret
+
 from_el2:
-        ldr     x0, =HCR_RW
+        // Whether EL2 may write CPUACTLR is the EL3 firmware's choice, and being wrong traps.
+        ldr     x0, =BOARD_CPUACTLR_AT_EL2
+        cbz     x0, 0f
+        bl      erratum_859971
+0:      ldr     x0, =HCR_RW
         msr     hcr_el2, x0
         isb
         mrs     x0, cnthctl_el2

@@ -1,0 +1,152 @@
+//! The report: KTAP version 1 on the console (docs.kernel.org/dev-tools/ktap.html).
+//!
+//! Suites are the outer level, tests the inner. A diagnostic line precedes the result it explains.
+//! The last line is a plain total.
+
+use crate::console;
+use core::fmt;
+
+/// Why a test did not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Something is wrong; a diagnostic line has said what.
+    Failed,
+    /// This machine cannot show it; the reason goes into the result line.
+    Skipped(&'static str),
+}
+
+/// What a test returns.
+pub type Outcome = Result<(), Stop>;
+
+/// One check with a name.
+#[derive(Clone, Copy, Debug)]
+pub struct Test {
+    /// Name within the suite, `[a-z0-9_.]`.
+    pub name: &'static str,
+    /// The check.
+    pub run: fn() -> Outcome,
+}
+
+/// Tests of one subject.
+#[derive(Clone, Copy, Debug)]
+pub struct Suite {
+    /// Name, as the command line's `suite=` filters it.
+    pub name: &'static str,
+    /// The tests, in the order they run.
+    pub tests: &'static [Test],
+}
+
+/// Results so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Tests that passed.
+    pub passed: u32,
+    /// Tests that failed.
+    pub failed: u32,
+    /// Tests this machine cannot run.
+    pub skipped: u32,
+}
+
+impl Totals {
+    fn count(&mut self, outcome: Outcome) {
+        match outcome {
+            Ok(()) => self.passed += 1,
+            Err(Stop::Failed) => self.failed += 1,
+            Err(Stop::Skipped(_)) => self.skipped += 1,
+        }
+    }
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+    }
+}
+
+/// Starts the report.
+pub fn begin() {
+    console::line(format_args!("KTAP version 1"));
+}
+
+/// Announces how many suites follow.
+pub fn plan(suites: usize) {
+    console::line(format_args!("1..{suites}"));
+}
+
+/// Writes a diagnostic line of the outer level.
+pub fn note(text: fmt::Arguments<'_>) {
+    console::line(format_args!("# {text}"));
+}
+
+/// Writes a diagnostic line that belongs to the running test.
+pub fn diagnostic(text: fmt::Arguments<'_>) {
+    console::line(format_args!("  # {text}"));
+}
+
+/// Runs the tests of `suite` that `selected` lets through, as suite number `number`, `rounds`
+/// times each, and adds their results to `totals`.
+pub fn run_suite(
+    number: usize,
+    suite: &Suite,
+    rounds: u32,
+    selected: impl Fn(&Test) -> bool,
+    totals: &mut Totals,
+) {
+    let mut own = Totals::default();
+    console::line(format_args!("  KTAP version 1"));
+    console::line(format_args!("  # Subtest: {}", suite.name));
+    let count = suite.tests.iter().filter(|test| selected(test)).count();
+    console::line(format_args!("  1..{count}"));
+    for (index, test) in suite.tests.iter().filter(|test| selected(test)).enumerate() {
+        let outcome = (0..rounds).try_for_each(|_| (test.run)());
+        let (word, skip) = match outcome {
+            Ok(()) => ("ok", None),
+            Err(Stop::Failed) => ("not ok", None),
+            Err(Stop::Skipped(reason)) => ("ok", Some(reason)),
+        };
+        match skip {
+            None => console::line(format_args!("  {word} {} {}", index + 1, test.name)),
+            Some(reason) => {
+                console::line(format_args!("  {word} {} {} # SKIP {reason}", index + 1, test.name));
+            }
+        }
+        own.count(outcome);
+    }
+    let word = if own.failed == 0 { "ok" } else { "not ok" };
+    console::line(format_args!("{word} {number} {}", suite.name));
+    totals.passed += own.passed;
+    totals.failed += own.failed;
+    totals.skipped += own.skipped;
+}
+
+/// Ends the report with the plain total.
+pub fn end(totals: &Totals) {
+    console::line(format_args!("{totals}"));
+}
+
+/// Ends the test with a failure, saying where and why, unless the condition holds.
+#[macro_export]
+macro_rules! check {
+    ($condition:expr, $($why:tt)+) => {
+        if !$condition {
+            $crate::report::diagnostic(format_args!("{}:{}: {}", file!(), line!(), format_args!($($why)+)));
+            return Err($crate::report::Stop::Failed);
+        }
+    };
+}
+
+/// The value of a `Result`, or the end of the test with a failure that shows the error.
+#[macro_export]
+macro_rules! check_ok {
+    ($result:expr) => {
+        match $result {
+            Ok(value) => value,
+            Err(error) => {
+                $crate::report::diagnostic(format_args!(
+                    "{}:{}: {}: {error}", file!(), line!(), stringify!($result)
+                ));
+                return Err($crate::report::Stop::Failed);
+            }
+        }
+    };
+}
