@@ -25,7 +25,9 @@
 
 pub mod addr;
 pub mod arch;
+pub mod devicetree;
 pub mod layout;
+pub mod memory_map;
 pub mod mmu;
 pub mod smp;
 pub mod sync;
