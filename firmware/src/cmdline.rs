@@ -1,0 +1,214 @@
+//! The kernel command line.
+//!
+//! ```text
+//! suite=GLOB test=GLOB seed=N iters=N loglevel=0..7 defmt
+//! dma.coherent=auto|yes|no coherent_pool=SIZE exit=semihosting|halt
+//! ```
+//!
+//! Words are separated by white space. As on Linux, double quotes keep white space in a value
+//! (`test="a b"`, `"test=a b"`) and are not part of it. Numbers are decimal or `0x` hexadecimal,
+//! sizes may end in `K`, `M` or `G`.
+//!
+//! Nothing is ignored silently: [`CmdLine::complaints`] names every word that had no effect, or
+//! not the one that was meant. Every key has one row in a table, and a row says whether anything
+//! in this build acts on the key.
+
+mod table;
+mod words;
+
+use crate::glob::Glob;
+use core::fmt;
+use table::{KEYS, Key};
+use words::Words;
+
+/// Whether devices snoop the CPUs' caches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DmaCoherent {
+    /// What the device tree says, then what the board says.
+    #[default]
+    Auto,
+    /// All do.
+    Yes,
+    /// None does.
+    No,
+}
+
+/// What happens after the report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Exit {
+    /// The cores stop.
+    #[default]
+    Halt,
+    /// The emulator ends, by a semihosting call. On silicon without a debugger this is a fault.
+    Semihosting,
+}
+
+/// What the command line asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CmdLine<'a> {
+    text: &'a str,
+    /// Suites to run; all by default.
+    pub suite: Option<Glob<'a>>,
+    /// Tests to run, see [`selects`](Self::selects); all by default.
+    pub test: Option<Glob<'a>>,
+    /// Seed of the random numbers.
+    pub seed: Option<u64>,
+    /// Rounds of every repeated test, at least one.
+    pub iters: Option<u32>,
+    /// Linux's `loglevel`, 0 to 7.
+    pub loglevel: Option<u8>,
+    /// Whether trace frames go out between the lines of text.
+    pub defmt: bool,
+    /// Whether devices are taken for coherent.
+    pub dma_coherent: DmaCoherent,
+    /// Bytes of the coherent pool, not zero.
+    pub coherent_pool: Option<u64>,
+    /// What happens after the report.
+    pub exit: Exit,
+}
+
+impl<'a> CmdLine<'a> {
+    /// Reads `text`. A word that makes no sense changes nothing; of a repeated key the last
+    /// sensible value counts.
+    pub fn parse(text: &'a str) -> Self {
+        let mut reader = Reader::new(text);
+        while reader.next().is_some() {}
+        reader.line
+    }
+
+    /// What is wrong with the text, word by word.
+    pub fn complaints(&self) -> impl Iterator<Item = Complaint<'a>> + use<'a> {
+        Reader::new(self.text)
+    }
+
+    /// Whether a test is to be run. `name` is its full name, `suite.test`.
+    ///
+    /// `suite=` is matched with the part before the dot. `test=` is matched with the full name, or,
+    /// if the pattern has no dot, with the part after it.
+    pub fn selects(&self, name: &str) -> bool {
+        let (suite, test) = name.split_once('.').unwrap_or((name, ""));
+        self.suite.is_none_or(|glob| glob.matches(suite))
+            && self.test.is_none_or(|glob| {
+                glob.matches(name) || (!glob.as_str().contains('.') && glob.matches(test))
+            })
+    }
+}
+
+/// A word of the command line that did not do what was meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Complaint<'a> {
+    /// No such key.
+    UnknownKey(&'a str),
+    /// The value is missing, superfluous or makes no sense; the word was ignored.
+    BadValue {
+        /// The key.
+        key: &'a str,
+        /// The value, if there was one.
+        value: Option<&'a str>,
+        /// What would have been allowed.
+        allowed: &'static str,
+    },
+    /// The word makes sense, but nothing in this build acts on it.
+    NotInThisBuild(&'a str),
+    /// The key was given before; the last sensible value counts.
+    Repeated(&'a str),
+    /// The word's closing quote is missing.
+    OpenQuote(&'a str),
+}
+
+impl fmt::Display for Complaint<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::UnknownKey(key) => write!(f, "unknown key \"{key}\""),
+            Self::BadValue {
+                key,
+                value: Some(value),
+                allowed,
+            } => write!(f, "{key}: \"{value}\" is not {allowed}"),
+            Self::BadValue {
+                key,
+                value: None,
+                allowed,
+            } => write!(f, "{key}: needs {allowed}"),
+            Self::NotInThisBuild(key) => write!(f, "{key}: not available in this build"),
+            Self::Repeated(key) => write!(f, "{key}: given again; the last one counts"),
+            Self::OpenQuote(word) => write!(f, "closing quote missing in {word}"),
+        }
+    }
+}
+
+/// Applies word after word and yields the complaints.
+struct Reader<'a> {
+    words: Words<'a>,
+    line: CmdLine<'a>,
+    /// Bit n is set once row n of the table was applied.
+    seen: u32,
+    /// A second complaint about the word before.
+    pending: Option<Complaint<'a>>,
+}
+
+const _: () = assert!(KEYS.len() <= u32::BITS as usize);
+
+impl<'a> Reader<'a> {
+    fn new(text: &'a str) -> Self {
+        Self {
+            words: Words::new(text),
+            line: CmdLine {
+                text,
+                ..CmdLine::default()
+            },
+            seen: 0,
+            pending: None,
+        }
+    }
+
+    fn apply(&mut self, key: &'a str, value: Option<&'a str>) -> Option<Complaint<'a>> {
+        let Some((row, entry)) = KEYS.iter().enumerate().find(|(_, row)| row.is(key)) else {
+            return Some(Complaint::UnknownKey(key));
+        };
+        let Key {
+            allowed,
+            in_this_build,
+            apply,
+            ..
+        } = entry;
+        if apply(&mut self.line, value).is_none() {
+            return Some(Complaint::BadValue {
+                key,
+                value,
+                allowed,
+            });
+        }
+        if !in_this_build {
+            return Some(Complaint::NotInThisBuild(key));
+        }
+        let bit = 1 << row;
+        let again = self.seen & bit != 0;
+        self.seen |= bit;
+        again.then_some(Complaint::Repeated(key))
+    }
+}
+
+impl<'a> Iterator for Reader<'a> {
+    type Item = Complaint<'a>;
+
+    fn next(&mut self) -> Option<Complaint<'a>> {
+        loop {
+            if let Some(complaint) = self.pending.take() {
+                return Some(complaint);
+            }
+            let word = self.words.next()?;
+            let complaint = self.apply(word.key, word.value);
+            if word.is_open {
+                self.pending = complaint;
+                return Some(Complaint::OpenQuote(word.text));
+            }
+            if complaint.is_some() {
+                return complaint;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! The keys: one row each.
+
+use super::{CmdLine, DmaCoherent, Exit};
+use crate::glob::Glob;
+
+/// A key and what it does.
+pub(super) struct Key {
+    /// The key; one that ends in a dot stands for every longer key that starts with it.
+    name: &'static str,
+    /// What the value may be, for the user.
+    pub(super) allowed: &'static str,
+    /// Whether anything in this build acts on the key.
+    pub(super) in_this_build: bool,
+    /// Checks the value and stores it, or returns `None` if it makes no sense.
+    pub(super) apply: Apply,
+}
+
+type Apply = for<'a> fn(&mut CmdLine<'a>, Option<&'a str>) -> Option<()>;
+
+const GLOB: &str = "a pattern such as mmu or *.guard*";
+const NUMBER: &str = "a number such as 42 or 0x2a";
+const SIZE: &str = "a size such as 65536, 64K, 2M or 1G";
+const FLAG: &str = "allowed: the key takes no value";
+
+impl Key {
+    /// A key this build acts on.
+    const fn new(name: &'static str, allowed: &'static str, apply: Apply) -> Self {
+        Self {
+            name,
+            allowed,
+            in_this_build: true,
+            apply,
+        }
+    }
+
+    /// A key whose value is checked and that has no effect yet.
+    const fn later(name: &'static str, allowed: &'static str, apply: Apply) -> Self {
+        Self {
+            name,
+            allowed,
+            in_this_build: false,
+            apply,
+        }
+    }
+
+    /// Whether this is the row of `key`.
+    pub(super) fn is(&self, key: &str) -> bool {
+        if self.name.ends_with('.') {
+            key.len() > self.name.len() && key.starts_with(self.name)
+        } else {
+            key == self.name
+        }
+    }
+}
+
+/// Every key there is.
+pub(super) const KEYS: &[Key] = &[
+    Key::new("suite", GLOB, |line, value| {
+        line.suite = Some(glob(value)?);
+        Some(())
+    }),
+    Key::new("test", GLOB, |line, value| {
+        line.test = Some(glob(value)?);
+        Some(())
+    }),
+    Key::new("seed", NUMBER, |line, value| {
+        line.seed = Some(number(value?)?);
+        Some(())
+    }),
+    Key::new("iters", "a number from 1 to 4294967295", |line, value| {
+        let iters = number(value?)?;
+        line.iters = Some(u32::try_from(iters).ok().filter(|&iters| iters != 0)?);
+        Some(())
+    }),
+    Key::new("loglevel", "a number from 0 to 7", |line, value| {
+        let level = number(value?)?;
+        line.loglevel = Some(u8::try_from(level).ok().filter(|level| *level <= 7)?);
+        Some(())
+    }),
+    Key::new("defmt", FLAG, |line, value| {
+        flag(value)?;
+        line.defmt = true;
+        Some(())
+    }),
+    Key::new("dma.coherent", "auto, yes or no", |line, value| {
+        line.dma_coherent = match value? {
+            "auto" => DmaCoherent::Auto,
+            "yes" => DmaCoherent::Yes,
+            "no" => DmaCoherent::No,
+            _ => return None,
+        };
+        Some(())
+    }),
+    Key::new("coherent_pool", SIZE, |line, value| {
+        line.coherent_pool = Some(size(value?).filter(|&size| size != 0)?);
+        Some(())
+    }),
+    Key::new("exit", "semihosting or halt", |line, value| {
+        line.exit = match value? {
+            "semihosting" => Exit::Semihosting,
+            "halt" => Exit::Halt,
+            _ => return None,
+        };
+        Some(())
+    }),
+    Key::later("bench", GLOB, |_, value| match value {
+        None => Some(()),
+        value => glob(value).map(drop),
+    }),
+    Key::later("bench.counter", "insn or cycles", |_, value| {
+        matches!(value?, "insn" | "cycles").then_some(())
+    }),
+    Key::later("experiment", FLAG, |_, value| flag(value)),
+    Key::later("cma", SIZE, |_, value| size(value?).map(drop)),
+    Key::later("failslab", NUMBER, |_, value| number(value?).map(drop)),
+    Key::later("dmatest.", "KEY=VALUE", |_, value| value.map(drop)),
+];
+
+fn flag(value: Option<&str>) -> Option<()> {
+    value.is_none().then_some(())
+}
+
+fn glob(value: Option<&str>) -> Option<Glob<'_>> {
+    value.filter(|text| !text.is_empty()).map(Glob::new)
+}
+
+/// A decimal or `0x` hexadecimal number.
+fn number(text: &str) -> Option<u64> {
+    let (digits, radix) = match text.strip_prefix("0x").or(text.strip_prefix("0X")) {
+        Some(digits) => (digits, 16),
+        None => (text, 10),
+    };
+    // The standard library would also take a sign.
+    if !digits.starts_with(|first: char| first.is_ascii_hexdigit()) {
+        return None;
+    }
+    u64::from_str_radix(digits, radix).ok()
+}
+
+/// A number of bytes, KiB, MiB or GiB.
+fn size(text: &str) -> Option<u64> {
+    let (digits, shift) = match text.as_bytes().last()? {
+        b'K' | b'k' => (&text[..text.len() - 1], 10),
+        b'M' | b'm' => (&text[..text.len() - 1], 20),
+        b'G' | b'g' => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    number(digits)?.checked_mul(1 << shift)
+}

@@ -1,0 +1,237 @@
+use super::words::Word;
+use super::*;
+use proptest::prelude::*;
+
+fn complaints(text: &str) -> Vec<String> {
+    let line = CmdLine::parse(text);
+    line.complaints()
+        .map(|complaint| complaint.to_string())
+        .collect()
+}
+
+fn pairs(text: &str) -> Vec<(&str, Option<&str>)> {
+    Words::new(text)
+        .map(|word| (word.key, word.value))
+        .collect()
+}
+
+#[test]
+fn every_key_of_this_build_sets_its_field() {
+    let text = "suite=mmu test=mmu.* seed=0x2A iters=100 loglevel=7 defmt \
+                dma.coherent=no coherent_pool=2M exit=semihosting";
+    let line = CmdLine::parse(text);
+    assert_eq!(
+        line,
+        CmdLine {
+            text,
+            suite: Some(Glob::new("mmu")),
+            test: Some(Glob::new("mmu.*")),
+            seed: Some(42),
+            iters: Some(100),
+            loglevel: Some(7),
+            defmt: true,
+            dma_coherent: DmaCoherent::No,
+            coherent_pool: Some(2 << 20),
+            exit: Exit::Semihosting,
+        }
+    );
+    assert_eq!(line.complaints().count(), 0);
+}
+
+#[test]
+fn nothing_said_means_the_defaults() {
+    for text in ["", "  \t\n "] {
+        let line = CmdLine::parse(text);
+        assert_eq!(CmdLine { text: "", ..line }, CmdLine::default());
+        assert_eq!(line.complaints().count(), 0);
+    }
+}
+
+#[test]
+fn numbers_and_sizes() {
+    let seed = |text: &str| CmdLine::parse(&format!("seed={text}")).seed;
+    assert_eq!(seed("18446744073709551615"), Some(u64::MAX));
+    assert_eq!(seed("0XfF"), Some(255));
+    for wrong in [
+        "",
+        "0x",
+        "-1",
+        "+1",
+        "1_000",
+        "18446744073709551616",
+        "1K",
+        "0x+1",
+        "ten",
+    ] {
+        assert_eq!(seed(wrong), None, "{wrong}");
+    }
+    let pool = |text: &str| CmdLine::parse(&format!("coherent_pool={text}")).coherent_pool;
+    for (text, expected) in [
+        ("65536", Some(65536)),
+        ("64K", Some(65536)),
+        ("0x10k", Some(16384)),
+        ("1m", Some(1 << 20)),
+        ("3G", Some(3 << 30)),
+        ("17179869184G", None),
+        ("0", None),
+        ("0M", None),
+        ("M", None),
+        ("1T", None),
+        ("1KK", None),
+        ("1MB", None),
+        ("1é", None),
+    ] {
+        assert_eq!(pool(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn bad_values_are_named_with_what_is_allowed_and_change_nothing() {
+    assert_eq!(
+        complaints("dma.coherent=maybe iters=0 loglevel=8 exit= seed test= defmt=1 SEED=1"),
+        [
+            "dma.coherent: \"maybe\" is not auto, yes or no",
+            "iters: \"0\" is not a number from 1 to 4294967295",
+            "loglevel: \"8\" is not a number from 0 to 7",
+            "exit: \"\" is not semihosting or halt",
+            "seed: needs a number such as 42 or 0x2a",
+            "test: \"\" is not a pattern such as mmu or *.guard*",
+            "defmt: \"1\" is not allowed: the key takes no value",
+            "unknown key \"SEED\"",
+        ]
+    );
+    let line = CmdLine::parse("iters=5 iters=0 loglevel=3 loglevel=x");
+    assert_eq!((line.iters, line.loglevel), (Some(5), Some(3)));
+}
+
+#[test]
+fn keys_of_other_kernels_are_unknown() {
+    assert_eq!(
+        complaints("console=ttyAMA0,115200 root=/dev/mmcblk0p2 rootwait -- dma.coherent=yes"),
+        [
+            "unknown key \"console\"",
+            "unknown key \"root\"",
+            "unknown key \"rootwait\"",
+            "unknown key \"--\"",
+        ]
+    );
+}
+
+#[test]
+fn keys_nothing_acts_on_are_reported_after_their_value_was_checked() {
+    assert_eq!(
+        complaints(
+            "bench bench=kmalloc* bench.counter=insn experiment cma=64M failslab=10 dmatest.threads=4"
+        ),
+        [
+            "bench: not available in this build",
+            "bench: not available in this build",
+            "bench.counter: not available in this build",
+            "experiment: not available in this build",
+            "cma: not available in this build",
+            "failslab: not available in this build",
+            "dmatest.threads: not available in this build",
+        ]
+    );
+    assert_eq!(
+        complaints("bench.counter=time experiment=1 cma failslab=x dmatest.threads dmatest.=1"),
+        [
+            "bench.counter: \"time\" is not insn or cycles",
+            "experiment: \"1\" is not allowed: the key takes no value",
+            "cma: needs a size such as 65536, 64K, 2M or 1G",
+            "failslab: \"x\" is not a number such as 42 or 0x2a",
+            "dmatest.threads: needs KEY=VALUE",
+            "unknown key \"dmatest.\"",
+        ]
+    );
+}
+
+#[test]
+fn of_a_repeated_key_the_last_value_counts() {
+    let line = CmdLine::parse("exit=semihosting exit=halt");
+    assert_eq!(line.exit, Exit::Halt);
+    let complaints: Vec<_> = line.complaints().collect();
+    assert_eq!(complaints, [Complaint::Repeated("exit")]);
+}
+
+#[test]
+fn quotes_keep_white_space() {
+    assert_eq!(
+        pairs(" a=\"b c\"\t\"d=e f\" g=h\"i j\"k l "),
+        [
+            ("a", Some("b c")),
+            ("d", Some("e f")),
+            ("g", Some("h\"i j\"k")),
+            ("l", None),
+        ]
+    );
+    let open = "seed=1 test=\"mmu.* seed=2";
+    let line = CmdLine::parse(open);
+    assert_eq!(line.seed, Some(1));
+    assert_eq!(line.test, Some(Glob::new("mmu.* seed=2")));
+    assert_eq!(
+        complaints(open),
+        ["closing quote missing in test=\"mmu.* seed=2"]
+    );
+    // A word may be wrong twice.
+    assert_eq!(
+        complaints("root=\"x"),
+        ["closing quote missing in root=\"x", "unknown key \"root\""]
+    );
+}
+
+#[test]
+fn selection() {
+    let selects = |text: &str, name: &str| CmdLine::parse(text).selects(name);
+    for (text, name, expected) in [
+        ("", "mmu.windows", true),
+        ("suite=mmu", "mmu.windows", true),
+        ("suite=mm", "mmu.windows", false),
+        ("suite=m*", "mmu.windows", true),
+        ("suite=mmu.windows", "mmu.windows", false),
+        ("test=mmu.w*", "mmu.windows", true),
+        ("test=windows", "mmu.windows", true),
+        ("test=wind.ws", "mmu.windows", false),
+        ("suite=dma test=windows", "mmu.windows", false),
+        ("suite=mmu test=*guard", "mmu.windows", false),
+        ("suite=boot", "boot", true),
+    ] {
+        assert_eq!(selects(text, name), expected, "{text} {name}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_without_losing_a_word(text in "\\PC{0,80}|[a-z.= \"0-9KMG]{0,80}") {
+        let words: Vec<Word<'_>> = Words::new(&text).collect();
+        let joined: String = words.iter().map(|word| word.text).collect();
+        let outside: String = joined.split_ascii_whitespace().collect();
+        prop_assert_eq!(outside, text.split_ascii_whitespace().collect::<String>());
+        prop_assert!(words.iter().rev().skip(1).all(|word| !word.is_open));
+        let line = CmdLine::parse(&text);
+        prop_assert!(line.complaints().count() <= words.len() + 1);
+    }
+
+    #[test]
+    fn every_word_either_acts_or_is_complained_about(
+        words in prop::collection::vec(
+            prop::sample::select(vec![
+                "seed=1", "defmt", "root=1", "iters=0", "cma=1M", "exit=halt", "suite=*",
+            ]),
+            0..12,
+        ),
+    ) {
+        let text = words.join(" ");
+        let mut acted = Vec::new();
+        let mut expected = 0;
+        for word in &words {
+            let acts = !["root=1", "iters=0", "cma=1M"].contains(word);
+            if acts && !acted.contains(word) {
+                acted.push(*word);
+            } else {
+                expected += 1;
+            }
+        }
+        prop_assert_eq!(CmdLine::parse(&text).complaints().count(), expected);
+    }
+}
