@@ -18,6 +18,7 @@ mod description;
 mod header;
 mod level;
 mod node;
+mod structure;
 
 pub use description::{
     Bcm2835Dma, Cpu, Description, EnableMethod, InterruptController, MAX_PROBLEMS, MAX_RAM_RANGES,
@@ -27,7 +28,6 @@ pub use header::{HEADER_SIZE, MAX_BLOB_SIZE, blob_size};
 
 use crate::addr::PhysRange;
 use core::ops::ControlFlow;
-use dtoolkit::error::FdtParseError;
 use dtoolkit::fdt::Fdt;
 use level::Level;
 use thiserror::Error;
@@ -36,7 +36,7 @@ use thiserror::Error;
 pub const MAX_DEPTH: usize = 16;
 
 /// Why a blob as a whole cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum DtbError<'a> {
     /// The slice ends before the blob does.
     #[error("{have} bytes of device tree where {need} are needed")]
@@ -70,11 +70,20 @@ pub enum DtbError<'a> {
         /// The block's size, or the least it must have.
         size: u32,
     },
-    /// Tokens, names or the reservation list are broken.
-    #[error("{0}")]
-    Structure(FdtParseError),
-    /// Nodes are nested as deeply as [`MAX_DEPTH`], or more.
-    #[error("nodes of the device tree are nested {MAX_DEPTH} deep or deeper")]
+    /// A token is unknown, out of place or leads out of its block.
+    #[error("device tree is broken at {offset:#x}")]
+    Structure {
+        /// Where the token is, in bytes from the start of the blob.
+        offset: usize,
+    },
+    /// The list of memory reservations has no end.
+    #[error("memory reservations at {offset:#x} have no end")]
+    Reservations {
+        /// Where the list starts, in bytes from the start of the blob.
+        offset: usize,
+    },
+    /// Nodes are nested more deeply than [`MAX_DEPTH`].
+    #[error("nodes of the device tree are nested deeper than {MAX_DEPTH}")]
     TooDeep,
     /// A property that says where memory is makes no sense.
     #[error("{0}")]
@@ -160,10 +169,13 @@ impl<'a> DeviceTree<'a> {
     ///
     /// # Errors
     ///
-    /// Every variant of [`DtbError`] but `TooDeep` and `Memory`.
-    pub fn new(blob: &'a [u8]) -> Result<Self, DtbError<'a>> {
-        let fdt = Fdt::new(header::checked_blob(blob)?).map_err(DtbError::Structure)?;
-        Ok(Self { fdt })
+    /// Every variant of [`DtbError`] but `Memory`.
+    pub fn new(blob: &'a [u8]) -> Result<Self, DtbError<'static>> {
+        let (blob, header) = header::checked_blob(blob)?;
+        structure::check(blob, &header)?;
+        Ok(Self {
+            fdt: Fdt::new_unchecked(blob),
+        })
     }
 
     /// Bytes of the blob, as its header states.
@@ -175,25 +187,18 @@ impl<'a> DeviceTree<'a> {
     ///
     /// # Errors
     ///
-    /// [`DtbError::Memory`] if a memory node or a memory reservation makes no sense,
-    /// [`DtbError::TooDeep`] if there are nodes below those a walk visits.
+    /// [`DtbError::Memory`] if a memory node or a memory reservation makes no sense.
     pub fn describe(&self) -> Result<Description<'a>, DtbError<'a>> {
         let mut description = Description::default();
         for entry in self.fdt.memory_reservations() {
             let (base, size) = (entry.address(), entry.size());
             node::memory_reservation(&mut description, base, size).map_err(DtbError::Memory)?;
         }
-        let end = self.walk(&mut |level| {
-            if level.depth == MAX_DEPTH {
-                return ControlFlow::Break(DtbError::TooDeep);
-            }
-            match node::read(&mut description, level) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(problem) => ControlFlow::Break(DtbError::Memory(problem)),
-            }
-        });
-        match end {
-            ControlFlow::Break(error) => Err(error),
+        match self.walk(&mut |level| match node::read(&mut description, level) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(problem) => ControlFlow::Break(problem),
+        }) {
+            ControlFlow::Break(problem) => Err(DtbError::Memory(problem)),
             ControlFlow::Continue(()) => Ok(description),
         }
     }
@@ -205,7 +210,7 @@ impl<'a> DeviceTree<'a> {
     /// decides; if none does, the device does not snoop.
     pub fn dma_coherent(&self, compatible: &str) -> Option<bool> {
         match self.walk(&mut |level| {
-            if level.is_compatible(&[compatible]) && level.is_enabled() {
+            if level.compatible().lists(&[compatible]) && level.is_enabled() {
                 ControlFlow::Break(level.is_dma_coherent())
             } else {
                 ControlFlow::Continue(())
@@ -220,7 +225,7 @@ impl<'a> DeviceTree<'a> {
     /// them: the first entry of `reg`, translated through the buses above.
     pub fn registers(&self, compatible: &str) -> Option<PhysRange> {
         match self.walk(&mut |level| {
-            if level.is_compatible(&[compatible]) && level.is_enabled() {
+            if level.compatible().lists(&[compatible]) && level.is_enabled() {
                 ControlFlow::Break(level.registers::<1>().ok().map(|[first]| first))
             } else {
                 ControlFlow::Continue(())
@@ -231,8 +236,7 @@ impl<'a> DeviceTree<'a> {
         }
     }
 
-    /// Visits every node, parents before children, until `visit` breaks. Nodes at [`MAX_DEPTH`]
-    /// are visited, their children are not.
+    /// Visits every node, parents before children, until `visit` breaks.
     fn walk<B>(&self, visit: &mut dyn FnMut(&Level<'_, 'a>) -> ControlFlow<B>) -> ControlFlow<B> {
         Level::root(self.fdt.root()).walk(visit)
     }

@@ -9,6 +9,8 @@
 //! | [`addr`] | physical, virtual and device addresses as distinct types |
 //! | [`layout`] | the kernel address space: which window lies where |
 //! | [`arch`] | one documented function per AArch64 instruction; on the host, a recording twin |
+//! | [`devicetree`] | what the blob we were booted with says, checked |
+//! | [`memory_map`] | RAM and its owners while booting |
 //! | [`mmu`] | memory types, descriptors, the table walker and the mapper |
 //! | [`mm`] | frames, zones, buddy pages, slab and kmalloc, vmalloc |
 //! | [`dma`] | masks, bus windows, coherent and streaming memory, the `DmaEngine` trait |

@@ -18,16 +18,16 @@ const RESERVATION_END_SIZE: u32 = 16;
 const SMALLEST_STRUCTURE: u32 = 16;
 
 /// The header's words in order.
-struct Header {
+pub(super) struct Header {
     magic: u32,
     total_size: u32,
-    structure: u32,
-    strings: u32,
-    reservations: u32,
+    pub(super) structure: u32,
+    pub(super) strings: u32,
+    pub(super) reservations: u32,
     version: u32,
     last_compatible: u32,
-    strings_size: u32,
-    structure_size: u32,
+    pub(super) strings_size: u32,
+    pub(super) structure_size: u32,
 }
 
 impl Header {
@@ -63,8 +63,8 @@ pub fn blob_size(start: &[u8]) -> Result<usize, DtbError<'static>> {
     checked_header(start).map(|header| header.total_size as usize)
 }
 
-/// The blob `bytes` starts with, once its header has passed every check.
-pub(super) fn checked_blob(bytes: &[u8]) -> Result<&[u8], DtbError<'static>> {
+/// The blob `bytes` starts with and its header, whose blocks all lie in the blob.
+pub(super) fn checked_blob(bytes: &[u8]) -> Result<(&[u8], Header), DtbError<'static>> {
     let header = checked_header(bytes)?;
     let need = header.total_size as usize;
     let blob = bytes.get(..need).ok_or(DtbError::Truncated {
@@ -86,7 +86,7 @@ pub(super) fn checked_blob(bytes: &[u8]) -> Result<&[u8], DtbError<'static>> {
             return Err(DtbError::Block { name, offset, size });
         }
     }
-    Ok(blob)
+    Ok((blob, header))
 }
 
 fn checked_header(start: &[u8]) -> Result<Header, DtbError<'static>> {

@@ -1,10 +1,10 @@
 //! A node together with the buses above it.
 
-use super::{Fault, MAX_DEPTH, Problem};
+use super::{Fault, Problem};
 use crate::addr::{PhysAddr, PhysRange};
 use core::ops::ControlFlow;
 use dtoolkit::fdt::FdtNode;
-use dtoolkit::{FdtStringListIterator, Node, Property};
+use dtoolkit::{Node, Property};
 
 /// Cells of an address where a bus does not say (Devicetree Specification v0.4, 2.3.5).
 const DEFAULT_ADDRESS_CELLS: u32 = 2;
@@ -12,6 +12,19 @@ const DEFAULT_ADDRESS_CELLS: u32 = 2;
 const DEFAULT_SIZE_CELLS: u32 = 1;
 /// The most cells 64 bits can hold.
 const MAX_CELLS: u32 = 2;
+
+/// The value of a `compatible` property: strings, each with its end.
+#[derive(Clone, Copy)]
+pub(super) struct Compatible<'a>(&'a [u8]);
+
+impl Compatible<'_> {
+    /// Whether one of `names` is listed.
+    pub(super) fn lists(self, names: &[&str]) -> bool {
+        self.0
+            .split(|&byte| byte == 0)
+            .any(|entry| names.iter().any(|name| name.as_bytes() == entry))
+    }
+}
 
 /// A node on the path from the root to wherever a walk is.
 pub(super) struct Level<'p, 'a> {
@@ -30,15 +43,13 @@ impl<'a> Level<'_, 'a> {
         }
     }
 
-    /// Visits this node and everything below it down to [`MAX_DEPTH`].
+    /// Visits this node and everything below it. The recursion is as deep as the nodes are nested,
+    /// which [`MAX_DEPTH`](super::MAX_DEPTH) bounds.
     pub(super) fn walk<B>(
         &self,
         visit: &mut dyn FnMut(&Level<'_, 'a>) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
         visit(self)?;
-        if self.depth == MAX_DEPTH {
-            return ControlFlow::Continue(());
-        }
         for node in self.node.children() {
             let child = Level {
                 node,
@@ -104,12 +115,9 @@ impl<'a> Level<'_, 'a> {
         }
     }
 
-    /// Whether `compatible` lists one of `names`.
-    pub(super) fn is_compatible(&self, names: &[&str]) -> bool {
-        self.node
-            .property("compatible")
-            .and_then(|property| property.value_as::<FdtStringListIterator<'a>>().ok())
-            .is_some_and(|mut list| list.any(|entry| names.contains(&entry)))
+    /// What the node is compatible with.
+    pub(super) fn compatible(&self) -> Compatible<'a> {
+        Compatible(self.value("compatible").unwrap_or_default())
     }
 
     /// Whether `status` is absent or okay; a disabled device is not there for us.

@@ -231,7 +231,8 @@ fn release_address<'a>(level: &Level<'_, 'a>) -> Result<PhysAddr, Problem<'a>> {
 
 /// Reads a device that is recognised by `compatible`. The first of each kind counts.
 fn device<'a>(description: &mut Description<'a>, level: &Level<'_, 'a>) -> Result<(), Problem<'a>> {
-    let wanted = |names| level.is_compatible(names) && level.is_enabled();
+    let compatible = level.compatible();
+    let wanted = |names| compatible.lists(names) && level.is_enabled();
     if description.interrupt_controller.is_none() && wanted(GIC_V2) {
         let [distributor, cpu_interface] = level.registers()?;
         description.interrupt_controller = Some(InterruptController::GicV2 {
