@@ -9,7 +9,11 @@ pub mod barrier;
 #[cfg(target_os = "none")]
 pub mod cache;
 #[cfg(target_os = "none")]
+pub mod counter;
+#[cfg(target_os = "none")]
 pub mod cpu;
+#[cfg(target_os = "none")]
+pub mod fault_probe;
 #[cfg(target_os = "none")]
 pub mod tlb;
 #[cfg(target_os = "none")]
@@ -18,6 +22,7 @@ pub mod translate;
 #[cfg(not(target_os = "none"))]
 mod host;
 #[cfg(not(target_os = "none"))]
-pub use host::{barrier, cache, cpu, tlb, trace, translate};
+pub use host::{barrier, cache, counter, cpu, fault_probe, tlb, trace, translate};
 
+pub mod exception;
 pub mod par;

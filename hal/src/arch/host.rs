@@ -178,6 +178,11 @@ pub mod cpu {
         MASKED.set(state.0);
     }
 
+    /// `MPIDR_EL1` affinity: every thread is core 0.
+    pub fn affinity() -> u64 {
+        0
+    }
+
     /// Whether IRQs are marked masked on this thread.
     pub fn irqs_masked() -> bool {
         MASKED.get()
@@ -209,5 +214,100 @@ pub mod translate {
             Some(pa) => Par::new(0xFF00_0000_0000_0B80 | (pa.get() & !0xFFF)),
             None => Par::new(0x80B),
         }
+    }
+}
+
+/// The generic timer: the host's clock at QEMU's frequency.
+pub mod counter {
+    use std::cell::Cell;
+    use std::sync::OnceLock;
+    use std::time::Instant;
+
+    const FREQUENCY: u32 = 62_500_000;
+
+    thread_local! {
+        static DEADLINE: Cell<Option<u64>> = const { Cell::new(None) };
+    }
+
+    /// `CNTFRQ_EL0`, in Hz.
+    pub fn frequency() -> u32 {
+        FREQUENCY
+    }
+
+    /// `CNTVCT_EL0`, in ticks since the first call.
+    pub fn now() -> u64 {
+        static START: OnceLock<Instant> = OnceLock::new();
+        let elapsed = START.get_or_init(Instant::now).elapsed();
+        (elapsed.as_nanos() * u128::from(FREQUENCY) / 1_000_000_000) as u64
+    }
+
+    /// Remembers `deadline`; there is no interrupt.
+    pub fn arm(deadline: u64) {
+        DEADLINE.set(Some(deadline));
+    }
+
+    /// Forgets the deadline.
+    pub fn disarm() {
+        DEADLINE.set(None);
+    }
+
+    /// The deadline [`arm`] set on this thread.
+    pub fn armed() -> Option<u64> {
+        DEADLINE.get()
+    }
+}
+
+/// Accesses that report a fault: only what the host's pretended RAM holds can be accessed.
+pub mod fault_probe {
+    use super::translate;
+    use crate::addr::VirtAddr;
+    use crate::arch::exception::{FaultInfo, Syndrome};
+
+    /// `ESR_EL1` of a data abort from EL1 with a 32-bit instruction.
+    const DATA_ABORT: u64 = 0x9600_0000;
+    /// `ESR_EL1.WnR`.
+    const WRITE: u64 = 1 << 6;
+
+    fn check(va: VirtAddr, access: u64) -> Result<(), FaultInfo> {
+        match translate::read_el1(va).fault_status() {
+            None => Ok(()),
+            Some(status) => Err(FaultInfo {
+                esr: Syndrome::new(DATA_ABORT | access | u64::from(status)),
+                far: va,
+            }),
+        }
+    }
+
+    macro_rules! twins {
+        ($($read:ident, $write:ident, $ty:ty;)*) => {$(
+            /// Loads from `va`, or says why that is impossible.
+            ///
+            /// # Safety
+            ///
+            /// As on the target.
+            pub unsafe fn $read(va: VirtAddr) -> Result<u64, FaultInfo> {
+                check(va, 0)?;
+                // SAFETY: `va` lies in the host's pretended RAM, which is allocated whole.
+                Ok(unsafe { va.as_ptr::<$ty>().read_unaligned() }.into())
+            }
+
+            /// Stores to `va`, or says why that is impossible.
+            ///
+            /// # Safety
+            ///
+            /// As on the target.
+            pub unsafe fn $write(va: VirtAddr, value: u64) -> Result<(), FaultInfo> {
+                check(va, WRITE)?;
+                // SAFETY: as above, and the caller knows that no object lives there.
+                unsafe { va.as_ptr::<$ty>().write_unaligned(value as $ty) };
+                Ok(())
+            }
+        )*};
+    }
+
+    twins! {
+        probe_read_u8, probe_write_u8, u8;
+        probe_read_u32, probe_write_u32, u32;
+        probe_read_u64, probe_write_u64, u64;
     }
 }

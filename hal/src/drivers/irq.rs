@@ -1,0 +1,118 @@
+//! Interrupt dispatch: from the exception vector to the driver that owns the line.
+
+use super::gic::{Gic, LINES, Line};
+use crate::sync::{IrqLock, Once, PerCpu};
+use core::fmt;
+use thiserror::Error;
+
+/// What runs when a line is raised.
+pub trait IrqHandler: Sync {
+    /// Serves `line`: makes the device withdraw a level-sensitive line before it returns.
+    ///
+    /// Runs with IRQs masked on the core the interrupt was sent to, and may not block.
+    fn handle(&self, line: Line);
+}
+
+/// Why a handler was not registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum IrqError {
+    /// The line has a handler already. Sharing a line needs a handler that knows both devices.
+    #[error("{0} has a handler already")]
+    Taken(Line),
+}
+
+/// An interrupt controller and the handlers of its lines.
+pub struct Interrupts {
+    gic: Gic,
+    handlers: IrqLock<[Option<&'static dyn IrqHandler>; LINES]>,
+}
+
+impl Interrupts {
+    /// Dispatches what `gic` signals. No line has a handler.
+    pub const fn new(gic: Gic) -> Self {
+        Self {
+            gic,
+            handlers: IrqLock::new([None; LINES]),
+        }
+    }
+
+    /// The interrupt controller.
+    pub fn gic(&self) -> &Gic {
+        &self.gic
+    }
+
+    /// Makes `handler` serve `line`, on every core if the line is private to each. Register
+    /// before enabling the line. May be called in any context.
+    ///
+    /// # Errors
+    ///
+    /// [`IrqError::Taken`] if the line has a handler.
+    pub fn register(&self, line: Line, handler: &'static dyn IrqHandler) -> Result<(), IrqError> {
+        let slot = &mut self.handlers.lock()[line.index()];
+        if slot.is_some() {
+            return Err(IrqError::Taken(line));
+        }
+        *slot = Some(handler);
+        Ok(())
+    }
+
+    /// Takes the handler of `line` away. Disable the line first. A handler that runs on another
+    /// core at this moment goes on to its end.
+    pub fn unregister(&self, line: Line) {
+        self.handlers.lock()[line.index()] = None;
+    }
+
+    /// Serves every interrupt that is pending for this core.
+    ///
+    /// The IRQ vector calls this, with IRQs masked. A line without a handler is disabled, because
+    /// nobody could make its device be quiet; the return value is the last such line.
+    pub fn handle(&self) -> Option<Line> {
+        let core = PerCpu::current();
+        core.irq_entered();
+        let mut unclaimed = None;
+        // No line left, or a spurious interrupt: the device withdrew before the acknowledgement.
+        while let Some(interrupt) = self.gic.acknowledge() {
+            let line = interrupt.line();
+            // Copied, so that the handler does not run under the lock.
+            let handler = self.handlers.lock()[line.index()];
+            match handler {
+                Some(handler) => handler.handle(line),
+                None => {
+                    unclaimed = Some(line);
+                    self.gic.silence(line);
+                }
+            }
+            self.gic.end(interrupt);
+        }
+        core.irq_left();
+        unclaimed
+    }
+}
+
+impl fmt::Debug for Interrupts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Interrupts")
+            .field("gic", &self.gic)
+            .finish_non_exhaustive()
+    }
+}
+
+static INTERRUPTS: Once<Interrupts> = Once::new();
+
+/// Makes `gic` the machine's interrupt controller; the first call wins. Called once by the boot
+/// core, after [`Gic::init`].
+pub fn install(gic: Gic) -> &'static Interrupts {
+    INTERRUPTS.call_once(|| Interrupts::new(gic))
+}
+
+/// The machine's interrupt controller, once installed.
+pub fn interrupts() -> Option<&'static Interrupts> {
+    INTERRUPTS.get()
+}
+
+/// What the IRQ vector calls: [`Interrupts::handle`] of the machine's interrupt controller.
+///
+/// Nothing happens before [`install`], when no interrupt can have been enabled.
+pub fn handle_irq() -> Option<Line> {
+    interrupts().and_then(Interrupts::handle)
+}
