@@ -13,7 +13,7 @@ pub fn ctr_el0() -> u64 {
     let ctr;
     // SAFETY: CTR_EL0 is readable at every exception level and the read has no side effect.
     unsafe {
-        asm!("mrs {}, ctr_el0", out(reg) ctr, options(pure, nomem, nostack, preserves_flags))
+        asm!("mrs {}, ctr_el0", out(reg) ctr, options(pure, nomem, nostack, preserves_flags));
     };
     ctr
 }
@@ -59,7 +59,7 @@ pub fn dczid_el0() -> u64 {
     let dczid;
     // SAFETY: DCZID_EL0 is readable at every exception level and the read has no side effect.
     unsafe {
-        asm!("mrs {}, dczid_el0", out(reg) dczid, options(pure, nomem, nostack, preserves_flags))
+        asm!("mrs {}, dczid_el0", out(reg) dczid, options(pure, nomem, nostack, preserves_flags));
     };
     dczid
 }

@@ -18,7 +18,7 @@ pub fn irq_save() -> IrqState {
     // SAFETY: masking IRQs affects only when handlers run. Not `nomem`, so that no access of the
     // critical section moves above it.
     unsafe {
-        asm!("mrs {}, daif", "msr daifset, #2", out(reg) daif, options(nostack, preserves_flags))
+        asm!("mrs {}, daif", "msr daifset, #2", out(reg) daif, options(nostack, preserves_flags));
     };
     IrqState(daif)
 }

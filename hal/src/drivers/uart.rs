@@ -150,7 +150,7 @@ mod tests {
     use core::convert::Infallible;
 
     /// Word offsets of the registers the tests look at (DDI 0183 3.2).
-    const DR: usize = 0x00 / 4;
+    const DR: usize = 0;
     const FR: usize = 0x18 / 4;
     const IBRD: usize = 0x24 / 4;
     const FBRD: usize = 0x28 / 4;

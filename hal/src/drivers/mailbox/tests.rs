@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 const BUS: u64 = 0xC010_0040;
-const READ: usize = 0x00 / 4;
+const READ: usize = 0;
 const STATUS_0: usize = 0x18 / 4;
 const WRITE: usize = 0x20 / 4;
 const STATUS_1: usize = 0x38 / 4;
