@@ -1,6 +1,12 @@
 //! What the rest of the system needs to know of a board.
 
-use crate::addr::{PhysAddr, PhysRange};
+use crate::addr::{PhysAddr, PhysRange, VirtAddr};
+use crate::devicetree::{Description, DeviceTree};
+use crate::dma::{Clock, CoherentPool, DmaEngine};
+use crate::drivers::irq::Interrupts;
+use crate::drivers::timer::Timer;
+use crate::mm::ioremap::IoremapError;
+use core::fmt;
 
 /// Where a PL011 is and how it is clocked.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +47,52 @@ pub enum SecondaryStart {
     ParkedOnly,
 }
 
+/// Most DMA engines a board brings up.
+pub const MAX_ENGINES: usize = 4;
+
+/// The DMA engines of a board.
+pub type Engines = heapless::Vec<&'static dyn DmaEngine, MAX_ENGINES>;
+
+/// What a board may use before there is memory to allocate: enough to get the console going.
+pub struct EarlyPlatform<'a> {
+    /// Maps registers as Device memory, for good.
+    pub ioremap: &'a dyn Fn(PhysRange) -> Result<VirtAddr, IoremapError>,
+}
+
+impl fmt::Debug for EarlyPlatform<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EarlyPlatform").finish_non_exhaustive()
+    }
+}
+
+/// What a board may use to bring its devices up, with memory, interrupts and cores running.
+pub struct Platform<'a> {
+    /// Maps registers as Device memory, for good.
+    pub ioremap: &'a dyn Fn(PhysRange) -> Result<VirtAddr, IoremapError>,
+    /// The device tree, if there is one to go by.
+    pub tree: Option<&'a DeviceTree<'static>>,
+    /// What it says; empty without one.
+    pub description: &'a Description<'static>,
+    /// The interrupt controller.
+    pub interrupts: &'static Interrupts,
+    /// The coherent pool.
+    pub pool: &'static CoherentPool,
+    /// The clock engines wait with.
+    pub clock: &'static dyn Clock,
+    /// The clock drivers measure with.
+    pub timer: Timer,
+    /// The command line's say on coherence, which overrides everybody else's.
+    pub dma_coherent: Option<bool>,
+    /// Writes a line about the machine into the report.
+    pub note: &'a dyn Fn(fmt::Arguments<'_>),
+}
+
+impl fmt::Debug for Platform<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Platform").field("tree", &self.tree.is_some()).finish_non_exhaustive()
+    }
+}
+
 /// A board: facts, and the few things only it can do.
 ///
 /// # Safety
@@ -73,6 +125,10 @@ pub unsafe trait Board: Sync {
     /// How the secondary cores start.
     fn secondary_start(&self) -> SecondaryStart;
 
-    /// Whether DMA masters snoop the CPU caches, for when the device tree does not say.
-    fn dma_coherent(&self) -> bool;
+    /// Routes the console UART to its pins.
+    fn prepare_console(&self, _platform: &EarlyPlatform<'_>) {}
+
+    /// Brings the board's devices up and returns its DMA engines. What is missing or broken is
+    /// said through [`Platform::note`] and left out.
+    fn bring_up(&self, platform: &Platform<'_>) -> Engines;
 }

@@ -21,19 +21,41 @@ pub enum IrqError {
     Taken(Line),
 }
 
+/// The handler of each line.
+///
+/// Some 16 KiB, so it lives in a static and is never moved over a stack.
+pub struct Handlers(IrqLock<[Option<&'static dyn IrqHandler>; LINES]>);
+
+impl Handlers {
+    /// No line has a handler.
+    pub const fn new() -> Self {
+        Self(IrqLock::new([None; LINES]))
+    }
+}
+
+impl Default for Handlers {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Handlers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handlers").finish_non_exhaustive()
+    }
+}
+
 /// An interrupt controller and the handlers of its lines.
+#[derive(Debug)]
 pub struct Interrupts {
     gic: Gic,
-    handlers: IrqLock<[Option<&'static dyn IrqHandler>; LINES]>,
+    handlers: &'static Handlers,
 }
 
 impl Interrupts {
-    /// Dispatches what `gic` signals. No line has a handler.
-    pub const fn new(gic: Gic) -> Self {
-        Self {
-            gic,
-            handlers: IrqLock::new([None; LINES]),
-        }
+    /// Dispatches what `gic` signals to `handlers`.
+    pub const fn new(gic: Gic, handlers: &'static Handlers) -> Self {
+        Self { gic, handlers }
     }
 
     /// The interrupt controller.
@@ -48,7 +70,7 @@ impl Interrupts {
     ///
     /// [`IrqError::Taken`] if the line has a handler.
     pub fn register(&self, line: Line, handler: &'static dyn IrqHandler) -> Result<(), IrqError> {
-        let slot = &mut self.handlers.lock()[line.index()];
+        let slot = &mut self.handlers.0.lock()[line.index()];
         if slot.is_some() {
             return Err(IrqError::Taken(line));
         }
@@ -59,7 +81,7 @@ impl Interrupts {
     /// Takes the handler of `line` away. Disable the line first. A handler that runs on another
     /// core at this moment goes on to its end.
     pub fn unregister(&self, line: Line) {
-        self.handlers.lock()[line.index()] = None;
+        self.handlers.0.lock()[line.index()] = None;
     }
 
     /// Serves every interrupt that is pending for this core.
@@ -74,7 +96,7 @@ impl Interrupts {
         while let Some(interrupt) = self.gic.acknowledge() {
             let line = interrupt.line();
             // Copied, so that the handler does not run under the lock.
-            let handler = self.handlers.lock()[line.index()];
+            let handler = self.handlers.0.lock()[line.index()];
             match handler {
                 Some(handler) => handler.handle(line),
                 None => {
@@ -89,20 +111,13 @@ impl Interrupts {
     }
 }
 
-impl fmt::Debug for Interrupts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Interrupts")
-            .field("gic", &self.gic)
-            .finish_non_exhaustive()
-    }
-}
-
+static HANDLERS: Handlers = Handlers::new();
 static INTERRUPTS: Once<Interrupts> = Once::new();
 
 /// Makes `gic` the machine's interrupt controller; the first call wins. Called once by the boot
 /// core, after [`Gic::init`].
 pub fn install(gic: Gic) -> &'static Interrupts {
-    INTERRUPTS.call_once(|| Interrupts::new(gic))
+    INTERRUPTS.call_once(|| Interrupts::new(gic, &HANDLERS))
 }
 
 /// The machine's interrupt controller, once installed.

@@ -2,7 +2,7 @@
 //! plain memory, so write-one-to-clear registers just keep the last write.
 
 use super::*;
-use crate::drivers::irq::{Interrupts, IrqError, IrqHandler};
+use crate::drivers::irq::{Handlers, Interrupts, IrqError, IrqHandler};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 const GICD_CTLR: usize = 0x000;
@@ -222,7 +222,8 @@ impl IrqHandler for Recorder {
 fn dispatch_reaches_the_handler() {
     let (fake, gic) = v2(TYPER_QEMU);
     gic.init().unwrap();
-    let interrupts = Interrupts::new(gic);
+    static HANDLERS: Handlers = Handlers::new();
+    let interrupts = Interrupts::new(gic, &HANDLERS);
     let recorder: &'static Recorder = Box::leak(Box::new(Recorder {
         iar: &fake.gicc.0[GICC_IAR / 4],
         seen: AtomicU32::new(0),
