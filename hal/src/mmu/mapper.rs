@@ -1,0 +1,574 @@
+//! Changes to a translation tree.
+//!
+//! The rules every method keeps (Arm ARM D8.16, D8.17):
+//!
+//! - A live entry is never overwritten by another translation. It is first made invalid and
+//!   flushed from the TLBs (break-before-make); asking for anything else is an error.
+//! - A live block is never split: other cores may be using it.
+//! - A new leaf is a store, `DSB ISHST`, `ISB`. A removed one is a store, `DSB ISHST`,
+//!   `TLBI VAALE1IS`, `DSB ISH`, `ISB`. A call pays for its barriers once, not per page.
+//!
+//! Tables stay in the tree when their last leaf goes, because the addresses they serve are
+//! reused soon; the one exception is an empty table in the way of a block, which is unlinked,
+//! flushed and freed. Nothing else frees memory here.
+
+use super::descriptor::{Access, Attributes, Descriptor};
+use super::flush::{Flushed, Stale};
+use super::table::{Entry, Level, Table, TableMemory};
+use super::walk::Leaf;
+use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr};
+use crate::arch::{barrier, tlb};
+use crate::layout;
+
+/// First address translated through `TTBR1_EL1`.
+pub const FIRST: VirtAddr = layout::DIRECT_MAP.base;
+
+/// First address never mapped: the top 2 MiB hold error pointers.
+pub const LIMIT: VirtAddr = VirtAddr::new(0xFFFF_FFFF_FFE0_0000);
+
+/// Why a change to the tables was refused. Nothing that was mapped has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MapError {
+    /// An address or size is not a multiple of the page size.
+    #[error("{0:#x} is not a multiple of the page size")]
+    Misaligned(u64),
+    /// The range holds no page.
+    #[error("the range at {0} is empty")]
+    Empty(VirtAddr),
+    /// The range leaves the addresses this tree translates.
+    #[error("{size:#x} bytes at {va} leave the kernel's address space")]
+    OutsideWindow {
+        /// First address.
+        va: VirtAddr,
+        /// Bytes.
+        size: usize,
+    },
+    /// The physical range leaves the addresses the tables are set up for.
+    #[error("physical range {0} leaves the 40-bit physical address space")]
+    OutsidePhysical(PhysRange),
+    /// The page is mapped already, to the very same frame and in the same way.
+    #[error("{va} is already mapped to {pa}")]
+    AlreadyMapped {
+        /// The page.
+        va: VirtAddr,
+        /// Its frame.
+        pa: PhysAddr,
+    },
+    /// The page is mapped to something else, or was and has not been reaped: the old translation
+    /// must be removed and flushed first.
+    #[error("{va} still translates to {pa}: break before make")]
+    BreakBeforeMake {
+        /// The page.
+        va: VirtAddr,
+        /// What it translates to.
+        pa: PhysAddr,
+    },
+    /// Nothing is mapped at the address.
+    #[error("{0} is not mapped")]
+    NotMapped(VirtAddr),
+    /// The range ends inside a block, and a live block is never split.
+    #[error("{va} lies inside a block of {size:#x} bytes")]
+    SplitsBlock {
+        /// Where the range enters or leaves the block.
+        va: VirtAddr,
+        /// The block's size.
+        size: usize,
+    },
+    /// The frames behind the range do not follow one another or differ in attributes.
+    #[error("{0} does not continue the physical run before it")]
+    NotOneRun(VirtAddr),
+    /// No memory for another table.
+    #[error("no memory for a translation table for {0}")]
+    OutOfTables(VirtAddr),
+}
+
+/// A translation tree and the memory its tables come from.
+///
+/// # Invariants
+///
+/// Every table reachable from `root` came from `memory` (or is the root) and is used by this tree
+/// only, so that a `&mut Mapper` is the only writer.
+#[derive(Debug)]
+pub struct Mapper<M> {
+    root: PhysAddr,
+    memory: M,
+}
+
+impl<M: TableMemory> Mapper<M> {
+    /// The tree whose level 1 table lies at `root`.
+    ///
+    /// # Safety
+    ///
+    /// `root` is a table `memory` can reach ([`TableMemory::virt`]), every table it leads to came
+    /// from `memory`, and no other `Mapper` changes the tree.
+    pub const unsafe fn new(root: PhysAddr, memory: M) -> Self {
+        Self { root, memory }
+    }
+
+    /// The root table's address, what `TTBR1_EL1` holds.
+    pub const fn root(&self) -> PhysAddr {
+        self.root
+    }
+
+    /// The memory tables come from.
+    pub const fn memory_mut(&mut self) -> &mut M {
+        &mut self.memory
+    }
+
+    /// Maps `range` at `va` with leaves of at most `largest`, as large as the alignment of both
+    /// addresses allows.
+    ///
+    /// May be called in any context that may take the tables' lock. On return every core may use
+    /// the mapping.
+    ///
+    /// # Errors
+    ///
+    /// See [`MapError`]; nothing stays mapped that was not before.
+    ///
+    /// # Safety
+    ///
+    /// No frame of `range` is mapped anywhere with another memory type, and none is both writable
+    /// and executable when all its mappings are taken together.
+    pub unsafe fn map(
+        &mut self,
+        va: VirtAddr,
+        range: PhysRange,
+        attributes: Attributes,
+        largest: Level,
+    ) -> Result<(), MapError> {
+        self.write_leaves(va, range, attributes, largest, 0)?;
+        publish();
+        Ok(())
+    }
+
+    /// Maps the `2^order` frames from `pfn` at `va`, in blocks where they fit, and notes the order
+    /// in the first leaf for [`reap`](Self::reap). Nobody may use the addresses before
+    /// [`publish`].
+    ///
+    /// # Errors
+    ///
+    /// As [`map`](Self::map).
+    ///
+    /// # Safety
+    ///
+    /// As [`map`](Self::map).
+    pub unsafe fn map_run(
+        &mut self,
+        va: VirtAddr,
+        run: Run,
+        attributes: Attributes,
+    ) -> Result<(), MapError> {
+        let start = run.pfn.phys();
+        let range = PhysRange::new(start, start + run.size());
+        // The note of a leaf that no run starts at is 0.
+        self.write_leaves(va, range, attributes, Level::L2, run.order as u8 + 1)
+    }
+
+    /// Removes `size` bytes at `va` and flushes them from the TLBs.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::NotMapped`] if a page of the range is not mapped, [`MapError::SplitsBlock`] if
+    /// the range holds a part of a block; nothing is changed then.
+    ///
+    /// # Safety
+    ///
+    /// Nothing refers to memory through the range any more, this code and its stack included.
+    pub unsafe fn unmap(&mut self, va: VirtAddr, size: usize) -> Result<Flushed, MapError> {
+        let stride = self.check_live(va, size)?;
+        self.clear(va, size)?;
+        Ok(Stale { va, size, stride }.flush())
+    }
+
+    /// Gives `size` bytes at `va` other permissions and flushes the old ones from the TLBs.
+    ///
+    /// Permissions may change while the mapping is live (Arm ARM D8.17.1). Before memory becomes
+    /// executable the caller has made its content visible to instruction fetch.
+    ///
+    /// # Errors
+    ///
+    /// As [`unmap`](Self::unmap).
+    ///
+    /// # Safety
+    ///
+    /// Nothing relies on a permission that goes, and no other mapping of the frames is writable
+    /// while this one becomes executable or the reverse.
+    pub unsafe fn protect(
+        &mut self,
+        va: VirtAddr,
+        size: usize,
+        access: Access,
+    ) -> Result<(), MapError> {
+        let stride = self.check_live(va, size)?;
+        self.visit(va, size, |slot| {
+            slot.entry.store(slot.descriptor.with_access(access));
+            Ok(())
+        })?;
+        Stale { va, size, stride }.flush();
+        Ok(())
+    }
+
+    /// Makes `size` bytes at `va`, mapped by [`map_run`](Self::map_run), invalid without
+    /// forgetting their frames: the first half of a removal whose TLB flush may be shared with
+    /// others. After the flush [`reap`](Self::reap) hands out the frames.
+    ///
+    /// # Errors
+    ///
+    /// As [`unmap`](Self::unmap).
+    ///
+    /// # Safety
+    ///
+    /// As [`unmap`](Self::unmap).
+    pub unsafe fn retire(&mut self, va: VirtAddr, size: usize) -> Result<Stale, MapError> {
+        let stride = self.check_live(va, size)?;
+        self.visit(va, size, |slot| {
+            slot.entry.store(slot.descriptor.retired());
+            Ok(())
+        })?;
+        Ok(Stale { va, size, stride })
+    }
+
+    /// Forgets the first run of a retired and flushed range and returns its frames, which nothing
+    /// translates to any more; `rest` becomes what follows the run. `None` when nothing is left.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::NotOneRun`] if the range does not start with a retired run.
+    pub fn reap(&mut self, rest: &mut Flushed) -> Result<Option<Run>, MapError> {
+        if rest.size == 0 {
+            return Ok(None);
+        }
+        let va = rest.va;
+        let first = self.lowest_entry(va).2;
+        let run = match first.note().checked_sub(1) {
+            Some(order) if !first.is_valid() => Run {
+                pfn: first.output_address().pfn(),
+                order: u32::from(order),
+            },
+            _ => return Err(MapError::NotOneRun(va)),
+        };
+        let size = run.size().min(rest.size);
+        self.clear(va, size)?;
+        *rest = Flushed {
+            va: va + size,
+            size: rest.size - size,
+        };
+        Ok(Some(run))
+    }
+
+    /// What `va` translates to. No hardware is involved, so it works for trees not in use.
+    pub fn leaf(&self, va: VirtAddr) -> Option<Leaf> {
+        if va < FIRST || va >= LIMIT {
+            return None;
+        }
+        let (level, _, descriptor) = self.lowest_entry(va);
+        descriptor
+            .is_leaf(level)
+            .then(|| Leaf::new(va.align_down(level.size()), level, descriptor))
+    }
+
+    /// The entry a walk for `va` ends at: a leaf, or one that translates to nothing.
+    #[inline]
+    pub(super) fn lowest_entry(&self, va: VirtAddr) -> (Level, &Entry, Descriptor) {
+        let (level, table) = self.lowest_table(va);
+        let entry = table.entry(level.index(va));
+        (level, entry, entry.load())
+    }
+
+    #[inline]
+    fn lowest_table(&self, va: VirtAddr) -> (Level, &Table) {
+        let mut level = Level::ROOT;
+        let mut table = self.table(self.root);
+        loop {
+            let entry = table.entry(level.index(va)).load();
+            match (entry.next_table(level), level.next()) {
+                (Some(pa), Some(next)) => (level, table) = (next, self.table(pa)),
+                _ => return (level, table),
+            }
+        }
+    }
+
+    #[inline]
+    fn table(&self, pa: PhysAddr) -> &Table {
+        // SAFETY: `pa` is the root or was linked by this tree, so it came from `memory`, which
+        // keeps it mapped at `virt`; entries are atomics, so walkers may read them meanwhile. A
+        // table is freed by `&mut self` only, when this borrow has ended.
+        unsafe { &*self.memory.virt(pa).as_ptr::<Table>() }
+    }
+
+    /// Checks that `size` bytes at `va` are live and end at leaf borders; the level of the
+    /// smallest leaf.
+    pub(super) fn check_live(&self, va: VirtAddr, size: usize) -> Result<Level, MapError> {
+        check_virtual(va, size)?;
+        let mut smallest = Level::ROOT;
+        self.visit(va, size, |slot| {
+            smallest = smallest.max(slot.level);
+            if slot.descriptor.is_leaf(slot.level) {
+                Ok(())
+            } else {
+                Err(MapError::NotMapped(slot.va))
+            }
+        })?;
+        Ok(smallest)
+    }
+
+    /// Calls `f` for every entry that holds a leaf, live or retired, of a checked range. Entries
+    /// that hold nothing are an error, and so is a leaf that reaches beyond the range.
+    #[inline]
+    pub(super) fn visit(
+        &self,
+        start: VirtAddr,
+        size: usize,
+        mut f: impl FnMut(Slot<'_>) -> Result<(), MapError>,
+    ) -> Result<(), MapError> {
+        let end = start + size;
+        let mut va = start;
+        while va < end {
+            let (level, table) = self.lowest_table(va);
+            let leaf_size = level.size();
+            for entry in table.entries_from(level.index(va)) {
+                if va >= end {
+                    break;
+                }
+                let descriptor = entry.load();
+                if descriptor.next_table(level).is_some() {
+                    break;
+                }
+                if descriptor.is_empty() {
+                    return Err(MapError::NotMapped(va));
+                }
+                let starts_inside = !va.is_aligned(leaf_size);
+                if starts_inside || end.get() - va.get() < leaf_size {
+                    return Err(MapError::SplitsBlock {
+                        va: if starts_inside { va } else { end },
+                        size: leaf_size,
+                    });
+                }
+                f(Slot {
+                    va,
+                    level,
+                    entry,
+                    descriptor,
+                })?;
+                va = va + leaf_size;
+            }
+        }
+        Ok(())
+    }
+
+    /// Empties the entries of a visitable range.
+    pub(super) fn clear(&mut self, va: VirtAddr, size: usize) -> Result<(), MapError> {
+        self.visit(va, size, |slot| {
+            slot.entry.store(Descriptor::EMPTY);
+            Ok(())
+        })
+    }
+
+    /// Writes the leaves for `range` at `va`, the first one with `note`; undone on error.
+    pub(super) fn write_leaves(
+        &mut self,
+        start: VirtAddr,
+        range: PhysRange,
+        attributes: Attributes,
+        largest: Level,
+        note: u8,
+    ) -> Result<(), MapError> {
+        check_physical(range)?;
+        let size = range.size() as usize;
+        check_virtual(start, size)?;
+        let mut done = 0;
+        while done < size {
+            let (va, pa) = (start + done, range.start + done);
+            let wanted = fitting_level(va, pa, size - done, largest);
+            let step = self.vacant_table(va, wanted).map_err(|error| match error {
+                Vacancy::OutOfTables => MapError::OutOfTables(va),
+                Vacancy::Occupied(level, live) => refusal(va, pa, attributes, level, live),
+            });
+            let (level, table) = match step {
+                Ok(found) => found,
+                Err(error) => {
+                    if done > 0 {
+                        // SAFETY: the caller has not learnt of these mappings, nobody uses them.
+                        unsafe { self.unmap(start, done) }?;
+                    }
+                    return Err(error);
+                }
+            };
+            for entry in self.table(table).entries_from(level.index(va)) {
+                if size - done < level.size() || !entry.load().is_empty() {
+                    break;
+                }
+                let leaf = Descriptor::leaf(level, range.start + done, attributes);
+                entry.store(leaf.with_note(if done == 0 { note } else { 0 }));
+                done += level.size();
+            }
+        }
+        Ok(())
+    }
+
+    /// The table of `wanted` level that serves `va`, made if it is not there, with the entry for
+    /// `va` empty. Where a table with content lies in the way of a block, the level below.
+    fn vacant_table(&mut self, va: VirtAddr, wanted: Level) -> Result<(Level, PhysAddr), Vacancy> {
+        let mut table = self.root;
+        let mut level = Level::ROOT;
+        loop {
+            let index = level.index(va);
+            let found = self.table(table).entry(index).load();
+            let reached = level >= wanted;
+            if found.is_empty() && reached {
+                return Ok((level, table));
+            }
+            table = match (found.next_table(level), level.next()) {
+                (Some(below), _) if reached && self.table(below).is_empty() => {
+                    self.table(table).entry(index).store(Descriptor::EMPTY);
+                    barrier::dsb_ishst();
+                    tlb::invalidate_all_levels(va);
+                    barrier::dsb_ish();
+                    barrier::isb();
+                    // SAFETY: the entry is gone, and with the TLBI so is what walkers held of it.
+                    unsafe { self.memory.free(below) };
+                    return Ok((level, table));
+                }
+                (Some(below), Some(next)) => {
+                    level = next;
+                    below
+                }
+                (None, Some(next)) if found.is_empty() => {
+                    let below = self.memory.alloc().ok_or(Vacancy::OutOfTables)?;
+                    self.table(below).clear();
+                    self.table(table).entry(index).link(below);
+                    level = next;
+                    below
+                }
+                _ => return Err(Vacancy::Occupied(level, found)),
+            };
+        }
+    }
+
+    /// Makes the tables for level 3 leaves in `size` bytes at `va` and checks that nothing is
+    /// mapped there, so that mapping pages there cannot fail.
+    pub(super) fn reserve(
+        &mut self,
+        start: VirtAddr,
+        range: PhysRange,
+        attributes: Attributes,
+    ) -> Result<(), MapError> {
+        check_physical(range)?;
+        let size = range.size() as usize;
+        check_virtual(start, size)?;
+        let mut done = 0;
+        while done < size {
+            let va = start + done;
+            let (level, table) = self
+                .vacant_table(va, Level::L3)
+                .map_err(|error| match error {
+                    Vacancy::OutOfTables => MapError::OutOfTables(va),
+                    Vacancy::Occupied(level, live) => {
+                        refusal(va, range.start + done, attributes, level, live)
+                    }
+                })?;
+            let free = self
+                .table(table)
+                .entries_from(level.index(va))
+                .iter()
+                .take_while(|entry| entry.load().is_empty())
+                .count();
+            done += free * PAGE_SIZE;
+        }
+        Ok(())
+    }
+}
+
+/// Makes new leaves usable by every core, this one from the next instruction on.
+pub fn publish() {
+    barrier::dsb_ishst();
+    barrier::isb();
+}
+
+/// `2^order` frames that were allocated and mapped as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The first frame.
+    pub pfn: Pfn,
+    /// log2 of the number of frames, at most 14.
+    pub order: u32,
+}
+
+impl Run {
+    /// Bytes in the run.
+    pub const fn size(self) -> usize {
+        PAGE_SIZE << self.order
+    }
+}
+
+/// An entry of the range being visited.
+pub(super) struct Slot<'a> {
+    pub(super) va: VirtAddr,
+    pub(super) level: Level,
+    pub(super) entry: &'a Entry,
+    pub(super) descriptor: Descriptor,
+}
+
+enum Vacancy {
+    OutOfTables,
+    Occupied(Level, Descriptor),
+}
+
+/// The largest level, at most `largest`, whose leaf fits both addresses and the size.
+fn fitting_level(va: VirtAddr, pa: PhysAddr, size: usize, largest: Level) -> Level {
+    let fits = |level: Level| {
+        va.is_aligned(level.size()) && pa.is_aligned(level.size()) && size >= level.size()
+    };
+    match largest {
+        Level::L1 if fits(Level::L1) => Level::L1,
+        Level::L1 | Level::L2 if fits(Level::L2) => Level::L2,
+        _ => Level::L3,
+    }
+}
+
+/// Why `va` cannot be mapped to `pa` while `live` is there.
+fn refusal(
+    va: VirtAddr,
+    pa: PhysAddr,
+    attributes: Attributes,
+    level: Level,
+    live: Descriptor,
+) -> MapError {
+    let offset = va.get() & (level.size() - 1);
+    let live_pa = live.output_address() + offset;
+    if live.is_valid() && live_pa == pa && live.attributes() == Some(attributes) {
+        MapError::AlreadyMapped { va, pa }
+    } else {
+        MapError::BreakBeforeMake { va, pa: live_pa }
+    }
+}
+
+fn check_virtual(va: VirtAddr, size: usize) -> Result<(), MapError> {
+    for value in [va.get(), size] {
+        if value % PAGE_SIZE != 0 {
+            return Err(MapError::Misaligned(value as u64));
+        }
+    }
+    if size == 0 {
+        return Err(MapError::Empty(va));
+    }
+    match va.checked_add(size) {
+        Some(end) if va >= FIRST && end <= LIMIT => Ok(()),
+        _ => Err(MapError::OutsideWindow { va, size }),
+    }
+}
+
+fn check_physical(range: PhysRange) -> Result<(), MapError> {
+    for value in [range.start.get(), range.size()] {
+        if value % PAGE_SIZE as u64 != 0 {
+            return Err(MapError::Misaligned(value));
+        }
+    }
+    if range.end.get() > 1 << layout::PA_BITS {
+        return Err(MapError::OutsidePhysical(range));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
