@@ -31,6 +31,7 @@ pub mod devicetree;
 pub mod drivers;
 pub mod layout;
 pub mod memory_map;
+pub mod mm;
 pub mod mmu;
 pub mod smp;
 pub mod sync;

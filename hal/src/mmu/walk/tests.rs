@@ -118,7 +118,7 @@ fn apply(mapper: &mut crate::mmu::KernelMapper, model: &mut Model, step: Step) {
             match unsafe { mapper.unmap(va(page), pages * PAGE_SIZE) } {
                 Ok(_) => {
                     assert!(whole(model, page, pages) && !split);
-                    (page..page + pages).for_each(|page| drop(model.remove(&page)));
+                    model.retain(|other, _| !(page..page + pages).contains(other));
                 }
                 Err(MapError::NotMapped(_)) => assert!(!whole(model, page, pages)),
                 Err(MapError::SplitsBlock { .. }) => assert!(split),
@@ -160,7 +160,7 @@ fn flatten(leaves: impl Iterator<Item = Leaf>) -> Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 64 }))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 32 }))]
 
     #[test]
     fn the_tree_agrees_with_a_page_model(steps in prop::collection::vec(step(), 1..40)) {
@@ -169,8 +169,8 @@ proptest! {
         for step in steps {
             apply(&mut mapper, &mut model, step);
             prop_assert_eq!(&flatten(mapper.leaves(FIRST, LIMIT)), &model);
-            prop_assert_eq!(&flatten(mapper.runs(FIRST, LIMIT)), &model);
         }
+        prop_assert_eq!(&flatten(mapper.runs(FIRST, LIMIT)), &model);
         for page in (0..STRETCH + 600).step_by(7) {
             let inside = va(page) + 0x123;
             let found = mapper.leaf(inside).and_then(|leaf| leaf.translate(inside));
