@@ -1,7 +1,7 @@
 //! Device registers mapped for the CPU.
 
 use super::va::{VaAllocator, VaError};
-use crate::addr::{PAGE_SIZE, PhysRange, VirtAddr};
+use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
 use crate::layout::IOREMAP;
 use crate::mmu::{Access, Attributes, KernelMapper, Level, MapError, MemoryType};
 use crate::sync::IrqLock;
@@ -61,8 +61,23 @@ pub enum IoremapError {
 /// Chunks of areas besides the built-in one: none, 62 live mappings are enough for a machine.
 const CHUNKS: usize = 0;
 
-/// The pages behind an area and their type; `None` while the area is made or taken down.
-type Backing = Option<(PhysRange, MemoryType)>;
+/// What an area maps. It counts from before the first leaf is written until the TLBs have forgotten
+/// the last, so that no page ever has two types.
+#[derive(Clone, Copy, Debug)]
+struct Backing {
+    pages: PhysRange,
+    memory_type: MemoryType,
+    /// Cleared when the area is being taken down.
+    live: bool,
+}
+
+impl Backing {
+    const NONE: Self = Self {
+        pages: PhysRange::new(PhysAddr::new(0), PhysAddr::new(0)),
+        memory_type: MemoryType::DeviceNgnre,
+        live: false,
+    };
+}
 
 /// The ioremap window of one tree.
 #[derive(Debug)]
@@ -81,7 +96,7 @@ impl Ioremap {
     ) -> Self {
         Self {
             tables,
-            areas: IrqLock::new(VaAllocator::new(&IOREMAP, None)),
+            areas: IrqLock::new(VaAllocator::new(&IOREMAP, Backing::NONE)),
             is_ram,
         }
     }
@@ -117,14 +132,22 @@ impl Ioremap {
 
         let va = {
             let mut areas = self.areas.lock();
-            let other = areas
+            let conflict = areas
                 .iter()
-                .filter_map(|area| area.data)
-                .find(|(mapped, ty)| mapped.overlaps(&pages) && *ty != memory_type);
-            if let Some((range, memory_type)) = other {
-                return Err(IoremapError::OtherType { range, memory_type });
+                .map(|area| area.data)
+                .find(|other| other.memory_type != memory_type && other.pages.overlaps(&pages));
+            if let Some(other) = conflict {
+                return Err(IoremapError::OtherType {
+                    range: other.pages,
+                    memory_type: other.memory_type,
+                });
             }
-            areas.alloc(size, align, Some((pages, memory_type)))?.va
+            let backing = Backing {
+                pages,
+                memory_type,
+                live: true,
+            };
+            areas.alloc(size, align, backing)?.va
         };
         let attributes = Attributes::new(memory_type, Access::ReadWrite);
         // SAFETY: the pages are no RAM and are mapped with one memory type, as just checked;
@@ -153,13 +176,13 @@ impl Ioremap {
         let start = va.align_down(PAGE_SIZE);
         let size = {
             let mut areas = self.areas.lock();
-            let not_mapped = |_| IoremapError::NotMapped(va);
-            areas
-                .data_mut(start)
-                .map_err(not_mapped)?
-                .take()
-                .ok_or(IoremapError::NotMapped(va))?;
-            areas.get(start).map_err(not_mapped)?.size
+            let not_mapped = IoremapError::NotMapped(va);
+            let backing = areas.data_mut(start).map_err(|_| not_mapped)?;
+            if !backing.live {
+                return Err(not_mapped);
+            }
+            backing.live = false;
+            backing.pages.size() as usize
         };
         // SAFETY: the area was mapped whole until now, and the caller is done with it.
         unsafe { self.tables.lock().unmap(start, size) }?;

@@ -44,8 +44,8 @@ pub enum VaError {
     /// Every node is in use: add a [`Chunk`] and ask again.
     #[error("no descriptor left for another area")]
     OutOfNodes,
-    /// As many chunks as there is room for have been added.
-    #[error("the window holds {0} areas already, its limit")]
+    /// Every node is in use and no more can be added.
+    #[error("the window holds {0} areas, its limit")]
     TooManyAreas(usize),
     /// No area starts at the address.
     #[error("no area starts at {0}")]
@@ -98,15 +98,9 @@ impl<D: Copy, const CHUNKS: usize> VaAllocator<D, CHUNKS> {
     ///
     /// # Errors
     ///
-    /// [`VaError::TooManyAreas`] when `CHUNKS` have been added; `chunk` is lost then, so ask
-    /// [`can_grow`](Self::can_grow) first.
+    /// [`VaError::TooManyAreas`] when `CHUNKS` have been added; nothing refers to `chunk` then.
     pub fn grow(&mut self, chunk: &'static mut Chunk<D>) -> Result<(), VaError> {
         self.arena.grow(chunk)
-    }
-
-    /// Whether another chunk can be added.
-    pub fn can_grow(&self) -> bool {
-        self.arena.can_grow()
     }
 
     /// Gives out the lowest `size` bytes (rounded up to pages) at a multiple of `align` bytes,

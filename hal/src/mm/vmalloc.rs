@@ -89,8 +89,8 @@ pub enum VmallocError {
     Map(#[from] MapError),
 }
 
-/// Chunks of areas besides the built-in one: about 131,000 areas.
-const CHUNKS: usize = 2048;
+/// Chunks of areas besides the built-in one: about 32,800 areas.
+const CHUNKS: usize = 512;
 
 /// What every vmalloc area is mapped as.
 const ATTRIBUTES: Attributes = Attributes::new(MemoryType::NormalWriteBack, Access::ReadWrite);
@@ -227,22 +227,22 @@ impl<P: PageSource> Vmalloc<P> {
             PAGE_SIZE
         };
         loop {
-            let can_grow = {
-                let mut areas = self.areas.lock();
-                match areas.alloc(size, align, State::Busy) {
-                    Ok(area) => return Ok(area.va),
-                    Err(VaError::OutOfNodes) => areas.can_grow(),
-                    Err(error) => return Err(error.into()),
-                }
-            };
-            if !can_grow {
-                return Err(VaError::OutOfNodes.into());
+            match self.areas.lock().alloc(size, align, State::Busy) {
+                Ok(area) => return Ok(area.va),
+                Err(VaError::OutOfNodes) => {}
+                Err(error) => return Err(error.into()),
             }
             let frame = self.pages.alloc(0);
             let frame = frame.ok_or(VmallocError::OutOfMemory { mapped: 0, size })?;
-            // SAFETY: the frame is ours, in the direct map, and never freed.
+            // SAFETY: the frame is ours, in the direct map, and freed only if the chunk is not
+            // taken.
             let chunk = unsafe { Chunk::in_frame(frame, State::Busy) };
-            self.areas.lock().grow(chunk)?;
+            let grown = self.areas.lock().grow(chunk);
+            if let Err(error) = grown {
+                // SAFETY: nothing refers to the chunk.
+                unsafe { self.pages.free(frame, 0) };
+                return Err(error.into());
+            }
         }
     }
 

@@ -233,7 +233,7 @@ impl<M: TableMemory> Mapper<M> {
     ///
     /// # Errors
     ///
-    /// [`MapError::NotOneRun`] if the range does not start with a retired run.
+    /// [`MapError::NotOneRun`] if the range does not start with a whole retired run.
     pub fn reap(&mut self, rest: &mut Flushed) -> Result<Option<Run>, MapError> {
         if rest.size == 0 {
             return Ok(None);
@@ -247,7 +247,10 @@ impl<M: TableMemory> Mapper<M> {
             },
             _ => return Err(MapError::NotOneRun(va)),
         };
-        let size = run.size().min(rest.size);
+        let size = run.size();
+        if size > rest.size {
+            return Err(MapError::NotOneRun(va));
+        }
         self.clear(va, size)?;
         *rest = Flushed {
             va: va + size,
@@ -356,8 +359,8 @@ impl<M: TableMemory> Mapper<M> {
         Ok(())
     }
 
-    /// Empties the entries of a visitable range.
-    pub(super) fn clear(&mut self, va: VirtAddr, size: usize) -> Result<(), MapError> {
+    /// Empties the entries of a visitable range. The callers hold the tree exclusively.
+    pub(super) fn clear(&self, va: VirtAddr, size: usize) -> Result<(), MapError> {
         self.visit(va, size, |slot| {
             slot.entry.store(Descriptor::EMPTY);
             Ok(())

@@ -34,7 +34,7 @@ impl Leaf {
         }
     }
 
-    /// First address after the leaf, or `None` at the top of the address space.
+    /// First address after the leaf.
     pub fn end(&self) -> VirtAddr {
         self.va + self.size
     }

@@ -136,12 +136,23 @@ fn nodes_run_out_by_name_and_growth_helps() {
     }
     assert_eq!(count, 62, "64 nodes less nil and the origin");
     assert_eq!(areas.alloc(PAGE_SIZE, 1, 0), Err(VaError::OutOfNodes));
-    assert!(areas.can_grow());
     grow(&mut areas);
-    assert!(areas.alloc(PAGE_SIZE, 1, 0).is_ok());
-    assert!(!areas.can_grow());
-    let surplus = areas.grow(Box::leak(Box::new(Chunk::new(0))));
-    assert_eq!(surplus, Err(VaError::TooManyAreas(126)));
+    while areas.alloc(PAGE_SIZE, 1, 0).is_ok() {
+        count += 1;
+    }
+    assert_eq!(count, 126);
+    let too_many = Err(VaError::TooManyAreas(126));
+    assert_eq!(
+        areas.alloc(PAGE_SIZE, 1, 0).map(|area| area.va),
+        too_many.map(|()| va(0))
+    );
+    assert_eq!(areas.grow(Box::leak(Box::new(Chunk::new(0)))), too_many);
+    let last = areas.iter().last().unwrap();
+    areas.free(last.va).unwrap();
+    assert_eq!(
+        areas.alloc(PAGE_SIZE, 1, 0).map(|area| area.va),
+        Ok(last.va)
+    );
 }
 
 #[test]

@@ -109,14 +109,15 @@ impl<D: Copy, const CHUNKS: usize> Arena<D, CHUNKS> {
         }
     }
 
-    pub(super) fn can_grow(&self) -> bool {
-        !self.more.is_full()
+    pub(super) fn grow(&mut self, chunk: &'static mut Chunk<D>) -> Result<(), VaError> {
+        let areas = self.most_areas();
+        let grown = self.more.push(chunk);
+        grown.map_err(|_| VaError::TooManyAreas(areas))
     }
 
-    pub(super) fn grow(&mut self, chunk: &'static mut Chunk<D>) -> Result<(), VaError> {
-        self.more
-            .push(chunk)
-            .map_err(|_| VaError::TooManyAreas(self.capacity() - ORIGIN as usize - 1))
+    /// How many areas the nodes there are can describe.
+    fn most_areas(&self) -> usize {
+        self.capacity() - [NIL, ORIGIN].len()
     }
 
     fn capacity(&self) -> usize {
@@ -261,7 +262,11 @@ impl<D: Copy, const CHUNKS: usize> Arena<D, CHUNKS> {
             return Ok(node);
         }
         if self.fresh as usize == self.capacity() {
-            return Err(VaError::OutOfNodes);
+            return Err(if self.more.is_full() {
+                VaError::TooManyAreas(self.most_areas())
+            } else {
+                VaError::OutOfNodes
+            });
         }
         self.fresh += 1;
         Ok(self.fresh - 1)
