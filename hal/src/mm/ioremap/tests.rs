@@ -121,3 +121,24 @@ fn running_out_of_tables_takes_no_addresses() {
     ));
     assert_eq!(io.areas.lock().iter().count(), 0);
 }
+
+#[test]
+fn of_two_concurrent_unmappings_one_is_refused() {
+    let io = scratch(2);
+    let start = std::sync::Barrier::new(2);
+    for _ in 0..if cfg!(miri) { 4 } else { 100 } {
+        let pages = range(UART.get(), 8 * PAGE_SIZE as u64);
+        let va = io.ioremap(pages, IoKind::Posted).unwrap();
+        let unmap = || {
+            start.wait();
+            // SAFETY: the mapping is never used; one of the calls is refused.
+            unsafe { io.iounmap(va) }
+        };
+        let (first, second) = std::thread::scope(|scope| {
+            let other = scope.spawn(unmap);
+            (unmap(), other.join().unwrap())
+        });
+        let refused = Err(IoremapError::NotMapped(va));
+        assert!([(Ok(()), refused), (refused, Ok(()))].contains(&(first, second)));
+    }
+}

@@ -270,3 +270,24 @@ fn concurrent_calls_keep_their_areas_apart() {
     });
     vm.assert_empty();
 }
+
+#[test]
+fn of_two_concurrent_frees_one_is_refused() {
+    let vm = scratch();
+    let start = std::sync::Barrier::new(2);
+    for _ in 0..if cfg!(miri) { 4 } else { 100 } {
+        let va = vm.vmalloc(8 * PAGE_SIZE).unwrap();
+        let free = || {
+            start.wait();
+            // SAFETY: the memory was never used; one of the calls is refused.
+            unsafe { vm.vfree(va) }
+        };
+        let (first, second) = std::thread::scope(|scope| {
+            let other = scope.spawn(free);
+            (free(), other.join().unwrap())
+        });
+        let refused = Err(VmallocError::NotAnArea(va));
+        assert!([(Ok(()), refused), (refused, Ok(()))].contains(&(first, second)));
+    }
+    vm.assert_empty();
+}

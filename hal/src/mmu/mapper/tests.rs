@@ -378,3 +378,29 @@ fn retired_runs_come_back_whole_and_only_after_the_flush() {
     assert_eq!(reaped, runs);
     assert_eq!(map(&mut mapper, VA, PA, size), Ok(()));
 }
+
+#[test]
+fn a_live_run_is_never_reaped() {
+    let mut mapper = scratch_mapper(2);
+    map(&mut mapper, VA, PA, 2 * PAGE_SIZE).unwrap();
+    let mut flushed = unmap(&mut mapper, VA, 2 * PAGE_SIZE).unwrap();
+    let refused = Err(MapError::NotOneRun(VA));
+    assert_eq!(mapper.reap(&mut flushed), refused, "nothing is there");
+    for order in [0, 1, 2] {
+        let run = Run {
+            pfn: PA.pfn(),
+            order,
+        };
+        // SAFETY: as in `map` and `unmap`.
+        unsafe {
+            mapper.map_run(VA, run, WB_RW).unwrap();
+            assert_eq!(mapper.reap(&mut flushed), refused, "live");
+            let mut whole = mapper.retire(VA, run.size()).unwrap().flush();
+            if order == 2 {
+                let half = mapper.reap(&mut flushed);
+                assert_eq!(half, refused, "reaches beyond the range");
+            }
+            assert_eq!(mapper.reap(&mut whole), Ok(Some(run)));
+        }
+    }
+}
