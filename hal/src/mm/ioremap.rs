@@ -176,13 +176,13 @@ impl Ioremap {
         let start = va.align_down(PAGE_SIZE);
         let size = {
             let mut areas = self.areas.lock();
-            let not_mapped = IoremapError::NotMapped(va);
-            let backing = areas.data_mut(start).map_err(|_| not_mapped)?;
-            if !backing.live {
-                return Err(not_mapped);
+            match areas.get_mut(start) {
+                Ok(area) if area.data.live => {
+                    area.data.live = false;
+                    area.size
+                }
+                _ => return Err(IoremapError::NotMapped(va)),
             }
-            backing.live = false;
-            backing.pages.size() as usize
         };
         // SAFETY: the area was mapped whole until now, and the caller is done with it.
         unsafe { self.tables.lock().unmap(start, size) }?;

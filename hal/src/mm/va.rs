@@ -19,7 +19,7 @@ mod tree;
 
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
 use crate::layout::Window;
-use tree::{Arena, ORIGIN};
+use tree::Arena;
 
 pub use tree::Chunk;
 
@@ -139,30 +139,28 @@ impl<D: Copy, const CHUNKS: usize> VaAllocator<D, CHUNKS> {
     ///
     /// [`VaError::NotAnArea`].
     pub fn free(&mut self, va: VirtAddr) -> Result<Area<D>, VaError> {
-        let node = self.node_at(va)?;
-        let (start, pages, data) = self.arena.get(node);
-        self.arena.remove(start);
+        let page = self.page_of(va).filter(|_| va.is_aligned(PAGE_SIZE));
+        let removed = page.and_then(|page| self.arena.remove(page));
+        let (start, pages, data) = removed.ok_or(VaError::NotAnArea(va))?;
         Ok(self.area(start, pages, data))
     }
 
-    /// The area that starts at `va`.
+    /// The area that starts at `va`, with what its owner noted open to change.
     ///
     /// # Errors
     ///
     /// [`VaError::NotAnArea`].
-    pub fn get(&self, va: VirtAddr) -> Result<Area<D>, VaError> {
-        let (start, pages, data) = self.arena.get(self.node_at(va)?);
-        Ok(self.area(start, pages, data))
-    }
-
-    /// What the owner noted for the area that starts at `va`.
-    ///
-    /// # Errors
-    ///
-    /// [`VaError::NotAnArea`].
-    pub fn data_mut(&mut self, va: VirtAddr) -> Result<&mut D, VaError> {
-        let node = self.node_at(va)?;
-        Ok(self.arena.data_mut(node))
+    pub fn get_mut(&mut self, va: VirtAddr) -> Result<Area<&mut D>, VaError> {
+        let page = self.page_of(va).filter(|_| va.is_aligned(PAGE_SIZE));
+        let node = page.and_then(|page| Some((page, self.arena.last_at_or_below(page)?)));
+        match node.map(|(page, node)| (page, self.arena.get_mut(node))) {
+            Some((page, (start, pages, data))) if start == page => Ok(Area {
+                va,
+                size: bytes(pages - GUARD_PAGES),
+                data,
+            }),
+            _ => Err(VaError::NotAnArea(va)),
+        }
     }
 
     /// The area that holds `va`; a guard page is not part of its area.
@@ -182,31 +180,24 @@ impl<D: Copy, const CHUNKS: usize> VaAllocator<D, CHUNKS> {
 
     /// The largest gap between areas, in bytes, guard page of a future area included.
     pub fn largest_gap(&self) -> usize {
-        (self.arena.largest_gap() as usize) << PAGE_SHIFT
+        bytes(self.arena.largest_gap())
     }
 
     fn page_of(&self, va: VirtAddr) -> Option<u32> {
         u32::try_from(va.checked_sub(self.base)? >> PAGE_SHIFT).ok()
     }
 
-    fn node_at(&self, va: VirtAddr) -> Result<u32, VaError> {
-        self.page_of(va)
-            .filter(|_| va.is_aligned(PAGE_SIZE))
-            .and_then(|page| {
-                let node = self.arena.last_at_or_below(page)?;
-                (self.arena.get(node).0 == page).then_some(node)
-            })
-            .filter(|&node| node != ORIGIN)
-            .ok_or(VaError::NotAnArea(va))
-    }
-
     fn area(&self, start: u32, pages: u32, data: D) -> Area<D> {
         Area {
-            va: self.base + ((start as usize) << PAGE_SHIFT),
-            size: ((pages - GUARD_PAGES) as usize) << PAGE_SHIFT,
+            va: self.base + bytes(start),
+            size: bytes(pages - GUARD_PAGES),
             data,
         }
     }
+}
+
+const fn bytes(pages: u32) -> usize {
+    (pages as usize) << PAGE_SHIFT
 }
 
 #[cfg(test)]

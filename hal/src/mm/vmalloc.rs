@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! vmalloc:  reserve addresses -> allocate frames, write leaves -> one barrier pair
-//! vfree:    mark busy -> retire leaves -> TLBI on all cores -> reap: free frames -> free addresses
+//! vfree:    mark -> retire leaves -> TLBI on all cores -> reap: free frames -> free addresses
 //! ```
 //!
 //! Only the last line's order matters for safety, and the types [`Stale`] and [`Flushed`] carry
@@ -100,9 +100,9 @@ const REAP_BATCH: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Being made or being taken down.
-    Busy,
     Live,
+    /// Being taken down: another `vfree` is one too many.
+    Freeing,
 }
 
 /// The allocator of one tree's vmalloc window.
@@ -119,7 +119,7 @@ impl<P: PageSource> Vmalloc<P> {
         Self {
             tables,
             pages,
-            areas: IrqLock::new(VaAllocator::new(&VMALLOC, State::Busy)),
+            areas: IrqLock::new(VaAllocator::new(&VMALLOC, State::Live)),
         }
     }
 
@@ -155,17 +155,18 @@ impl<P: PageSource> Vmalloc<P> {
     ///
     /// # Safety
     ///
-    /// Nothing refers to the memory any more.
+    /// Nothing refers to the memory any more. An address that was never returned by an allocation
+    /// is refused, but not while a concurrent allocation is about to return it.
     pub unsafe fn vfree(&self, va: VirtAddr) -> Result<(), VmallocError> {
         let size = {
             let mut areas = self.areas.lock();
-            let not_an_area = |_| VmallocError::NotAnArea(va);
-            let state = areas.data_mut(va).map_err(not_an_area)?;
-            if *state != State::Live {
-                return Err(VmallocError::NotAnArea(va));
+            match areas.get_mut(va) {
+                Ok(area) if *area.data == State::Live => {
+                    *area.data = State::Freeing;
+                    area.size
+                }
+                _ => return Err(VmallocError::NotAnArea(va)),
             }
-            *state = State::Busy;
-            areas.get(va).map_err(not_an_area)?.size
         };
         // SAFETY: the area was live until now, so it is mapped whole, and the caller is done.
         let stale = unsafe { self.retire(va, size) }?;
@@ -215,7 +216,6 @@ impl<P: PageSource> Vmalloc<P> {
             return Err(error);
         }
         mapper::publish();
-        *self.areas.lock().data_mut(va)? = State::Live;
         Ok(va)
     }
 
@@ -227,7 +227,7 @@ impl<P: PageSource> Vmalloc<P> {
             PAGE_SIZE
         };
         loop {
-            match self.areas.lock().alloc(size, align, State::Busy) {
+            match self.areas.lock().alloc(size, align, State::Live) {
                 Ok(area) => return Ok(area.va),
                 Err(VaError::OutOfNodes) => {}
                 Err(error) => return Err(error.into()),
@@ -236,7 +236,7 @@ impl<P: PageSource> Vmalloc<P> {
             let frame = frame.ok_or(VmallocError::OutOfMemory { mapped: 0, size })?;
             // SAFETY: the frame is ours, in the direct map, and freed only if the chunk is not
             // taken.
-            let chunk = unsafe { Chunk::in_frame(frame, State::Busy) };
+            let chunk = unsafe { Chunk::in_frame(frame, State::Live) };
             let grown = self.areas.lock().grow(chunk);
             if let Err(error) = grown {
                 // SAFETY: nothing refers to the chunk.

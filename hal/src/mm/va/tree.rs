@@ -13,7 +13,7 @@ const NIL: u32 = 0;
 
 /// The node of no pages at the start of the window, which owns the gap before the first area.
 /// Never removed.
-pub(super) const ORIGIN: u32 = 1;
+const ORIGIN: u32 = 1;
 
 /// Nodes in a [`Chunk`].
 const NODES: usize = 64;
@@ -148,8 +148,10 @@ impl<D: Copy, const CHUNKS: usize> Arena<D, CHUNKS> {
         (node.start, node.pages, node.data)
     }
 
-    pub(super) fn data_mut(&mut self, node: u32) -> &mut D {
-        &mut self.node_mut(node).data
+    /// As [`get`](Self::get), with the data open to change.
+    pub(super) fn get_mut(&mut self, node: u32) -> (u32, u32, &mut D) {
+        let node = self.node_mut(node);
+        (node.start, node.pages, &mut node.data)
     }
 
     pub(super) fn end_of(&self, node: u32) -> u32 {
@@ -239,10 +241,14 @@ impl<D: Copy, const CHUNKS: usize> Arena<D, CHUNKS> {
         Ok(())
     }
 
-    /// Removes the area that starts at `start`; what it covered joins the gap before it.
-    pub(super) fn remove(&mut self, start: u32) {
+    /// Removes the area that starts at page `start`, if there is one; what it covered joins the
+    /// gap before it.
+    pub(super) fn remove(&mut self, start: u32) -> Option<(u32, u32, D)> {
         let mut removed = NIL;
         self.root = self.delete(self.root, start, &mut removed);
+        if removed == NIL {
+            return None;
+        }
         let node = *self.node(removed);
         self.node_mut(node.prev).next = node.next;
         if node.next != NIL {
@@ -253,6 +259,7 @@ impl<D: Copy, const CHUNKS: usize> Arena<D, CHUNKS> {
         idle.height = 0;
         idle.next = unused;
         self.unused = removed;
+        Some((node.start, node.pages, node.data))
     }
 
     fn take_unused(&mut self) -> Result<u32, VaError> {
@@ -288,11 +295,15 @@ impl<D: Copy, const CHUNKS: usize> Arena<D, CHUNKS> {
         self.balance(at)
     }
 
-    /// Takes the area that starts at `start` out of the tree at `at`; its new root.
+    /// Takes the area that starts at `start` out of the tree at `at`, if it is there; its new
+    /// root.
     ///
     /// The node before it inherits its pages. That node is an ancestor, or the last of the left
     /// subtree, which then takes the place of the removed one: either way it is on the way up.
     fn delete(&mut self, at: u32, start: u32, removed: &mut u32) -> u32 {
+        if at == NIL {
+            return NIL;
+        }
         let node = *self.node(at);
         if node.start == start && node.pages > 0 {
             *removed = at;
