@@ -1,14 +1,30 @@
-//! Drivers: interrupt controller, timer, console, firmware calls, and the BCM2711's own blocks.
+//! Drivers: interrupt controller, timer, console, firmware calls, PCI and the DMA engines.
 //!
 //! A driver is given the virtual address of its registers, mapped as Device memory, by whoever
 //! read the device tree; it never chooses an address itself.
+//!
+//! | module | device |
+//! |---|---|
+//! | [`gic`], [`irq`] | GICv2 and GICv3, and who serves which interrupt |
+//! | [`timer`] | the generic timer |
+//! | [`uart`], [`console`] | PL011, and sharing it |
+//! | [`mmio`] | registers of the DMA engines, faked in tests |
+//! | [`bcm2711_dma`] | the legacy DMA channels of a BCM2711 |
+//! | [`bcm2711_gpio`], [`bcm2711_watchdog`], [`mailbox`] | pins, reset and firmware of a BCM2711 |
+//! | [`pci`] | PCI Express configuration space and address assignment |
+//! | [`edu`] | QEMU's teaching device as a DMA engine |
+//! | `psci`, `semihosting` | calls to firmware and to a debugger; bare metal only |
 
+pub mod bcm2711_dma;
 pub mod bcm2711_gpio;
 pub mod bcm2711_watchdog;
 pub mod console;
+pub mod edu;
 pub mod gic;
 pub mod irq;
 pub mod mailbox;
+pub mod mmio;
+pub mod pci;
 #[cfg(target_os = "none")]
 pub mod psci;
 #[cfg(target_os = "none")]

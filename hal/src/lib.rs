@@ -28,6 +28,7 @@
 pub mod addr;
 pub mod arch;
 pub mod devicetree;
+pub mod dma;
 pub mod drivers;
 pub mod layout;
 pub mod memory_map;

@@ -40,3 +40,15 @@ pub fn dmb_oshld() {
 pub fn isb() {
     barrier::isb(barrier::SY);
 }
+
+/// Makes the compiler forget what it knows of the memory `ptr` leads to.
+///
+/// Called where a buffer changes hands between the CPU and a device: stores before it are issued
+/// before it, loads after it are issued after it. A fence does not achieve that for plain accesses,
+/// because it orders only what another thread could observe. No instruction is emitted.
+#[inline(always)]
+pub fn hand_over(ptr: *mut u8) {
+    // SAFETY: the block is empty. Without `nomem` the compiler must assume that it reads and writes
+    // everything reachable through `ptr`.
+    unsafe { core::arch::asm!("/* {} */", in(reg) ptr, options(nostack, preserves_flags)) };
+}

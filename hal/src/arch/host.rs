@@ -87,6 +87,11 @@ pub mod barrier {
     pub fn isb() {
         record(Op::Isb);
     }
+
+    /// Makes the compiler forget what it knows of the memory `ptr` leads to.
+    pub fn hand_over(ptr: *mut u8) {
+        std::hint::black_box(ptr);
+    }
 }
 
 /// Cache maintenance.

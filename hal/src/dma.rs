@@ -1,0 +1,236 @@
+//! Memory that a device reads or writes: which address it is given, and who owns the bytes.
+//!
+//! | module | what it holds | Linux |
+//! |---|---|---|
+//! | [`mask`] | how many address bits a device drives | `DMA_BIT_MASK` |
+//! | [`bus`] | where the CPU's memory appears on the device's bus | `dma-ranges` |
+//! | [`device`] | what is known of one device | `struct device` |
+//! | [`direction`] | who writes and who reads, as types | `enum dma_data_direction` |
+//! | [`maintenance`] | cache cleaning and invalidation by range | `arch_sync_dma_for_*` |
+//! | [`streaming`] | one contiguous buffer lent to a device | `dma_map_single`, `dma_sync_single_*` |
+//! | [`sg`] | a buffer of scattered pages lent to a device | `dma_map_sg` |
+//! | [`coherent`] | memory that CPU and device use together | `dma_alloc_coherent` |
+//! | [`engine`] | devices that copy memory | `dmaengine` |
+//!
+//! # Who owns the bytes
+//!
+//! A streaming buffer belongs to the device from [`map_single`](streaming::map_single) until it is
+//! unmapped or synchronised for the CPU. The types follow: a [`Mapping`] gives no access to the
+//! bytes, a [`CpuOwned`] does, and each is made by consuming the other. Coherent memory needs no
+//! maintenance, but the CPU must still not touch what a device is working on.
+
+use crate::addr::{DmaAddr, PhysAddr, VirtAddr};
+use core::fmt;
+
+pub mod bus;
+pub mod coherent;
+pub mod device;
+pub mod direction;
+pub mod engine;
+pub mod maintenance;
+pub mod mask;
+pub mod sg;
+pub mod streaming;
+
+pub use bus::BusWindow;
+pub use coherent::{Coherent, CoherentPool};
+pub use device::Device;
+pub use direction::{Bidirectional, Direction, FromDevice, ToDevice};
+pub use engine::{Clock, DmaEngine, Ticket, Transfer};
+pub use mask::DmaMask;
+pub use sg::{ScatterList, SgMapping};
+pub use streaming::{CpuOwned, Mapping, SharedMapping};
+
+/// A contiguous run of memory as a device sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DmaSegment {
+    /// First byte.
+    pub addr: DmaAddr,
+    /// Bytes, never 0.
+    pub len: usize,
+}
+
+/// Why memory cannot be used for DMA, or why a transfer failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DmaError {
+    /// Nothing to transfer or to allocate.
+    #[error("zero length")]
+    ZeroLength,
+    /// The range runs past the end of the address space.
+    #[error("{len:#x} bytes at {addr} wrap around the address space")]
+    Wraps {
+        /// First byte.
+        addr: VirtAddr,
+        /// Bytes.
+        len: usize,
+    },
+    /// The memory is of a kind that streaming maps do not take.
+    #[error("rejecting DMA map of {kind} at {addr}")]
+    NotMappable {
+        /// First byte.
+        addr: VirtAddr,
+        /// What lies there.
+        kind: MemoryKind,
+    },
+    /// A page of a scattered buffer is not mapped.
+    #[error("no page behind {addr}")]
+    NoPage {
+        /// The address without a page.
+        addr: VirtAddr,
+    },
+    /// A scattered buffer has more physical runs than the list has room for.
+    #[error("more than {capacity} segments")]
+    TooManySegments {
+        /// Room in the list.
+        capacity: usize,
+    },
+    /// The device's mask or bus does not reach the memory.
+    #[error("{len:#x} bytes at {addr} are out of the device's reach, which ends at {limit}")]
+    OutOfReach {
+        /// First byte.
+        addr: PhysAddr,
+        /// Bytes.
+        len: usize,
+        /// The last byte the device reaches.
+        limit: PhysAddr,
+    },
+    /// The device address lies in none of the device's bus windows: it was made for another device.
+    #[error("{len:#x} bytes at bus address {addr} lie in no window of the device")]
+    ForeignAddress {
+        /// First byte.
+        addr: DmaAddr,
+        /// Bytes.
+        len: usize,
+    },
+    /// The buffer shares a line with its neighbours, and lines are longer than allocations are
+    /// aligned to: invalidating it would destroy the neighbours' bytes.
+    #[error("{len:#x} bytes at {addr} do not fill whole cache lines of {granule} bytes")]
+    PartialLine {
+        /// First byte.
+        addr: VirtAddr,
+        /// Bytes.
+        len: usize,
+        /// Bytes in the largest unit the caches write back.
+        granule: usize,
+    },
+    /// The coherent pool has no free block of the size.
+    #[error("coherent pool exhausted: {size:#x} bytes asked, {free:#x} free")]
+    PoolExhausted {
+        /// Bytes asked for.
+        size: usize,
+        /// Bytes free, perhaps in smaller pieces.
+        free: usize,
+    },
+    /// The access lies outside the allocation.
+    #[error("{len:#x} bytes at offset {offset:#x} leave an allocation of {size:#x} bytes")]
+    OutOfBounds {
+        /// First byte.
+        offset: usize,
+        /// Bytes.
+        len: usize,
+        /// Bytes in the allocation.
+        size: usize,
+    },
+    /// Source and destination of a copy differ in length.
+    #[error("copy of {src:#x} bytes into {dst:#x}")]
+    LengthMismatch {
+        /// Bytes to read.
+        src: usize,
+        /// Bytes to write.
+        dst: usize,
+    },
+    /// The engine copies multiples of its granule only.
+    #[error("length {len:#x} is no multiple of the engine's granule {granule}")]
+    LengthGranule {
+        /// Bytes in the segment.
+        len: usize,
+        /// The engine's granule in bytes.
+        granule: usize,
+    },
+    /// The segment is longer than the engine takes.
+    #[error("segment of {len:#x} bytes, the engine takes {max:#x}")]
+    SegmentTooLong {
+        /// Bytes in the segment.
+        len: usize,
+        /// The engine's limit in bytes.
+        max: usize,
+    },
+    /// The submission has more transfers than the engine takes at once.
+    #[error("{count} transfers in one submission, the engine takes {max}")]
+    TooManyTransfers {
+        /// Transfers submitted.
+        count: usize,
+        /// The engine's limit.
+        max: usize,
+    },
+    /// The engine is working on an earlier submission.
+    #[error("engine busy")]
+    Busy,
+    /// The ticket's result was collected, or a later submission replaced it.
+    #[error("ticket {0} is not the engine's current one")]
+    StaleTicket(u32),
+    /// Waiting needs interrupts, and they are masked here.
+    #[error("waiting for a transfer with interrupts masked")]
+    IrqsMasked,
+    /// The engine did not finish in time and was stopped.
+    #[error("transfer timed out after {0} ns")]
+    Timeout(u64),
+    /// The transfer was stopped on request.
+    #[error("transfer aborted")]
+    Aborted,
+    /// The engine reported a failed transfer.
+    #[error("transfer failed, error flags {flags:#x}")]
+    Bus {
+        /// The engine's error bits, as its register holds them.
+        flags: u32,
+    },
+    /// The engine could not be stopped and may still access memory.
+    #[error("engine does not stop")]
+    Wedged,
+}
+
+/// What lies at an address that a streaming map refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryKind {
+    /// The vmalloc window: contiguous for the CPU only.
+    Vmalloc,
+    /// The coherent window: already shared with devices, never to be maintained.
+    Coherent,
+    /// The ioremap window: device registers.
+    Ioremap,
+    /// The image window: text, read-only data, statics or a stack.
+    Image,
+    /// Anything else outside the direct map.
+    Unmapped,
+}
+
+impl MemoryKind {
+    /// What lies at `va`, or `None` for the direct map.
+    pub(crate) fn outside_direct_map(va: VirtAddr) -> Option<Self> {
+        use crate::layout::{COHERENT, IMAGE, IOREMAP, VMALLOC, virt_to_phys};
+
+        if virt_to_phys(va).is_some() {
+            return None;
+        }
+        let named = [
+            (VMALLOC, Self::Vmalloc),
+            (COHERENT, Self::Coherent),
+            (IOREMAP, Self::Ioremap),
+            (IMAGE, Self::Image),
+        ];
+        let kind = named.iter().find(|(window, _)| window.contains(va));
+        Some(kind.map_or(Self::Unmapped, |&(_, kind)| kind))
+    }
+}
+
+impl fmt::Display for MemoryKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vmalloc => "vmalloc memory",
+            Self::Coherent => "coherent memory",
+            Self::Ioremap => "device registers",
+            Self::Image => "image memory (text, data or stack)",
+            Self::Unmapped => "unmapped memory",
+        })
+    }
+}

@@ -1,0 +1,149 @@
+//! Where the CPU's memory appears on a device's bus.
+
+use crate::addr::{DmaAddr, PhysAddr};
+
+/// A stretch of CPU physical memory and the address at which a device sees it.
+///
+/// One entry of a bus's `dma-ranges` in the device tree. A bus window is the only thing that makes
+/// a [`DmaAddr`], so an address given to a device was translated by a rule of its board.
+///
+/// # Invariants
+///
+/// Neither the CPU's nor the bus's side wraps around the address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BusWindow {
+    cpu: PhysAddr,
+    bus: u64,
+    size: u64,
+}
+
+impl BusWindow {
+    /// The `size` bytes at `cpu`, seen by devices at `bus`; `None` if either side wraps or `size`
+    /// is 0.
+    ///
+    /// ```
+    /// use hal::addr::PhysAddr;
+    /// use hal::dma::BusWindow;
+    ///
+    /// // The first GiB behind the uncached alias of a VideoCore bus.
+    /// let window = BusWindow::new(PhysAddr::new(0), 0xC000_0000, 1 << 30).unwrap();
+    /// let addr = window.translate(PhysAddr::new(0x1000), 64).unwrap();
+    /// assert_eq!(addr.get(), 0xC000_1000);
+    /// assert_eq!(window.translate(PhysAddr::new(0x3FFF_FFC1), 64), None);
+    /// ```
+    pub const fn new(cpu: PhysAddr, bus: u64, size: u64) -> Option<Self> {
+        if size == 0
+            || cpu.get().checked_add(size - 1).is_none()
+            || bus.checked_add(size - 1).is_none()
+        {
+            return None;
+        }
+        // INVARIANT: neither side wraps, checked above.
+        Some(Self { cpu, bus, size })
+    }
+
+    /// The device address of the `len` bytes at `pa`, or `None` if they do not lie in the window
+    /// whole. `len` 0 counts as 1.
+    #[inline]
+    pub const fn translate(&self, pa: PhysAddr, len: usize) -> Option<DmaAddr> {
+        match offset_in(pa.get(), len, self.cpu.get(), self.size) {
+            Some(offset) => Some(DmaAddr::new(self.bus + offset)),
+            None => None,
+        }
+    }
+
+    /// The CPU's address of the `len` bytes a device sees at `addr`, or `None` if they do not lie
+    /// in the window whole. `len` 0 counts as 1.
+    #[inline]
+    pub const fn untranslate(&self, addr: DmaAddr, len: usize) -> Option<PhysAddr> {
+        match offset_in(addr.get(), len, self.bus, self.size) {
+            Some(offset) => Some(PhysAddr::new(self.cpu.get() + offset)),
+            None => None,
+        }
+    }
+
+    /// The CPU's address of the last byte in the window that a device driving at most `mask` on
+    /// its bus reaches, or `None` if it reaches none.
+    pub(crate) const fn last_reached(&self, mask: u64) -> Option<PhysAddr> {
+        match mask.checked_sub(self.bus) {
+            Some(below) if below < self.size => Some(PhysAddr::new(self.cpu.get() + below)),
+            Some(_) => Some(PhysAddr::new(self.cpu.get() + (self.size - 1))),
+            None => None,
+        }
+    }
+}
+
+/// The distance of `addr` from `base`, if `len` bytes from `addr` end within `size` bytes of it.
+const fn offset_in(addr: u64, len: usize, base: u64, size: u64) -> Option<u64> {
+    let last = if len == 0 { 0 } else { len as u64 - 1 };
+    match addr.checked_sub(base) {
+        Some(offset) if offset < size && last < size - offset => Some(offset),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    fn legacy() -> BusWindow {
+        BusWindow::new(PhysAddr::new(0), 0xC000_0000, GIB).unwrap()
+    }
+
+    #[test]
+    fn the_last_byte_is_in_and_the_next_is_out() {
+        let window = legacy();
+        let last = PhysAddr::new(0x3FFF_FFFF);
+        assert_eq!(window.translate(last, 1), Some(DmaAddr::new(0xFFFF_FFFF)));
+        assert_eq!(window.translate(last, 2), None);
+        assert_eq!(window.translate(PhysAddr::new(GIB), 1), None);
+        assert_eq!(
+            window.translate(PhysAddr::new(0), 1 << 30),
+            Some(DmaAddr::new(0xC000_0000))
+        );
+        assert_eq!(window.translate(PhysAddr::new(1), 1 << 30), None);
+    }
+
+    #[test]
+    fn lengths_that_wrap_are_out() {
+        let window = legacy();
+        assert_eq!(window.translate(PhysAddr::new(0x1000), usize::MAX), None);
+        assert_eq!(window.translate(PhysAddr::new(u64::MAX), 2), None);
+        assert_eq!(window.untranslate(DmaAddr::new(u64::MAX), usize::MAX), None);
+    }
+
+    #[test]
+    fn windows_that_wrap_are_refused() {
+        assert!(BusWindow::new(PhysAddr::new(0), 0, 0).is_none());
+        assert!(BusWindow::new(PhysAddr::new(u64::MAX), 0, 2).is_none());
+        assert!(BusWindow::new(PhysAddr::new(0), u64::MAX, 2).is_none());
+        assert!(BusWindow::new(PhysAddr::new(0), 0, u64::MAX).is_some());
+    }
+
+    #[test]
+    fn both_directions_agree() {
+        let window = BusWindow::new(PhysAddr::new(0xFE00_0000), 0x7E00_0000, 0x180_0000).unwrap();
+        let addr = window.translate(PhysAddr::new(0xFE20_1000), 4).unwrap();
+        assert_eq!(addr.get(), 0x7E20_1000);
+        assert_eq!(
+            window.untranslate(addr, 4),
+            Some(PhysAddr::new(0xFE20_1000))
+        );
+        assert_eq!(window.untranslate(DmaAddr::new(0x7DFF_FFFF), 4), None);
+    }
+
+    #[test]
+    fn reach_ends_with_the_mask_or_the_window() {
+        assert_eq!(
+            legacy().last_reached(u64::MAX),
+            Some(PhysAddr::new(0x3FFF_FFFF))
+        );
+        assert_eq!(
+            legacy().last_reached(0xC000_0FFF),
+            Some(PhysAddr::new(0xFFF))
+        );
+        assert_eq!(legacy().last_reached(0xBFFF_FFFF), None);
+    }
+}

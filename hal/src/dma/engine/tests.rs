@@ -1,0 +1,251 @@
+use super::*;
+use crate::addr::PhysAddr;
+use crate::dma::{BusWindow, DmaMask};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+type Sleep = Box<dyn Fn() + Send>;
+
+/// A clock whose time passes only in `sleep_until`, where a test may let a device act.
+pub(crate) struct FakeClock {
+    now: AtomicU64,
+    on_sleep: Mutex<Option<Sleep>>,
+}
+
+impl FakeClock {
+    pub(crate) fn leaked() -> &'static Self {
+        Box::leak(Box::new(Self {
+            now: AtomicU64::new(0),
+            on_sleep: Mutex::new(None),
+        }))
+    }
+
+    /// Runs `f` in every sleep, as interrupts would: while the sleeper holds no lock.
+    pub(crate) fn on_sleep(&self, f: impl Fn() + Send + 'static) {
+        *self.on_sleep.lock().unwrap() = Some(Box::new(f));
+    }
+}
+
+impl Clock for FakeClock {
+    fn now_ns(&self) -> u64 {
+        self.now.load(Ordering::Relaxed)
+    }
+
+    fn sleep_until(&self, deadline_ns: u64) {
+        assert!(cpu::irqs_masked());
+        self.now.fetch_max(deadline_ns, Ordering::Relaxed);
+        if let Some(f) = &*self.on_sleep.lock().unwrap() {
+            f();
+        }
+    }
+}
+
+/// A device that sees all memory at its physical address.
+pub(crate) fn identity_device(mask: DmaMask) -> &'static Device {
+    let window = BusWindow::new(PhysAddr::new(0), 0, 1 << 40).unwrap();
+    Box::leak(Box::new(Device::new(
+        "test",
+        mask,
+        Box::leak(Box::new([window])),
+    )))
+}
+
+struct Segments(Vec<DmaSegment>);
+
+// SAFETY: the segments are only computed with.
+unsafe impl Source for Segments {
+    fn segment(&self, index: usize) -> Option<DmaSegment> {
+        self.0.get(index).copied()
+    }
+}
+
+// SAFETY: the segments are only computed with.
+unsafe impl Destination for Segments {
+    fn segment(&self, index: usize) -> Option<DmaSegment> {
+        self.0.get(index).copied()
+    }
+}
+
+fn segments(list: &[(u64, usize)]) -> Segments {
+    let device = identity_device(DmaMask::new::<64>());
+    let segment = |&(addr, len): &(u64, usize)| DmaSegment {
+        addr: device.dma_addr(PhysAddr::new(addr), len).unwrap(),
+        len,
+    };
+    Segments(list.iter().map(segment).collect())
+}
+
+/// Records what is submitted and finishes it at once.
+struct Recorder {
+    log: Mutex<Vec<(u64, u64, usize)>>,
+    batches: AtomicU64,
+    fail_batch: Option<u64>,
+}
+
+impl Recorder {
+    fn new(fail_batch: Option<u64>) -> Self {
+        Self {
+            log: Mutex::new(Vec::new()),
+            batches: AtomicU64::new(0),
+            fail_batch,
+        }
+    }
+}
+
+impl DmaEngine for Recorder {
+    fn device(&self) -> &Device {
+        identity_device(DmaMask::new::<36>())
+    }
+    fn length_granule(&self) -> usize {
+        4
+    }
+    fn max_len(&self) -> usize {
+        0x100
+    }
+    fn max_transfers(&self) -> usize {
+        2
+    }
+    fn timeout_ns(&self, len: usize) -> u64 {
+        len as u64
+    }
+    unsafe fn submit(&self, transfers: &[Transfer]) -> Result<Ticket, DmaError> {
+        self.check(transfers)?;
+        let mut log = self.log.lock().unwrap();
+        log.extend(transfers.iter().map(|t| (t.src.get(), t.dst.get(), t.len)));
+        Ok(Ticket(self.batches.fetch_add(1, Ordering::Relaxed) as u32))
+    }
+    fn on_interrupt(&self) -> bool {
+        false
+    }
+    fn wait(&self, ticket: Ticket, _: u64) -> Result<(), DmaError> {
+        if self.fail_batch == Some(u64::from(ticket.0)) {
+            return Err(DmaError::Bus { flags: 2 });
+        }
+        Ok(())
+    }
+    fn abort(&self) {}
+}
+
+#[test]
+fn segments_are_cut_where_either_side_ends_or_the_engine_must() {
+    let engine = Recorder::new(None);
+    let src = segments(&[(0x1000, 0x180), (0x9000, 0x80)]);
+    let mut dst = segments(&[(0x20_0000, 0x40), (0x30_0000, 0x1C0)]);
+    copy(&engine, &src, &mut dst).unwrap();
+    assert_eq!(
+        *engine.log.lock().unwrap(),
+        [
+            (0x1000, 0x20_0000, 0x40),
+            (0x1040, 0x30_0000, 0x100),
+            (0x1140, 0x30_0100, 0x40),
+            (0x9000, 0x30_0140, 0x80),
+        ]
+    );
+    assert_eq!(engine.batches.load(Ordering::Relaxed), 2);
+}
+
+#[test]
+fn a_failing_batch_ends_the_copy() {
+    let engine = Recorder::new(Some(1));
+    let src = segments(&[(0x1000, 0x1000)]);
+    let mut dst = segments(&[(0x20_0000, 0x1000)]);
+    assert_eq!(
+        copy(&engine, &src, &mut dst),
+        Err(DmaError::Bus { flags: 2 })
+    );
+    assert_eq!(engine.batches.load(Ordering::Relaxed), 2);
+}
+
+#[test]
+fn different_lengths_do_not_start() {
+    let engine = Recorder::new(None);
+    let src = segments(&[(0x1000, 8)]);
+    let mut dst = segments(&[(0x2000, 4)]);
+    let error = DmaError::LengthMismatch { src: 8, dst: 4 };
+    assert_eq!(copy(&engine, &src, &mut dst), Err(error));
+    assert!(engine.log.lock().unwrap().is_empty());
+}
+
+#[test]
+fn masked_irqs_are_refused_before_anything_starts() {
+    let engine = Recorder::new(None);
+    let src = segments(&[(0x1000, 8)]);
+    let mut dst = segments(&[(0x2000, 8)]);
+    let irq = cpu::irq_save();
+    assert_eq!(copy(&engine, &src, &mut dst), Err(DmaError::IrqsMasked));
+    assert_eq!(
+        wait_for(FakeClock::leaked(), 1, || Some(())),
+        Err(DmaError::IrqsMasked)
+    );
+    cpu::irq_restore(irq);
+    assert!(engine.log.lock().unwrap().is_empty());
+}
+
+#[test]
+fn submissions_are_checked() {
+    let engine = Recorder::new(None);
+    let transfer = |src, dst, len| Transfer {
+        src: DmaAddr::new(src),
+        dst: DmaAddr::new(dst),
+        len,
+    };
+    let good = transfer(0, 0x1000, 8);
+    assert_eq!(engine.check(&[good]), Ok(()));
+    assert_eq!(engine.check(&[]), Err(DmaError::ZeroLength));
+    assert_eq!(
+        engine.check(&[transfer(0, 0, 0)]),
+        Err(DmaError::ZeroLength)
+    );
+    assert_eq!(
+        engine.check(&[good; 3]),
+        Err(DmaError::TooManyTransfers { count: 3, max: 2 })
+    );
+    assert_eq!(
+        engine.check(&[good, transfer(0, 0x1000, 6)]),
+        Err(DmaError::LengthGranule { len: 6, granule: 4 })
+    );
+    assert_eq!(
+        engine.check(&[transfer(0, 0x1000, 0x104)]),
+        Err(DmaError::SegmentTooLong {
+            len: 0x104,
+            max: 0x100
+        })
+    );
+    let addr = DmaAddr::new((1 << 36) - 4);
+    assert_eq!(
+        engine.check(&[transfer(0, addr.get(), 8)]),
+        Err(DmaError::ForeignAddress { addr, len: 8 })
+    );
+}
+
+#[test]
+fn tickets_are_collected_once() {
+    let mut progress = Progress::new();
+    let first = progress.start();
+    assert_eq!(progress.collect(first), None);
+    progress.finish(Err(DmaError::Bus { flags: 1 }));
+    progress.finish(Ok(()));
+    assert_eq!(
+        progress.collect(first),
+        Some(Err(DmaError::Bus { flags: 1 }))
+    );
+    assert_eq!(progress.collect(first), Some(Err(DmaError::StaleTicket(1))));
+    let second = progress.start();
+    assert_eq!(progress.collect(first), Some(Err(DmaError::StaleTicket(1))));
+    progress.finish(Ok(()));
+    assert_eq!(progress.collect(second), Some(Ok(())));
+}
+
+#[test]
+fn waiting_looks_often_and_ends_at_the_deadline() {
+    let clock = FakeClock::leaked();
+    let mut looks = 0;
+    let result = wait_for(clock, 10 * LOOK_INTERVAL_NS, || {
+        looks += 1;
+        None::<()>
+    });
+    assert_eq!(result, Ok(None));
+    assert_eq!(looks, 11);
+    assert_eq!(clock.now_ns(), 10 * LOOK_INTERVAL_NS);
+    assert!(!cpu::irqs_masked());
+}

@@ -1,0 +1,214 @@
+//! Cache maintenance of a buffer by range, for devices that do not snoop.
+//!
+//! The rules are those of Linux on arm64. For the device, every direction cleans: a buffer the
+//! device is to write may hold dirty lines too, and a device that writes less than announced must
+//! not uncover older bytes. For the CPU, a buffer the device only read needs nothing; any other is
+//! invalidated, because the CPU may have prefetched lines while the device wrote. A line of which
+//! only a part belongs to the buffer is cleaned as well as invalidated, so that what a neighbour
+//! stored survives.
+//!
+//! Data caches behave as physically indexed and tagged on every Armv8 core (Arm ARM D7.5.1), so
+//! maintenance through any cacheable mapping of a frame covers all of them.
+
+use super::direction::Direction;
+use crate::addr::VirtAddr;
+use crate::arch::{barrier, cache};
+use core::sync::atomic::{AtomicU64, Ordering};
+
+static CLEANED: AtomicU64 = AtomicU64::new(0);
+static INVALIDATED: AtomicU64 = AtomicU64::new(0);
+static CLEANED_AND_INVALIDATED: AtomicU64 = AtomicU64::new(0);
+
+/// How many lines were maintained since boot, by operation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// `DC CVAC`.
+    pub cleaned: u64,
+    /// `DC IVAC`.
+    pub invalidated: u64,
+    /// `DC CIVAC`: lines shared with a neighbour.
+    pub cleaned_and_invalidated: u64,
+}
+
+/// The counters of all cores together.
+pub fn counters() -> Counters {
+    Counters {
+        cleaned: CLEANED.load(Ordering::Relaxed),
+        invalidated: INVALIDATED.load(Ordering::Relaxed),
+        cleaned_and_invalidated: CLEANED_AND_INVALIDATED.load(Ordering::Relaxed),
+    }
+}
+
+/// Bytes in a word, the unit in which `CTR_EL0` counts (Arm ARM D24.2.34).
+const WORD: usize = 4;
+
+/// Bytes in the smallest data cache line of the system: `CTR_EL0.DminLine`.
+#[inline]
+pub fn line_size() -> usize {
+    WORD << ((cache::ctr_el0() >> 16) & 0xF)
+}
+
+/// The writeback granule Linux assumes where `CTR_EL0.CWG` is 0, "not known": `ARCH_DMA_MINALIGN`.
+const UNKNOWN_GRANULE: usize = 128;
+
+/// Bytes that a cache may write back together: the larger of the line size and `CTR_EL0.CWG`.
+///
+/// Two buffers in one granule are not independent as soon as a device writes one of them.
+pub fn writeback_granule() -> usize {
+    let granule = match (cache::ctr_el0() >> 24) & 0xF {
+        0 => UNKNOWN_GRANULE,
+        log2_words => WORD << log2_words,
+    };
+    granule.max(line_size())
+}
+
+/// Writes every line of the `len` bytes at `va` back to the point of coherency, without the
+/// barrier that completes it. The range must be mapped.
+#[inline]
+pub(super) fn clean(va: VirtAddr, len: usize) {
+    let line = line_size();
+    let end = va.get() + len;
+    let mut at = va.align_down(line);
+    let mut lines = 0;
+    while at.get() < end {
+        cache::clean_line(at);
+        at = at + line;
+        lines += 1;
+    }
+    CLEANED.fetch_add(lines, Ordering::Relaxed);
+}
+
+/// Drops every line of the `len` bytes at `va`, writing back those that the range does not cover
+/// whole. Leaves the completing barrier to the caller.
+///
+/// # Safety
+///
+/// The range is mapped, and what the CPU stored to it since it was last cleaned may be lost.
+#[inline]
+pub(super) unsafe fn invalidate(va: VirtAddr, len: usize) {
+    let line = line_size();
+    let end = va.get() + len;
+    let mut at = va.align_down(line);
+    let (mut dropped, mut shared) = (0, 0);
+    while at.get() < end {
+        if at.get() >= va.get() && at.get() + line <= end {
+            // SAFETY: the whole line lies in the range, whose dirty bytes the caller gives up.
+            unsafe { cache::invalidate_line(at) };
+            dropped += 1;
+        } else {
+            cache::clean_invalidate_line(at);
+            shared += 1;
+        }
+        at = at + line;
+    }
+    INVALIDATED.fetch_add(dropped, Ordering::Relaxed);
+    CLEANED_AND_INVALIDATED.fetch_add(shared, Ordering::Relaxed);
+}
+
+/// What a hand-over to the device needs for the `len` bytes at `va`, without the final barrier.
+#[inline]
+pub(super) fn for_device(va: VirtAddr, len: usize) {
+    clean(va, len);
+}
+
+/// What a hand-over to the CPU needs for the `len` bytes at `va`, without the final barrier.
+/// Returns whether there was anything to do, that is to complete.
+///
+/// # Safety
+///
+/// As for [`invalidate`]: the device owned the range, so the CPU stored nothing to it.
+#[inline]
+pub(super) unsafe fn for_cpu<D: Direction>(va: VirtAddr, len: usize) -> bool {
+    if !D::KIND.device_writes() {
+        return false;
+    }
+    // SAFETY: the caller's contract.
+    unsafe { invalidate(va, len) };
+    true
+}
+
+/// Completes maintenance: what was cleaned is in memory, what was invalidated is gone.
+#[inline]
+pub(super) fn complete() {
+    barrier::dsb_sy();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arch::trace::{Op, record_during};
+    use proptest::prelude::*;
+
+    const LINE: usize = 64;
+
+    fn ops(start: usize, len: usize) -> (Vec<Op>, Vec<Op>) {
+        let va = VirtAddr::new(0x10_0000 + start);
+        let ((), cleaned) = record_during(|| clean(va, len));
+        // SAFETY: the twin loses nothing.
+        let ((), invalidated) = record_during(|| unsafe { invalidate(va, len) });
+        (cleaned, invalidated)
+    }
+
+    fn line(offset: usize) -> VirtAddr {
+        VirtAddr::new(0x10_0000 + offset)
+    }
+
+    #[test]
+    fn a_cortex_a72_has_64_byte_lines_and_granules() {
+        assert_eq!(line_size(), 64);
+        assert_eq!(writeback_granule(), 64);
+    }
+
+    #[test]
+    fn whole_lines_are_invalidated_plainly() {
+        let (cleaned, invalidated) = ops(0, 2 * LINE);
+        assert_eq!(cleaned, [Op::Clean(line(0)), Op::Clean(line(64))]);
+        assert_eq!(
+            invalidated,
+            [Op::Invalidate(line(0)), Op::Invalidate(line(64))]
+        );
+    }
+
+    #[test]
+    fn partial_first_and_last_lines_are_cleaned_too() {
+        let (cleaned, invalidated) = ops(1, 3 * LINE);
+        assert_eq!(cleaned.len(), 4);
+        assert_eq!(
+            invalidated,
+            [
+                Op::CleanInvalidate(line(0)),
+                Op::Invalidate(line(64)),
+                Op::Invalidate(line(128)),
+                Op::CleanInvalidate(line(192)),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_range_inside_one_line_is_cleaned_too() {
+        for (start, len) in [(0, 1), (63, 1), (1, 62), (0, 63), (1, 63)] {
+            let (cleaned, invalidated) = ops(start, len);
+            assert_eq!(cleaned, [Op::Clean(line(0))], "{start}+{len}");
+            assert_eq!(invalidated, [Op::CleanInvalidate(line(0))], "{start}+{len}");
+        }
+    }
+
+    proptest! {
+        /// Byte by byte: a line is touched iff it holds a byte of the range, once, and plainly
+        /// invalidated iff all its bytes are in the range.
+        #[test]
+        fn every_line_once_and_no_neighbour_lost(start in 0_usize..200, len in 1_usize..600) {
+            let (_, invalidated) = ops(start, len);
+            let mut expected = Vec::new();
+            for base in (0..1024).step_by(LINE) {
+                let inside = (base..base + LINE).filter(|b| (start..start + len).contains(b)).count();
+                match inside {
+                    0 => {}
+                    LINE => expected.push(Op::Invalidate(line(base))),
+                    _ => expected.push(Op::CleanInvalidate(line(base))),
+                }
+            }
+            prop_assert_eq!(invalidated, expected);
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Streaming maps: a buffer of ordinary memory lent to a device for a while.
+//!
+//! ```text
+//!   &mut [u8] --map--> Mapping (device's) --sync_for_cpu--> CpuOwned --sync_for_device--> Mapping
+//!                         '--unmap / drop--> &mut [u8]         '--drop--> &mut [u8]
+//! ```
+//!
+//! The buffer must be contiguous for the device, so it comes from the direct map (kmalloc, pages).
+//! vmalloc memory goes through [`sg`](super::sg); text, statics and stacks, coherent memory and
+//! device registers are refused by name. Start and end should lie on cache lines: the bytes beside
+//! the buffer in its first and last line must not be stored to while the device owns it, or their
+//! write-back may overwrite what the device wrote.
+
+use super::direction::{DeviceReads, DeviceWrites, Direction, ToDevice};
+use super::engine::{Destination, Source};
+use super::{Device, DmaError, DmaSegment, maintenance};
+use crate::addr::{DmaAddr, VirtAddr};
+use crate::arch::barrier;
+use core::fmt;
+use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
+use core::ops::{Deref, DerefMut};
+
+/// A buffer that belongs to a device. Dropping it unmaps it.
+#[must_use = "dropping the mapping takes the buffer back from the device"]
+pub struct Mapping<'a, D: Direction> {
+    device: &'a Device,
+    ptr: *mut u8,
+    segment: DmaSegment,
+    buffer: PhantomData<(&'a mut [u8], D)>,
+}
+
+// SAFETY: a mapping is a borrowed `&mut [u8]` and a shared `Device`; both may cross threads.
+unsafe impl<D: Direction> Send for Mapping<'_, D> {}
+// SAFETY: a shared mapping gives no access to the bytes.
+unsafe impl<D: Direction> Sync for Mapping<'_, D> {}
+
+/// Hands the `len` bytes at `ptr` to `device` (`dma_map_single`).
+///
+/// Costs one `DC CVAC` a line and one `DSB SY` if the device is not coherent, nothing otherwise.
+/// May be called in any context.
+///
+/// # Errors
+///
+/// [`DmaError::ZeroLength`], [`DmaError::Wraps`], [`DmaError::NotMappable`] by kind of memory,
+/// [`DmaError::OutOfReach`], and [`DmaError::PartialLine`] on machines whose write-back granule
+/// exceeds [`ALIGNMENT`].
+///
+/// # Safety
+///
+/// If the `len` bytes at `ptr` lie in the direct map, they are valid for reads and writes during
+/// `'a` and nobody else accesses them during `'a`. An address outside the direct map is refused
+/// and carries no obligation.
+pub unsafe fn map_single<'a, D: Direction>(
+    device: &'a Device,
+    ptr: *mut u8,
+    len: usize,
+) -> Result<Mapping<'a, D>, DmaError> {
+    let va = VirtAddr::from_ptr(ptr);
+    let (_, addr) = device.direct_map_addr(va, len)?;
+    if D::KIND.device_writes() && !device.is_coherent() {
+        check_lines(va, len, maintenance::writeback_granule())?;
+    }
+    let mapping = Mapping {
+        device,
+        ptr,
+        segment: DmaSegment { addr, len },
+        buffer: PhantomData,
+    };
+    mapping.give_to_device();
+    Ok(mapping)
+}
+
+/// Hands a slice to `device`: [`map_single`] for memory whose ownership the borrow proves.
+///
+/// # Errors
+///
+/// As for [`map_single`].
+pub fn map_slice<'a, D: Direction>(
+    device: &'a Device,
+    buffer: &'a mut [u8],
+) -> Result<Mapping<'a, D>, DmaError> {
+    // SAFETY: the slice is valid and exclusively borrowed for 'a.
+    unsafe { map_single(device, buffer.as_mut_ptr(), buffer.len()) }
+}
+
+/// Lets `device` read a slice that the CPU may go on reading.
+///
+/// # Errors
+///
+/// As for [`map_single`].
+pub fn map_shared<'a>(device: &'a Device, buffer: &'a [u8]) -> Result<SharedMapping<'a>, DmaError> {
+    // SAFETY: the slice is valid for reads during 'a. A `ToDevice` mapping is not written through
+    // as long as it is not synchronised for the CPU, which `SharedMapping` does not offer.
+    unsafe { map_single(device, buffer.as_ptr().cast_mut(), buffer.len()) }.map(SharedMapping)
+}
+
+/// The alignment the allocators promise for memory that is safe for DMA, in bytes.
+pub const ALIGNMENT: usize = 64;
+
+/// Refuses a buffer that ends inside a write-back granule which allocations may share.
+pub(super) fn check_lines(va: VirtAddr, len: usize, granule: usize) -> Result<(), DmaError> {
+    if granule <= ALIGNMENT || (va.is_aligned(granule) && len.is_multiple_of(granule)) {
+        Ok(())
+    } else {
+        Err(DmaError::PartialLine {
+            addr: va,
+            len,
+            granule,
+        })
+    }
+}
+
+impl<'a, D: Direction> Mapping<'a, D> {
+    /// The address the device must be given.
+    #[inline]
+    pub fn dma_addr(&self) -> DmaAddr {
+        self.segment.addr
+    }
+
+    /// The address and length the device must be given.
+    #[inline]
+    pub fn dma_segment(&self) -> DmaSegment {
+        self.segment
+    }
+
+    /// Ends the mapping (`dma_unmap_single`): the borrowed buffer is the CPU's again and, unless
+    /// the direction is [`ToDevice`], holds what the device wrote.
+    ///
+    /// The device must be done with the buffer.
+    pub fn unmap(self) {
+        drop(self);
+    }
+
+    /// Takes the buffer back for a while (`dma_sync_single_for_cpu`), keeping the mapping.
+    ///
+    /// The device must be done with the buffer.
+    pub fn sync_for_cpu(self) -> CpuOwned<'a, D> {
+        self.take_from_device();
+        CpuOwned {
+            mapping: ManuallyDrop::new(self),
+        }
+    }
+
+    fn give_to_device(&self) {
+        barrier::hand_over(self.ptr);
+        if !self.device.is_coherent() {
+            maintenance::for_device(VirtAddr::from_ptr(self.ptr), self.segment.len);
+            maintenance::complete();
+        }
+    }
+
+    fn take_from_device(&self) {
+        if !self.device.is_coherent() {
+            // SAFETY: the mapping borrows the buffer exclusively and gave the CPU no access, so the
+            // CPU stored nothing since the buffer was cleaned.
+            let pending = unsafe {
+                maintenance::for_cpu::<D>(VirtAddr::from_ptr(self.ptr), self.segment.len)
+            };
+            if pending {
+                maintenance::complete();
+            }
+        }
+        barrier::hand_over(self.ptr);
+    }
+}
+
+impl<D: Direction> Drop for Mapping<'_, D> {
+    fn drop(&mut self) {
+        self.take_from_device();
+    }
+}
+
+impl<D: Direction> fmt::Debug for Mapping<'_, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mapping")
+            .field("device", &self.device.name())
+            .field("direction", &D::KIND)
+            .field("segment", &self.segment)
+            .finish()
+    }
+}
+
+// SAFETY: the segment is the memory the mapping borrows.
+unsafe impl<D: DeviceReads> Source for Mapping<'_, D> {
+    fn segment(&self, index: usize) -> Option<DmaSegment> {
+        (index == 0).then_some(self.segment)
+    }
+}
+
+// SAFETY: the segment is the memory the mapping borrows exclusively.
+unsafe impl<D: DeviceWrites> Destination for Mapping<'_, D> {
+    fn segment(&self, index: usize) -> Option<DmaSegment> {
+        (index == 0).then_some(self.segment)
+    }
+}
+
+/// A buffer that a device may read and the CPU may read too. Dropping it unmaps it.
+#[derive(Debug)]
+#[must_use = "dropping the mapping takes the buffer back from the device"]
+pub struct SharedMapping<'a>(Mapping<'a, ToDevice>);
+
+impl SharedMapping<'_> {
+    /// The address and length the device must be given.
+    pub fn dma_segment(&self) -> DmaSegment {
+        self.0.segment
+    }
+
+    /// Ends the mapping. The device must be done with the buffer.
+    pub fn unmap(self) {
+        self.0.unmap();
+    }
+}
+
+// SAFETY: the segment is the memory the mapping borrows.
+unsafe impl Source for SharedMapping<'_> {
+    fn segment(&self, index: usize) -> Option<DmaSegment> {
+        (index == 0).then_some(self.0.segment)
+    }
+}
+
+/// A mapped buffer that is the CPU's for the moment. Dropping it ends the mapping.
+#[must_use = "dropping it ends the mapping"]
+pub struct CpuOwned<'a, D: Direction> {
+    mapping: ManuallyDrop<Mapping<'a, D>>,
+}
+
+impl<'a, D: Direction> CpuOwned<'a, D> {
+    /// Gives the buffer to the device again (`dma_sync_single_for_device`).
+    pub fn sync_for_device(self) -> Mapping<'a, D> {
+        let mapping = ManuallyDrop::into_inner(self.mapping);
+        mapping.give_to_device();
+        mapping
+    }
+}
+
+impl<D: Direction> Deref for CpuOwned<'_, D> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `map_single`'s caller promised the bytes valid and exclusive for 'a, and the
+        // device gave them back.
+        unsafe { core::slice::from_raw_parts(self.mapping.ptr, self.mapping.segment.len) }
+    }
+}
+
+impl<D: Direction> DerefMut for CpuOwned<'_, D> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for `deref`; the borrow of `self` is exclusive.
+        unsafe { core::slice::from_raw_parts_mut(self.mapping.ptr, self.mapping.segment.len) }
+    }
+}
+
+impl<D: Direction> fmt::Debug for CpuOwned<'_, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CpuOwned").field(&*self.mapping).finish()
+    }
+}
+
+#[cfg(test)]
+#[path = "streaming/tests.rs"]
+mod tests;
