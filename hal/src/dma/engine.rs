@@ -34,6 +34,12 @@ pub trait Clock: Sync {
     fn sleep_until(&self, deadline_ns: u64);
 }
 
+impl fmt::Debug for dyn Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
 /// A device that copies memory, completing by interrupt.
 ///
 /// An engine works on one submission at a time. All methods may be called from several cores.

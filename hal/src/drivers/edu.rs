@@ -1,1 +1,299 @@
-//! Stub.
+//! QEMU's teaching device as a DMA engine (QEMU documentation, "EDU device").
+//!
+//! The device has a buffer of 4096 bytes and copies between it and memory. A copy from memory to
+//! memory goes through that buffer in steps: fill, drain, fill, drain. Each half step takes 100 ms
+//! of the machine's virtual time, whatever its length, and ends with an interrupt; the handler
+//! starts the next, so that a long copy costs no processor time in between.
+//!
+//! The device checks nothing. It clamps an address beyond its `dma_mask` option to another one, and
+//! a length beyond its buffer overruns QEMU's own memory: both are ruled out here.
+
+use super::mmio::RegisterIo;
+use crate::arch::barrier;
+use crate::dma::engine::{Progress, wait_for};
+use crate::dma::{Clock, Device, DmaEngine, DmaError, Ticket, Transfer};
+use crate::sync::IrqLock;
+
+/// PCI vendor and device identifier.
+pub const PCI_ID: (u16, u16) = (0x1234, 0x11E8);
+
+/// Bytes of registers: base address register 0.
+pub const REGISTERS_SIZE: usize = 1 << 20;
+
+/// Identification: version 1.0.
+const IDENTIFICATION: usize = 0x00;
+/// What [`IDENTIFICATION`] reads in every version: the major and minor version lie above.
+const IDENTIFICATION_VALUE: u32 = 0x0000_00ED;
+const IDENTIFICATION_MASK: u32 = 0x0000_FFFF;
+/// Reads back the complement of what was written.
+const LIVENESS: usize = 0x04;
+/// Some value with zeros and ones in every byte.
+const LIVENESS_PROBE: u32 = 0x1234_ABCD;
+/// Pending interrupts.
+const INTERRUPT_STATUS: usize = 0x24;
+/// Clears the pending interrupts whose bits are written.
+const INTERRUPT_ACKNOWLEDGE: usize = 0x64;
+/// Source address, 64 bits. A 32-bit store would replace the whole value.
+const DMA_SOURCE: usize = 0x80;
+/// Destination address, 64 bits.
+const DMA_DESTINATION: usize = 0x88;
+/// Length in bytes, 64 bits.
+const DMA_COUNT: usize = 0x90;
+/// Command, 64 bits.
+const DMA_COMMAND: usize = 0x98;
+
+/// Starts a half step; reads 1 until it has ended.
+const COMMAND_RUN: u64 = 1 << 0;
+/// From the buffer to memory; otherwise from memory to the buffer.
+const COMMAND_DRAIN: u64 = 1 << 1;
+/// Raises [`INTERRUPT_DMA`] at the end.
+const COMMAND_INTERRUPT: u64 = 1 << 2;
+
+/// The end of a half step, in [`INTERRUPT_STATUS`].
+const INTERRUPT_DMA: u32 = 0x100;
+
+/// Where the device's own side of a half step sees the buffer.
+const BUFFER: u64 = 0x4_0000;
+/// Bytes in the buffer.
+const BUFFER_SIZE: usize = 4096;
+
+/// Nanoseconds a half step takes.
+const HALF_STEP_NS: u64 = 100_000_000;
+/// How much longer than it should a copy may take before it counts as hung.
+const PATIENCE: u64 = 3;
+
+/// Transfers in one submission.
+const MAX_TRANSFERS: usize = 64;
+
+/// Why the device cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProbeError {
+    /// The identification register holds something else.
+    #[error("edu identification reads {0:#010x}")]
+    Identification(u32),
+    /// The liveness register does not invert.
+    #[error("edu liveness check reads {0:#010x}")]
+    Liveness(u32),
+}
+
+/// The edu device as a [`DmaEngine`].
+#[derive(Debug)]
+pub struct Edu<Io> {
+    device: &'static Device,
+    clock: &'static dyn Clock,
+    inner: IrqLock<Inner<Io>>,
+}
+
+/// What the lock of the engine protects. The lock is taken last: no other is taken under it.
+#[derive(Debug)]
+struct Inner<Io> {
+    io: Io,
+    progress: Progress,
+    queue: heapless::Vec<Transfer, MAX_TRANSFERS>,
+    step: Step,
+    /// Set to stop after the half step under way, with what the submission then ends with.
+    cancelled: Option<DmaError>,
+}
+
+/// The half step under way, or the next to start.
+#[derive(Clone, Copy, Debug, Default)]
+struct Step {
+    /// Index of the transfer.
+    transfer: usize,
+    /// Bytes of it already copied.
+    done: usize,
+    /// Whether the buffer is filled and to be drained.
+    is_drain: bool,
+}
+
+impl<Io: RegisterIo> Edu<Io> {
+    /// Takes over the device with the registers `io` ([`REGISTERS_SIZE`] bytes), whose memory
+    /// decoding and bus mastering are on. `device` carries the mask the machine was started with
+    /// (QEMU's `dma_mask` option).
+    ///
+    /// # Errors
+    ///
+    /// [`ProbeError`].
+    pub fn probe(
+        io: Io,
+        device: &'static Device,
+        clock: &'static dyn Clock,
+    ) -> Result<Self, ProbeError> {
+        let identification = io.read32(IDENTIFICATION);
+        if identification & IDENTIFICATION_MASK != IDENTIFICATION_VALUE {
+            return Err(ProbeError::Identification(identification));
+        }
+        io.write32(LIVENESS, LIVENESS_PROBE);
+        let liveness = io.read32(LIVENESS);
+        if liveness != !LIVENESS_PROBE {
+            return Err(ProbeError::Liveness(liveness));
+        }
+        Ok(Self {
+            device,
+            clock,
+            inner: IrqLock::new(Inner {
+                io,
+                progress: Progress::new(),
+                queue: heapless::Vec::new(),
+                step: Step::default(),
+                cancelled: None,
+            }),
+        })
+    }
+
+    /// Lets the submission end with `error` after the half step under way, which the device cannot
+    /// break off.
+    fn cancel(&self, error: DmaError) {
+        let mut inner = self.inner.lock();
+        if inner.progress.is_running() && inner.cancelled.is_none() {
+            inner.cancelled = Some(error);
+        }
+    }
+}
+
+impl<Io: RegisterIo> Inner<Io> {
+    fn is_busy(&self) -> bool {
+        self.io.read64(DMA_COMMAND) & COMMAND_RUN != 0
+    }
+
+    /// Starts the half step that `self.step` names.
+    fn start_step(&self) {
+        let Some(transfer) = self.queue.get(self.step.transfer) else {
+            return;
+        };
+        let done = self.step.done;
+        let (source, destination, direction) = if self.step.is_drain {
+            (BUFFER, (transfer.dst + done).get(), COMMAND_DRAIN)
+        } else {
+            ((transfer.src + done).get(), BUFFER, 0)
+        };
+        self.io.write64(DMA_SOURCE, source);
+        self.io.write64(DMA_DESTINATION, destination);
+        self.io.write64(DMA_COUNT, chunk(transfer, done) as u64);
+        self.io
+            .write64(DMA_COMMAND, COMMAND_RUN | COMMAND_INTERRUPT | direction);
+    }
+
+    /// Moves on to the next half step and returns whether there is one.
+    fn advance(&mut self) -> bool {
+        let Some(transfer) = self.queue.get(self.step.transfer) else {
+            return false;
+        };
+        if !self.step.is_drain {
+            self.step.is_drain = true;
+            return true;
+        }
+        self.step.is_drain = false;
+        self.step.done += chunk(transfer, self.step.done);
+        if self.step.done == transfer.len {
+            self.step.transfer += 1;
+            self.step.done = 0;
+        }
+        self.step.transfer < self.queue.len()
+    }
+}
+
+/// Bytes of the step that begins `done` bytes into `transfer`: never more than the buffer holds.
+fn chunk(transfer: &Transfer, done: usize) -> usize {
+    (transfer.len - done).min(BUFFER_SIZE)
+}
+
+impl<Io: RegisterIo + Send> DmaEngine for Edu<Io> {
+    fn device(&self) -> &Device {
+        self.device
+    }
+
+    fn length_granule(&self) -> usize {
+        1
+    }
+
+    fn max_len(&self) -> usize {
+        // Any length: it is cut into steps.
+        usize::MAX
+    }
+
+    fn max_transfers(&self) -> usize {
+        MAX_TRANSFERS
+    }
+
+    fn timeout_ns(&self, len: usize) -> u64 {
+        // A submission of small transfers has a step for each.
+        let steps = (len / BUFFER_SIZE + MAX_TRANSFERS) as u64;
+        steps.saturating_mul(2 * HALF_STEP_NS * PATIENCE)
+    }
+
+    unsafe fn submit(&self, transfers: &[Transfer]) -> Result<Ticket, DmaError> {
+        self.check(transfers)?;
+        let mut inner = self.inner.lock();
+        if inner.progress.is_running() {
+            return Err(DmaError::Busy);
+        }
+        // A half step that outlived its submission: the registers ignore what is written.
+        if inner.is_busy() {
+            return Err(DmaError::Wedged);
+        }
+        inner.queue.clear();
+        inner.queue.extend(transfers.iter().copied());
+        inner.step = Step::default();
+        inner.cancelled = None;
+        let ticket = inner.progress.start();
+        // Maintenance and stores of the buffers are complete before the device is told to look.
+        barrier::dsb_sy();
+        inner.start_step();
+        Ok(ticket)
+    }
+
+    fn on_interrupt(&self) -> bool {
+        let mut inner = self.inner.lock();
+        let pending = inner.io.read32(INTERRUPT_STATUS);
+        if pending == 0 {
+            return false;
+        }
+        inner.io.write32(INTERRUPT_ACKNOWLEDGE, pending);
+        if pending & INTERRUPT_DMA != 0 && inner.progress.is_running() && !inner.is_busy() {
+            if let Some(error) = inner.cancelled.take() {
+                inner.progress.finish(Err(error));
+            } else if inner.advance() {
+                inner.start_step();
+            } else {
+                inner.progress.finish(Ok(()));
+            }
+        }
+        // The line is level: the acknowledgement reaches the device before the end of interrupt.
+        barrier::dsb_sy();
+        true
+    }
+
+    fn wait(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
+        let collect = || self.inner.lock().progress.collect(ticket);
+        if let Some(result) = wait_for(self.clock, timeout_ns, collect)? {
+            return result;
+        }
+        self.cancel(DmaError::Timeout(timeout_ns));
+        if let Some(result) = wait_for(self.clock, HALF_STEP_NS * PATIENCE, collect)? {
+            return result;
+        }
+        let mut inner = self.inner.lock();
+        let error = match inner.is_busy() {
+            true => DmaError::Wedged,
+            // It ended, but its interrupt got lost.
+            false => inner
+                .cancelled
+                .take()
+                .unwrap_or(DmaError::Timeout(timeout_ns)),
+        };
+        inner.progress.finish(Err(error));
+        inner
+            .progress
+            .collect(ticket)
+            .unwrap_or(Err(DmaError::Wedged))
+    }
+
+    fn abort(&self) {
+        self.cancel(DmaError::Aborted);
+    }
+}
+
+#[cfg(test)]
+#[path = "edu/tests.rs"]
+mod tests;
