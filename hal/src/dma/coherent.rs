@@ -230,7 +230,7 @@ impl Coherent {
                 base.add(range.start)
                     .cast::<u32>()
                     .add(index)
-                    .write_volatile(word)
+                    .write_volatile(word);
             };
         }
         Ok(())
