@@ -71,7 +71,7 @@ impl CoherentPool {
         })
     }
 
-    /// Allocates `size` bytes, rounded up to pages, for `device` (`dma_alloc_coherent`).
+    /// Allocates `size` bytes, rounded up to pages, for `device`.
     ///
     /// Both addresses are aligned to the smallest power of two of pages that holds `size`. The
     /// memory is zero, and the zeros are ordered before whatever store makes a device look at them.
@@ -81,6 +81,7 @@ impl CoherentPool {
     ///
     /// [`DmaError::ZeroLength`], [`DmaError::PoolExhausted`] (also above [`MAX_ALLOCATION`]),
     /// [`DmaError::OutOfReach`] if the device does not reach the pool.
+    #[doc(alias = "dma_alloc_coherent")]
     pub fn alloc(&'static self, device: &Device, size: usize) -> Result<Coherent, DmaError> {
         if size == 0 {
             return Err(DmaError::ZeroLength);

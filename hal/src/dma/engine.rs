@@ -164,7 +164,8 @@ const BATCH: usize = 32;
 /// # Errors
 ///
 /// [`DmaError::LengthMismatch`], and those of [`DmaEngine::submit`] and [`DmaEngine::wait`]. After
-/// an error some of the destination may have been written.
+/// an error some of the destination may have been written. After [`DmaError::Wedged`] the device
+/// may write it still: broken hardware, against which only a reset of the machine helps.
 pub fn copy(
     engine: &dyn DmaEngine,
     src: &dyn Source,

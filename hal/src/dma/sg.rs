@@ -9,7 +9,7 @@ use super::direction::{DeviceReads, DeviceWrites, Direction};
 use super::engine::{Destination, Source};
 use super::{Device, DmaError, DmaSegment, MemoryKind, maintenance, streaming};
 use crate::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr};
-use crate::arch::barrier;
+use crate::arch::{barrier, translate};
 use crate::layout;
 use core::marker::PhantomData;
 
@@ -54,23 +54,21 @@ unsafe impl Send for ScatterList<'_> {}
 unsafe impl Sync for ScatterList<'_> {}
 
 impl<'a> ScatterList<'a> {
-    /// Lists the runs of `buffer` into `room`. `page_of` returns the physical address behind a
-    /// virtual one, as `vmalloc_to_page` does; it is asked once a page.
+    /// Lists the runs of `buffer` into `room`, asking the MMU for each page.
     ///
     /// # Errors
     ///
     /// [`DmaError::ZeroLength`], [`DmaError::NotMappable`] for memory outside the direct map and
     /// the vmalloc window, [`DmaError::NoPage`], [`DmaError::TooManySegments`].
-    pub fn new(
-        room: &'a mut [ScatterEntry],
-        buffer: &'a mut [u8],
-        page_of: impl Fn(VirtAddr) -> Option<PhysAddr>,
-    ) -> Result<Self, DmaError> {
-        // SAFETY: the slice is valid and exclusively borrowed for 'a.
+    pub fn new(room: &'a mut [ScatterEntry], buffer: &'a mut [u8]) -> Result<Self, DmaError> {
+        let page_of = |va: VirtAddr| Some(translate::read_el1(va).page()? + va.page_offset());
+        // SAFETY: the slice is valid and exclusively borrowed for 'a, and the MMU's translation is
+        // what the CPU's own accesses use.
         unsafe { Self::from_raw(room, buffer.as_mut_ptr(), buffer.len(), page_of) }
     }
 
-    /// As [`Self::new`], for the `len` bytes at `ptr`.
+    /// As [`Self::new`], for the `len` bytes at `ptr`. `page_of` returns the physical address
+    /// behind a virtual one, as `vmalloc_to_page` does; it is asked once a page.
     ///
     /// # Errors
     ///
@@ -79,7 +77,7 @@ impl<'a> ScatterList<'a> {
     /// # Safety
     ///
     /// If it succeeds, the bytes are valid for reads and writes during `'a`, nobody else accesses
-    /// them during `'a`, and `page_of` told the truth.
+    /// them during `'a`, and `page_of` tells the truth.
     pub unsafe fn from_raw(
         room: &'a mut [ScatterEntry],
         ptr: *mut u8,
@@ -129,7 +127,7 @@ impl<'a> ScatterList<'a> {
         self.len
     }
 
-    /// Hands the buffer to `device` (`dma_map_sg`), all runs or none.
+    /// Hands the buffer to `device`, all runs or none.
     ///
     /// Costs one `DC CVAC` a line and one `DSB SY` in all if the device is not coherent.
     ///
@@ -137,6 +135,7 @@ impl<'a> ScatterList<'a> {
     ///
     /// [`DmaError::OutOfReach`] for the first run beyond the device's reach,
     /// [`DmaError::PartialLine`] as for [`map_single`](streaming::map_single).
+    #[doc(alias = "dma_map_sg")]
     pub fn map<D: Direction>(self, device: &'a Device) -> Result<SgMapping<'a, D>, DmaError> {
         let maintained = !device.is_coherent();
         for entry in self.entries.iter_mut() {
@@ -188,7 +187,8 @@ pub struct SgMapping<'a, D: Direction> {
 }
 
 impl<D: Direction> SgMapping<'_, D> {
-    /// Ends the mapping (`dma_unmap_sg`). The device must be done with the buffer.
+    /// Ends the mapping. The device must be done with the buffer.
+    #[doc(alias = "dma_unmap_sg")]
     pub fn unmap(self) {
         drop(self);
     }
@@ -286,6 +286,18 @@ mod tests {
             runs.iter().map(|run| run.1).sum::<usize>(),
             list.total_len()
         );
+    }
+
+    #[test]
+    fn the_mmu_is_asked_for_a_slice() {
+        let ram = host::ram(2 * PAGE_SIZE as u64, 4096);
+        let ptr = layout::phys_to_virt(ram.start + 5).as_ptr();
+        // SAFETY: the RAM was just handed out to this test alone.
+        let buffer = unsafe { core::slice::from_raw_parts_mut(ptr, PAGE_SIZE) };
+        let mut room = [ScatterEntry::default(); 1];
+        let list = ScatterList::new(&mut room, buffer).unwrap();
+        let run = list.entries()[0];
+        assert_eq!((run.phys(), run.len()), (ram.start + 5, PAGE_SIZE));
     }
 
     #[test]

@@ -10,6 +10,42 @@
 //! device registers are refused by name. Start and end should lie on cache lines: the bytes beside
 //! the buffer in its first and last line must not be stored to while the device owns it, or their
 //! write-back may overwrite what the device wrote.
+//!
+//! # What does not compile
+//!
+//! Touching a buffer the device owns:
+//!
+//! ```compile_fail,E0499
+//! use hal::dma::{Device, FromDevice, streaming::map_slice};
+//!
+//! fn peek(device: &Device, buffer: &mut [u8]) {
+//!     let mapping = map_slice::<FromDevice>(device, buffer).unwrap();
+//!     buffer.fill(0);
+//!     mapping.unmap();
+//! }
+//! ```
+//!
+//! Unmapping twice:
+//!
+//! ```compile_fail,E0382
+//! use hal::dma::{FromDevice, Mapping};
+//!
+//! fn twice(mapping: Mapping<'_, FromDevice>) {
+//!     mapping.unmap();
+//!     mapping.unmap();
+//! }
+//! ```
+//!
+//! Letting a device write a buffer that was mapped for reading:
+//!
+//! ```compile_fail,E0277
+//! use hal::dma::{DmaEngine, DmaError, Mapping, ToDevice, engine::copy};
+//!
+//! fn backwards(engine: &dyn DmaEngine, a: &Mapping<'_, ToDevice>, b: &mut Mapping<'_, ToDevice>)
+//! -> Result<(), DmaError> {
+//!     copy(engine, a, b)
+//! }
+//! ```
 
 use super::direction::{DeviceReads, DeviceWrites, Direction, ToDevice};
 use super::engine::{Destination, Source};
@@ -35,7 +71,7 @@ unsafe impl<D: Direction> Send for Mapping<'_, D> {}
 // SAFETY: a shared mapping gives no access to the bytes.
 unsafe impl<D: Direction> Sync for Mapping<'_, D> {}
 
-/// Hands the `len` bytes at `ptr` to `device` (`dma_map_single`).
+/// Hands the `len` bytes at `ptr` to `device`.
 ///
 /// Costs one `DC CVAC` a line and one `DSB SY` if the device is not coherent, nothing otherwise.
 /// May be called in any context.
@@ -51,6 +87,7 @@ unsafe impl<D: Direction> Sync for Mapping<'_, D> {}
 /// If the `len` bytes at `ptr` lie in the direct map, they are valid for reads and writes during
 /// `'a` and nobody else accesses them during `'a`. An address outside the direct map is refused
 /// and carries no obligation.
+#[doc(alias = "dma_map_single")]
 pub unsafe fn map_single<'a, D: Direction>(
     device: &'a Device,
     ptr: *mut u8,
@@ -124,17 +161,19 @@ impl<'a, D: Direction> Mapping<'a, D> {
         self.segment
     }
 
-    /// Ends the mapping (`dma_unmap_single`): the borrowed buffer is the CPU's again and, unless
+    /// Ends the mapping: the borrowed buffer is the CPU's again and, unless
     /// the direction is [`ToDevice`], holds what the device wrote.
     ///
     /// The device must be done with the buffer.
+    #[doc(alias = "dma_unmap_single")]
     pub fn unmap(self) {
         drop(self);
     }
 
-    /// Takes the buffer back for a while (`dma_sync_single_for_cpu`), keeping the mapping.
+    /// Takes the buffer back for a while, keeping the mapping.
     ///
     /// The device must be done with the buffer.
+    #[doc(alias = "dma_sync_single_for_cpu")]
     pub fn sync_for_cpu(self) -> CpuOwned<'a, D> {
         self.take_from_device();
         CpuOwned {
@@ -226,7 +265,8 @@ pub struct CpuOwned<'a, D: Direction> {
 }
 
 impl<'a, D: Direction> CpuOwned<'a, D> {
-    /// Gives the buffer to the device again (`dma_sync_single_for_device`).
+    /// Gives the buffer to the device again.
+    #[doc(alias = "dma_sync_single_for_device")]
     pub fn sync_for_device(self) -> Mapping<'a, D> {
         let mapping = ManuallyDrop::into_inner(self.mapping);
         mapping.give_to_device();
