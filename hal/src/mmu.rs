@@ -5,6 +5,7 @@
 //! descriptor  one 64-bit entry: encode, decode
 //! table       one 4 KiB table and the level it belongs to
 //! mapper      changes the tree, with the barriers and break-before-make the architecture asks for
+//! run         frames mapped as they were allocated, and given back after the flush
 //! retype      moves frames between memory types
 //! flush       what must leave the TLBs, and the proof that it did
 //! walk        reads the tree; audits are questions asked of a walk
@@ -18,6 +19,7 @@ pub mod kernel;
 pub mod mair;
 pub mod mapper;
 mod retype;
+pub mod run;
 pub mod table;
 pub mod walk;
 
@@ -26,5 +28,6 @@ pub use flush::{Flushed, Stale};
 pub use kernel::{KernelMapper, KernelTableMemory, init_kernel_tables, kernel_tables};
 pub use mair::MemoryType;
 pub use mapper::{MapError, Mapper};
+pub use run::Run;
 pub use table::{Level, Table, TableMemory};
 pub use walk::Leaf;

@@ -12,14 +12,16 @@
 //!
 //! Only the last line's order matters for safety, and the types [`Stale`] and [`Flushed`] carry
 //! it. The flush is eager today; a batch of retired areas waiting for one flush fits between
-//! [`retire`](Vmalloc::retire) and [`purge`](Vmalloc::purge).
+//! `retire` and `purge`.
 
 use super::va::{Chunk, VaAllocator, VaError};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::arch::cpu;
 use crate::layout::{self, VMALLOC};
-use crate::mmu::mapper::{self, Run};
-use crate::mmu::{Access, Attributes, Flushed, KernelMapper, Level, MapError, MemoryType, Stale};
+use crate::mmu::mapper;
+use crate::mmu::{
+    Access, Attributes, Flushed, KernelMapper, Level, MapError, MemoryType, Run, Stale,
+};
 use crate::sync::{IrqLock, PerCpu};
 
 /// Where frames come from.

@@ -1,8 +1,9 @@
 use super::*;
+use crate::addr::Pfn;
 use crate::arch::trace::{Op, record_during};
 use crate::layout::{COHERENT, VMALLOC};
-use crate::mmu::MemoryType;
 use crate::mmu::kernel::scratch_mapper;
+use crate::mmu::{MemoryType, Run};
 
 const WB_RW: Attributes = Attributes::new(MemoryType::NormalWriteBack, Access::ReadWrite);
 const NC_RW: Attributes = Attributes::new(MemoryType::NormalNonCacheable, Access::ReadWrite);
