@@ -1,6 +1,10 @@
 //! One area per core, reached through `TPIDR_EL1`.
 
+use crate::arch::cpu;
 use core::cell::Cell;
+#[cfg(target_os = "none")]
+use core::cell::UnsafeCell;
+use core::fmt;
 
 /// Most cores the firmware brings up.
 pub const MAX_CPUS: usize = 8;
@@ -91,6 +95,71 @@ impl PerCpu {
             )));
         }
         AREA.with(|area| *area)
+    }
+}
+
+/// One value for each core, in cache lines of its own, that only its core touches.
+pub struct PerCpuCell<T> {
+    slots: [PerCpuSlot<T>; MAX_CPUS],
+}
+
+/// The value of one core in a [`PerCpuCell`].
+#[repr(align(64))]
+pub struct PerCpuSlot<T> {
+    #[cfg(target_os = "none")]
+    value: UnsafeCell<T>,
+    /// Host threads may share a core number and are not stopped by masked IRQs.
+    #[cfg(not(target_os = "none"))]
+    value: spin::mutex::SpinMutex<T>,
+}
+
+impl<T> PerCpuSlot<T> {
+    /// A slot that holds `value`.
+    pub const fn new(value: T) -> Self {
+        Self {
+            #[cfg(target_os = "none")]
+            value: UnsafeCell::new(value),
+            #[cfg(not(target_os = "none"))]
+            value: spin::mutex::SpinMutex::new(value),
+        }
+    }
+}
+
+// SAFETY: a slot is reached through `PerCpuCell::with` only, that is by its own core with IRQs
+// masked; `Send` because the cell may be filled on one core and used by another.
+#[cfg(target_os = "none")]
+unsafe impl<T: Send> Sync for PerCpuSlot<T> {}
+
+impl<T> PerCpuCell<T> {
+    /// A cell of the given slots.
+    pub const fn new(slots: [PerCpuSlot<T>; MAX_CPUS]) -> Self {
+        Self { slots }
+    }
+
+    /// Runs `f` on the executing core's value, with IRQs masked. May be called in any context.
+    ///
+    /// # Safety
+    ///
+    /// `f` does not reach the same cell again.
+    #[inline(always)]
+    pub unsafe fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+        let irq = cpu::irq_save();
+        // The mask keeps the number in range without a check that could panic.
+        let slot = &self.slots[PerCpu::current().index() % MAX_CPUS];
+        #[cfg(target_os = "none")]
+        // SAFETY: the slot belongs to this core, which runs nothing else while IRQs are masked,
+        // and `f` does not come here again.
+        let result = f(unsafe { &mut *slot.value.get() });
+        #[cfg(not(target_os = "none"))]
+        let result = f(&mut slot.value.lock());
+        cpu::irq_restore(irq);
+        result
+    }
+}
+
+impl<T> fmt::Debug for PerCpuCell<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PerCpuCell").finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,184 @@
+use super::*;
+use crate::addr::{PhysAddr, PhysRange};
+use crate::mm::testing::{Oracle, frame_table};
+use proptest::prelude::*;
+
+fn table(frames: Range<u32>) -> FrameTable {
+    let start = PhysAddr::new(u64::from(frames.start) << 12);
+    frame_table(PhysRange::new(
+        start,
+        PhysAddr::new(u64::from(frames.end) << 12),
+    ))
+}
+
+fn buddy(range: Range<u32>) -> (Buddy, FrameTable) {
+    let frames = table(range.clone());
+    let mut buddy = Buddy::new();
+    let pfns = Pfn::new(range.start)..Pfn::new(range.end);
+    // SAFETY: the frames exist in the test's table only, and no page is touched.
+    let added = unsafe { buddy.add_range(frames, pfns, MigrateType::Movable) };
+    assert_eq!(added, range.end - range.start);
+    (buddy, frames)
+}
+
+#[test]
+fn split_and_merge_restore_the_histogram() {
+    let (mut buddy, frames) = buddy(1024..1024 + 32);
+    assert_eq!(buddy.histogram()[5], 1);
+    let pages: Vec<_> = (0..32)
+        .map(|_| buddy.alloc(frames, 0, MigrateType::Movable).unwrap())
+        .collect();
+    // The low half of a split goes to the caller.
+    assert_eq!(pages[0], Pfn::new(1024));
+    assert_eq!(buddy.free_pages(), 0);
+    assert_eq!(buddy.alloc(frames, 0, MigrateType::Unmovable), None);
+    for pfn in pages {
+        buddy.free(frames, pfn, 0).unwrap();
+    }
+    assert_eq!(buddy.histogram(), [0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn bad_frees_are_named_and_change_nothing() {
+    let (mut buddy, frames) = buddy(1024..2048);
+    let pfn = buddy.alloc(frames, 2, MigrateType::Movable).unwrap();
+    let before = buddy.histogram();
+    let kind = FrameKind::Tail;
+    assert_eq!(
+        buddy.free(frames, pfn + 1, 0),
+        Err(FreeError::WrongKind { pfn: pfn + 1, kind })
+    );
+    assert_eq!(
+        buddy.free(frames, pfn, 3),
+        Err(FreeError::WrongOrder {
+            pfn,
+            has: 2,
+            given: 3
+        })
+    );
+    assert_eq!(
+        buddy.free(frames, pfn + 4, 2),
+        Err(FreeError::DoubleFree(pfn + 4))
+    );
+    assert_eq!(
+        buddy.free(frames, Pfn::new(7), 0),
+        Err(FreeError::Frame(FrameError::OutOfRange(Pfn::new(7))))
+    );
+    // SAFETY: the table belongs to the test alone.
+    unsafe { frames.claim_memory_type(pfn..pfn + 4, MemoryType::NormalNonCacheable) }.unwrap();
+    assert!(matches!(
+        buddy.free(frames, pfn, 2),
+        Err(FreeError::MemoryType { .. })
+    ));
+    assert_eq!(buddy.histogram(), before);
+    // SAFETY: as above.
+    unsafe { frames.release_memory_type(pfn..pfn + 4) };
+    buddy.free(frames, pfn, 2).unwrap();
+    assert_eq!(buddy.histogram()[10], 1);
+    assert_eq!(buddy.free(frames, pfn, 2), Err(FreeError::DoubleFree(pfn)));
+    assert_eq!(buddy.alloc(frames, 11, MigrateType::Movable), None);
+}
+
+#[test]
+fn a_pool_and_a_zone_side_by_side_never_merge() {
+    let frames = table(0..1024);
+    let (mut zone, mut pool) = (Buddy::new(), Buddy::new_pool());
+    let (low, high) = (Pfn::new(0)..Pfn::new(512), Pfn::new(512)..Pfn::new(1024));
+    // SAFETY: the frames exist in the test's table only, and no page is touched.
+    unsafe {
+        frames
+            .claim_memory_type(high.clone(), MemoryType::NormalNonCacheable)
+            .unwrap();
+        pool.add_range(frames, high, MigrateType::Unmovable);
+        zone.add_range(frames, low, MigrateType::Movable);
+    }
+    let page = zone.alloc(frames, 0, MigrateType::Movable).unwrap();
+    let chunk = pool.alloc(frames, 4, MigrateType::Unmovable).unwrap();
+    assert_eq!(
+        zone.free(frames, chunk, 4),
+        Err(FreeError::WrongKind {
+            pfn: chunk,
+            kind: FrameKind::PoolAllocated
+        })
+    );
+    zone.free(frames, page, 0).unwrap();
+    pool.free(frames, chunk, 4).unwrap();
+    for (free, start) in [(zone.histogram(), 0), (pool.histogram(), 512)] {
+        assert_eq!((free[9], free[10]), (1, 0), "{start}");
+    }
+}
+
+#[test]
+fn an_unmovable_request_takes_a_whole_pageblock_over() {
+    let (mut buddy, frames) = buddy(1024..2048);
+    let movable = buddy.alloc(frames, 0, MigrateType::Movable).unwrap();
+    let kernel = buddy.alloc(frames, 0, MigrateType::Unmovable).unwrap();
+    // The largest free block is the pageblock the movable page does not lie in.
+    assert_eq!(kernel.get() & !511, (movable.get() & !511) + 512);
+    assert_eq!(frames.migrate_type(kernel), MigrateType::Unmovable);
+    assert_eq!(frames.migrate_type(movable), MigrateType::Movable);
+    for _ in 0..511 {
+        let next = buddy.alloc(frames, 0, MigrateType::Unmovable).unwrap();
+        assert_eq!(next.get() & !511, kernel.get() & !511);
+    }
+}
+
+#[test]
+fn a_movable_request_takes_the_smallest_block_that_disturbs_least() {
+    let (mut buddy, frames) = buddy(1024..1024 + 8);
+    frames.set_migrate_type(Pfn::new(1024), MigrateType::Unmovable);
+    let all = buddy.alloc(frames, 3, MigrateType::Movable).unwrap();
+    buddy.free(frames, all, 3).unwrap();
+    let a = buddy.alloc(frames, 0, MigrateType::Unmovable).unwrap();
+    let b = buddy.alloc(frames, 0, MigrateType::Movable).unwrap();
+    assert_eq!(b, a + 1);
+    assert_eq!(frames.migrate_type(b), MigrateType::Unmovable);
+}
+
+fn steps() -> impl Strategy<Value = Vec<(bool, u32, usize, usize)>> {
+    let len = if cfg!(miri) { 1..40 } else { 1..400usize };
+    proptest::collection::vec((any::<bool>(), 0..=11_u32, any::<usize>(), 0..3_usize), len)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 3 } else { 128 }))]
+
+    /// Random calls on memory with odd ends, against a record of what is taken.
+    #[test]
+    fn blocks_are_aligned_disjoint_and_all_come_back(
+        start in 1000..2100_u32,
+        len in 1..4000_u32,
+        steps in steps(),
+    ) {
+        let range = start..start + len;
+        let (mut buddy, frames) = buddy(range.clone());
+        let initial = buddy.histogram();
+        let mut oracle = Oracle::default();
+        let mut orders = std::collections::BTreeMap::new();
+        for (alloc, order, pick, migrate) in steps {
+            if alloc {
+                let free = buddy.free_pages();
+                if let Some(pfn) = buddy.alloc(frames, order, MigrateType::ALL[migrate]) {
+                    prop_assert!(pfn.is_order_aligned(order));
+                    prop_assert!(range.start <= pfn.get() && pfn.get() + (1 << order) <= range.end);
+                    oracle.take(pfn.get().into(), 1 << order);
+                    orders.insert(pfn.get(), order);
+                    prop_assert_eq!(buddy.free_pages(), free - (1 << order));
+                } else {
+                    prop_assert!(buddy.histogram()[order.min(11) as usize..].iter().all(|n| *n == 0));
+                }
+            } else if let Some((pfn, pages)) = oracle.remove(pick) {
+                let order = orders[&(pfn as u32)];
+                let pfn = Pfn::new(pfn as u32);
+                prop_assert_eq!(pages, 1 << order);
+                prop_assert_eq!(buddy.free(frames, pfn, order), Ok(()));
+                prop_assert!(buddy.free(frames, pfn, order).is_err());
+            }
+        }
+        while let Some((pfn, pages)) = oracle.remove(0) {
+            buddy.free(frames, Pfn::new(pfn as u32), pages.ilog2()).unwrap();
+        }
+        prop_assert_eq!(buddy.histogram(), initial);
+        prop_assert_eq!(buddy.free_pages(), len);
+    }
+}

@@ -1,0 +1,100 @@
+use super::*;
+use crate::mm::testing::frame_table;
+
+const MIB: u64 = 1 << 20;
+
+fn table(start: u64, end: u64) -> FrameTable {
+    frame_table(PhysRange::new(PhysAddr::new(start), PhysAddr::new(end)))
+}
+
+fn prepare(frames: FrameTable, pfn: u32, order: u32) -> bool {
+    // SAFETY: the table belongs to the test alone.
+    unsafe { frames.prepare(Pfn::new(pfn), order, MigrateType::Movable) }
+}
+
+#[test]
+fn sizes_cover_every_touched_pageblock() {
+    let range = PhysRange::new(PhysAddr::new(3 * MIB), PhysAddr::new(4 * MIB + 1));
+    assert_eq!(FrameTable::states_for(range), 2);
+    assert_eq!(FrameTable::backing_for(range), 512 * 16..3 * 512 * 16);
+}
+
+#[test]
+fn garbage_is_never_read_as_a_descriptor() {
+    let frames = table(8 * MIB, 16 * MIB);
+    let first = 0x800;
+    assert_eq!(
+        frames.get(Pfn::new(first - 1)).err(),
+        Some(FrameError::OutOfRange(Pfn::new(first - 1)))
+    );
+    assert_eq!(
+        frames.get(Pfn::new(first)).err(),
+        Some(FrameError::Untouched(Pfn::new(first)))
+    );
+    assert_eq!(
+        frames.get(Pfn::new(u32::MAX)).err(),
+        Some(FrameError::OutOfRange(Pfn::new(u32::MAX)))
+    );
+    assert!(prepare(frames, first, 10));
+    assert_eq!(frames.get(Pfn::new(first)).unwrap().kind(), FrameKind::Tail);
+    assert_eq!(
+        frames.get(Pfn::new(first + 1)).err(),
+        Some(FrameError::Tail(Pfn::new(first + 1)))
+    );
+    assert!(frames.get_ready(Pfn::new(first)).is_none());
+}
+
+#[test]
+fn cutting_a_pageblock_keeps_its_first_descriptor_and_type() {
+    let frames = table(8 * MIB, 16 * MIB);
+    assert!(prepare(frames, 0x800, 9));
+    let head = frames.get(Pfn::new(0x800)).unwrap();
+    head.set_head(FrameKind::Allocated, 9);
+    frames.set_migrate_type(Pfn::new(0x800), MigrateType::Reclaimable);
+    assert!(prepare(frames, 0x800, 3));
+    assert_eq!((head.kind(), head.order()), (FrameKind::Allocated, 9));
+    assert_eq!(
+        frames.migrate_type(Pfn::new(0x9FF)),
+        MigrateType::Reclaimable
+    );
+    for pfn in 0x801..0xA00 {
+        let frame = frames.get(Pfn::new(pfn)).unwrap();
+        assert_eq!((frame.kind(), frame.data()), (FrameKind::Tail, 0));
+    }
+    assert!(frames.get(Pfn::new(0xA00)).is_err());
+    assert!(!prepare(frames, 0x1000, 0));
+}
+
+#[test]
+fn a_frame_has_one_memory_type_at_a_time() {
+    let frames = table(0, 4 * MIB);
+    let range = Pfn::new(16)..Pfn::new(32);
+    let nc = MemoryType::NormalNonCacheable;
+    // SAFETY: the table belongs to the test alone.
+    unsafe { frames.claim_memory_type(range.clone(), nc) }.unwrap();
+    assert_eq!(frames.memory_type(Pfn::new(31)), Ok(nc));
+    assert_eq!(frames.check_memory_type(Pfn::new(16), nc), Ok(()));
+    let conflict = MemoryTypeError::Conflict {
+        pfn: Pfn::new(16),
+        has: nc,
+        wanted: MemoryType::NormalWriteBack,
+    };
+    assert_eq!(
+        frames.check_memory_type(Pfn::new(16), MemoryType::NormalWriteBack),
+        Err(conflict)
+    );
+    // SAFETY: as above.
+    let overlapping =
+        unsafe { frames.claim_memory_type(Pfn::new(8)..Pfn::new(17), MemoryType::DeviceNgnre) };
+    assert!(overlapping.is_err());
+    assert_eq!(
+        frames.memory_type(Pfn::new(8)),
+        Ok(MemoryType::NormalWriteBack)
+    );
+    // SAFETY: as above.
+    unsafe { frames.release_memory_type(range) };
+    assert_eq!(
+        frames.memory_type(Pfn::new(16)),
+        Ok(MemoryType::NormalWriteBack)
+    );
+}

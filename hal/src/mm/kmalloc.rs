@@ -1,0 +1,254 @@
+//! `kmalloc`: physically contiguous memory of any size up to 4 MiB.
+//!
+//! Sizes up to 8 KiB come from slab caches, one per [size class](class) and zone; larger ones are
+//! blocks of pages. Every object covers whole cache lines that it shares with nobody, so it may be
+//! handed to a device that does not snoop.
+//!
+//! Alignment: at least [`DMA_ALIGN`]; a power-of-two size is aligned to the size, up to 4 MiB; any
+//! other size, as rounded up to its class, to its largest power-of-two divisor.
+
+mod class;
+
+pub use class::{CLASSES, DMA_ALIGN, MAX_CLASS_SIZE, class_align, class_of, class_size};
+
+use super::buddy::MAX_ORDER;
+use super::frame::{FrameError, FrameKind};
+use super::page::PageAllocator;
+use super::slab::{Cache, CacheInfo, CacheState, Geometry, ObjectError, direct_map, frame_of};
+use super::{AllocError, Gfp};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, VirtAddr};
+use crate::layout;
+use crate::sync::Once;
+use core::num::NonZero;
+use core::ptr::NonNull;
+
+/// What `kmalloc(0)` returns: an address that faults when it is used. Linux: `ZERO_SIZE_PTR`.
+pub const ZERO_SIZE_PTR: NonNull<u8> = NonNull::without_provenance(match NonZero::new(16) {
+    Some(address) => address,
+    None => unreachable!(),
+});
+
+/// Largest object, in bytes.
+pub const MAX_SIZE: usize = PAGE_SIZE << MAX_ORDER;
+
+/// One set of classes for any memory, one for [`Gfp::DMA`].
+const SETS: usize = 2;
+
+/// Geometry of the caches, the DMA set last.
+static GEOMETRY: [Geometry; SETS * CLASSES] = {
+    let mut all = [geometry(0, Gfp::empty()); SETS * CLASSES];
+    let mut class = 0;
+    while class < CLASSES {
+        all[class] = geometry(class, Gfp::empty());
+        all[CLASSES + class] = geometry(class, Gfp::DMA);
+        class += 1;
+    }
+    all
+};
+
+/// Evaluated at compile time only, where a class no slab can hold stops the build.
+const fn geometry(class: usize, zone: Gfp) -> Geometry {
+    match Geometry::new(class_size(class), class_align(class), zone) {
+        Ok(geometry) => geometry,
+        Err(_) => panic!("every class fits a slab"),
+    }
+}
+
+/// The `kmalloc` caches of a machine.
+///
+/// Nothing but zeroes until the first allocation.
+#[derive(Debug)]
+pub struct Kmalloc {
+    states: [CacheState; SETS * CLASSES],
+    pages: Once<&'static PageAllocator>,
+}
+
+impl Kmalloc {
+    /// Caches without memory.
+    pub const fn new() -> Self {
+        Self {
+            states: [const { CacheState::new() }; SETS * CLASSES],
+            pages: Once::new(),
+        }
+    }
+
+    /// Tells the caches where to get pages. Only the first call counts.
+    pub fn set_pages(&self, pages: &'static PageAllocator) {
+        self.pages.call_once(|| pages);
+    }
+
+    #[inline(always)]
+    fn cache(&self, number: usize) -> Option<Cache<'_>> {
+        Some(Cache {
+            geometry: GEOMETRY.get(number)?,
+            state: self.states.get(number)?,
+            number: number as u8,
+        })
+    }
+
+    /// Allocates `size` bytes. Linux: `kmalloc`.
+    ///
+    /// The memory is in the direct map and holds garbage unless `gfp` has [`Gfp::ZERO`]; all of
+    /// [`ksize`](Self::ksize) is zeroed then. Size 0 gives [`ZERO_SIZE_PTR`]. May be called in any
+    /// context with flags that do not block.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError`]: the size is above [`MAX_SIZE`], or the zones `gfp` admits have no memory.
+    #[inline(always)]
+    pub fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        if size == 0 {
+            return Ok(ZERO_SIZE_PTR);
+        }
+        if size > MAX_CLASS_SIZE {
+            return self.alloc_large(size, gfp);
+        }
+        let set = if gfp.contains(Gfp::DMA) { CLASSES } else { 0 };
+        match self.cache(set + class_of(size)) {
+            Some(cache) => cache.alloc(|| self.pages.get().copied(), gfp),
+            None => Err(AllocError::SizeTooLarge { size, gfp }),
+        }
+    }
+
+    /// Allocates `size` zeroed bytes. Linux: `kzalloc`. Otherwise as [`kmalloc`](Self::kmalloc).
+    ///
+    /// # Errors
+    ///
+    /// As [`kmalloc`](Self::kmalloc).
+    #[inline(always)]
+    pub fn kzalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        self.kmalloc(size, gfp | Gfp::ZERO)
+    }
+
+    #[cold]
+    fn alloc_large(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        if size > MAX_SIZE {
+            return Err(AllocError::SizeTooLarge { size, gfp });
+        }
+        let pages = self.pages.get().ok_or(AllocError::NotReady)?;
+        let order = size.next_power_of_two().ilog2() - PAGE_SHIFT;
+        let pfn = pages.alloc_pages(gfp | Gfp::COMP, order)?;
+        if let Ok(frame) = pages.frames().get(pfn) {
+            frame.set_head(FrameKind::LargeObject, order);
+        }
+        NonNull::new(layout::phys_to_virt(pfn.phys()).as_ptr::<u8>())
+            .ok_or(AllocError::NoMemory { order, gfp })
+    }
+
+    /// Frees what [`kmalloc`](Self::kmalloc) returned; null and [`ZERO_SIZE_PTR`] are ignored.
+    /// Linux: `kfree`. Any context, any core.
+    ///
+    /// # Errors
+    ///
+    /// [`ObjectError`] when no object in use starts at `object`; nothing has changed then. An
+    /// object freed twice is found as long as nobody allocated or wrote it in between.
+    ///
+    /// # Safety
+    ///
+    /// If an object in use starts at `object`, it belongs to the caller, who no longer uses it.
+    #[inline]
+    pub unsafe fn kfree(&self, object: *mut u8) -> Result<(), ObjectError> {
+        let va = VirtAddr::from_ptr(object);
+        if let Some(pages) = self.pages.get()
+            && let Some(pa) = layout::virt_to_phys(va)
+            && let Some(frame) = pages.frames().get_ready(pa.pfn())
+            && frame.kind() == FrameKind::Slab
+            && let Some(cache) = self.cache(usize::from(frame.slab_cache()))
+        {
+            // SAFETY: the caller gives the object up; the frame belongs to the cache.
+            return unsafe { cache.free(pages, va, pa, frame) };
+        }
+        // SAFETY: as above.
+        unsafe { self.free_other(va) }
+    }
+
+    /// Frees what is no object of the caches: nothing, a large object, or a mistake.
+    ///
+    /// # Safety
+    ///
+    /// As for [`kfree`](Self::kfree).
+    #[cold]
+    unsafe fn free_other(&self, va: VirtAddr) -> Result<(), ObjectError> {
+        if va.get() == 0 || va == VirtAddr::from_ptr(ZERO_SIZE_PTR.as_ptr()) {
+            return Ok(());
+        }
+        let pages = self.ready_pages(va)?;
+        let (pa, frame) = frame_of(pages.frames(), va)?;
+        Self::check_large(va, pa, frame.kind(), frame.slab_cache())?;
+        let order = frame.order();
+        frame.set_head(FrameKind::Allocated, order);
+        // SAFETY: the caller gives the object up, which is this block.
+        Ok(unsafe { pages.free_pages(pa.pfn(), order) }?)
+    }
+
+    fn ready_pages(&self, va: VirtAddr) -> Result<&'static PageAllocator, ObjectError> {
+        let error = FrameError::Untouched(direct_map(va)?.pfn());
+        let pages = self.pages.get().copied();
+        pages.ok_or(ObjectError::NotAllocated { va, error })
+    }
+
+    /// Whether a large object starts at `va`.
+    fn check_large(
+        va: VirtAddr,
+        pa: PhysAddr,
+        kind: FrameKind,
+        cache: u8,
+    ) -> Result<(), ObjectError> {
+        match kind {
+            FrameKind::LargeObject if pa.page_offset() == 0 => Ok(()),
+            FrameKind::LargeObject => Err(ObjectError::NotAtObject(va)),
+            FrameKind::Slab => Err(ObjectError::WrongCache { va, cache }),
+            FrameKind::Free => Err(ObjectError::DoubleFree(va)),
+            kind => Err(ObjectError::NotAnObject { va, kind }),
+        }
+    }
+
+    /// Bytes usable at `object`; 0 for null and [`ZERO_SIZE_PTR`]. Linux: `ksize`.
+    ///
+    /// # Errors
+    ///
+    /// [`ObjectError`] when no object starts at `object`.
+    pub fn ksize(&self, object: *const u8) -> Result<usize, ObjectError> {
+        let va = VirtAddr::from_ptr(object);
+        if va.get() == 0 || va == VirtAddr::from_ptr(ZERO_SIZE_PTR.as_ptr()) {
+            return Ok(0);
+        }
+        let frames = self.ready_pages(va)?.frames();
+        let (pa, frame) = frame_of(frames, va)?;
+        if frame.kind() == FrameKind::Slab
+            && let Some(cache) = self.cache(usize::from(frame.slab_cache()))
+        {
+            cache.object_at(frames, va, pa, frame)?;
+            return Ok(class_size(usize::from(frame.slab_cache()) % CLASSES));
+        }
+        Self::check_large(va, pa, frame.kind(), frame.slab_cache())?;
+        Ok(PAGE_SIZE << frame.order())
+    }
+
+    /// Gives the memory of free objects back to the page allocator, except what other cores keep
+    /// at hand. Call it on every core before comparing counts of free pages.
+    pub fn shrink(&self) {
+        let Some(pages) = self.pages.get() else {
+            return;
+        };
+        for number in 0..self.states.len() {
+            if let Some(cache) = self.cache(number) {
+                cache.shrink(pages);
+            }
+        }
+    }
+
+    /// What each cache holds, the ones for [`Gfp::DMA`] last.
+    pub fn caches(&self) -> impl Iterator<Item = CacheInfo> {
+        (0..self.states.len()).filter_map(|number| self.cache(number).map(|cache| cache.info()))
+    }
+}
+
+impl Default for Kmalloc {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,219 @@
+use super::*;
+use crate::mm::testing::{Oracle, normal_machine, pages, ram};
+use crate::mm::{ZoneInfo, ZoneKind};
+use proptest::prelude::*;
+
+fn machine(mib: u64) -> (&'static Kmalloc, &'static PageAllocator) {
+    let (pages, _) = normal_machine(mib);
+    (caches_on(pages), pages)
+}
+
+fn caches_on(pages: &'static PageAllocator) -> &'static Kmalloc {
+    let kmalloc: &Kmalloc = Box::leak(Box::new(Kmalloc::new()));
+    kmalloc.set_pages(pages);
+    kmalloc
+}
+
+fn zones(pages: &PageAllocator) -> [ZoneInfo; 3] {
+    ZoneKind::ALL.map(|kind| pages.zone(kind))
+}
+
+#[test]
+fn nothing_works_before_the_pages_are_known() {
+    let kmalloc = Kmalloc::new();
+    assert_eq!(kmalloc.kmalloc(1, Gfp::KERNEL), Err(AllocError::NotReady));
+    assert_eq!(
+        kmalloc.kmalloc(1 << 20, Gfp::KERNEL),
+        Err(AllocError::NotReady)
+    );
+}
+
+#[test]
+fn sizes_zero_and_too_large() {
+    let (kmalloc, pages) = machine(16);
+    let before = zones(pages);
+    let nothing = kmalloc.kmalloc(0, Gfp::KERNEL).unwrap();
+    assert_eq!(nothing.as_ptr().addr(), 16);
+    assert_eq!(kmalloc.ksize(nothing.as_ptr()), Ok(0));
+    // SAFETY: neither is an object.
+    unsafe {
+        assert_eq!(kmalloc.kfree(nothing.as_ptr()), Ok(()));
+        assert_eq!(kmalloc.kfree(core::ptr::null_mut()), Ok(()));
+    }
+    for size in [MAX_SIZE + 1, usize::MAX] {
+        let gfp = Gfp::KERNEL;
+        assert_eq!(
+            kmalloc.kmalloc(size, gfp),
+            Err(AllocError::SizeTooLarge { size, gfp })
+        );
+    }
+    let largest = kmalloc.kmalloc(MAX_SIZE, Gfp::KERNEL).unwrap();
+    assert!(VirtAddr::from_ptr(largest.as_ptr()).is_aligned(MAX_SIZE));
+    // SAFETY: the object is ours.
+    unsafe { kmalloc.kfree(largest.as_ptr()) }.unwrap();
+    assert_eq!(zones(pages), before);
+}
+
+#[test]
+fn alignment_and_usable_size_of_every_class() {
+    let (kmalloc, _) = machine(32);
+    for size in (1..=256).chain((257..=8193).step_by(if cfg!(miri) { 997 } else { 31 })) {
+        let object = kmalloc.kmalloc(size, Gfp::KERNEL).unwrap().as_ptr();
+        let usable = kmalloc.ksize(object).unwrap();
+        assert!(usable >= size && usable.is_multiple_of(DMA_ALIGN));
+        let align = (1 << usable.trailing_zeros()).min(usable.next_power_of_two());
+        assert!(VirtAddr::from_ptr(object).is_aligned(align), "{size}");
+        if size.is_power_of_two() {
+            assert!(VirtAddr::from_ptr(object).is_aligned(size), "{size}");
+        }
+        // SAFETY: the object is ours.
+        unsafe {
+            object.write_bytes(0xFF, usable);
+            kmalloc.kfree(object).unwrap();
+        }
+    }
+}
+
+#[test]
+fn kzalloc_clears_recycled_memory_whole() {
+    let (kmalloc, _) = machine(16);
+    for size in [1, 64, 100, 5000, 8192, 8193, 20_000] {
+        let dirty = kmalloc.kmalloc(size, Gfp::KERNEL).unwrap().as_ptr();
+        let usable = kmalloc.ksize(dirty).unwrap();
+        // SAFETY: the object is ours.
+        unsafe {
+            dirty.write_bytes(0xFF, usable);
+            kmalloc.kfree(dirty).unwrap();
+        }
+        let clean = kmalloc.kzalloc(size, Gfp::KERNEL).unwrap().as_ptr();
+        assert_eq!(clean, dirty);
+        // SAFETY: the object is ours.
+        unsafe {
+            let bytes = core::slice::from_raw_parts(clean, usable);
+            assert_eq!(bytes.iter().position(|byte| *byte != 0), None, "{size}");
+            kmalloc.kfree(clean).unwrap();
+        }
+    }
+}
+
+#[test]
+fn wrong_frees_of_pages_and_large_objects_have_names() {
+    let (kmalloc, pages) = machine(16);
+    // SAFETY: no free below reaches an object in use except the one named good.
+    let free = |va: VirtAddr| unsafe { kmalloc.kfree(va.as_ptr()) };
+    let large = VirtAddr::from_ptr(kmalloc.kmalloc(10_000, Gfp::KERNEL).unwrap().as_ptr());
+    assert_eq!(free(large + 64), Err(ObjectError::NotAtObject(large + 64)));
+    let kind = FrameKind::Tail;
+    let va = large + PAGE_SIZE;
+    assert_eq!(free(va), Err(ObjectError::NotAnObject { va, kind }));
+    let good = free(large);
+    assert_eq!(good, Ok(()));
+    assert!(free(large).is_err());
+    let page = pages.alloc_pages(Gfp::KERNEL, 2).unwrap();
+    let va = layout::phys_to_virt(page.phys());
+    let kind = FrameKind::Allocated;
+    assert_eq!(free(va), Err(ObjectError::NotAnObject { va, kind }));
+    assert_eq!(
+        kmalloc.ksize(va.as_ptr()),
+        Err(ObjectError::NotAnObject { va, kind })
+    );
+    let va = layout::VMALLOC.base + 64;
+    assert_eq!(free(va), Err(ObjectError::VmallocAddress(va)));
+    let local = 0_u8;
+    let va = VirtAddr::from_ptr(&raw const local);
+    assert!(free(va).is_err());
+}
+
+#[test]
+fn dma_objects_come_from_the_dma_zone() {
+    let (low, high) = (ram(16), ram(16));
+    let limit = low.end;
+    let pages = pages(&[low, high], limit, limit);
+    let kmalloc = caches_on(pages);
+    for (gfp, zone) in [
+        (Gfp::KERNEL | Gfp::DMA, ZoneKind::Dma),
+        (Gfp::KERNEL, ZoneKind::Normal),
+    ] {
+        for size in [64, 3000, 9000] {
+            let object = kmalloc.kmalloc(size, gfp).unwrap().as_ptr();
+            let pa = layout::virt_to_phys(VirtAddr::from_ptr(object)).unwrap();
+            assert_eq!(pages.zone_of(pa.pfn()), zone, "{size} {gfp:?}");
+            // SAFETY: the object is ours.
+            unsafe { kmalloc.kfree(object) }.unwrap();
+        }
+    }
+}
+
+#[test]
+fn memory_in_pages_per_byte_asked_is_at_most_15_percent_wasted() {
+    let (asked, used) = (1..=8192_usize).fold((0.0, 0.0), |(asked, used), size| {
+        let geometry = GEOMETRY[class_of(size)];
+        let order = u32::from(geometry.preferred_order);
+        let share = (PAGE_SIZE << order) as f64 / f64::from(geometry.objects(order));
+        (asked + size as f64, used + share)
+    });
+    assert!(used - asked <= 0.15 * used, "{}", (used - asked) / used);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Alloc(usize),
+    Free(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (1..=8192_usize).prop_map(Step::Alloc),
+        2 => (1..=300_usize).prop_map(Step::Alloc),
+        1 => (8193..=40_000_usize).prop_map(Step::Alloc),
+        6 => any::<usize>().prop_map(Step::Free),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 24 }))]
+
+    /// Random calls: no two objects overlap, each keeps what was written to all of its usable
+    /// size, each can be freed once, and all pages come back.
+    #[test]
+    fn objects_are_disjoint_and_keep_their_content(
+        steps in proptest::collection::vec(step(), if cfg!(miri) { 1..30 } else { 1..800_usize }),
+    ) {
+        let (kmalloc, pages) = machine(if cfg!(miri) { 4 } else { 16 });
+        let before = zones(pages);
+        let mut oracle = Oracle::default();
+        let pattern = |start: u64| (start >> 6) as u8 ^ (start >> 14) as u8;
+        let free = |(start, len): (u64, u64)| {
+            let object = VirtAddr::new(start as usize).as_ptr::<u8>();
+            // SAFETY: the record says that the object is ours and this large.
+            unsafe {
+                let bytes = core::slice::from_raw_parts(object, len as usize);
+                assert!(bytes.iter().all(|byte| *byte == pattern(start)));
+                assert_eq!(kmalloc.kfree(object), Ok(()));
+                assert!(kmalloc.kfree(object).is_err());
+            }
+        };
+        for step in steps {
+            match step {
+                Step::Alloc(size) => {
+                    let Ok(object) = kmalloc.kmalloc(size, Gfp::ATOMIC) else { continue };
+                    let usable = kmalloc.ksize(object.as_ptr()).unwrap();
+                    prop_assert!(usable >= size);
+                    let start = object.as_ptr().expose_provenance() as u64;
+                    oracle.take(start, usable as u64);
+                    // SAFETY: the object is ours.
+                    unsafe { object.as_ptr().write_bytes(pattern(start), usable) };
+                }
+                Step::Free(pick) => {
+                    oracle.remove(pick).map(free);
+                }
+            }
+        }
+        while let Some(object) = oracle.remove(0) {
+            free(object);
+        }
+        kmalloc.shrink();
+        prop_assert!(kmalloc.caches().all(|cache| cache.slabs == 0));
+        prop_assert_eq!(zones(pages), before);
+    }
+}

@@ -1,0 +1,218 @@
+//! The page allocator: picks the zones that may serve a request.
+
+use super::buddy::{FreeError, MAX_ORDER};
+use super::frame::FrameTable;
+use super::watermark::Watermarks;
+use super::zero::zero;
+use super::zone::{TooManyRanges, Zone, ZoneInfo, ZoneKind};
+use super::{AllocError, Gfp};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, PhysRange};
+use crate::layout;
+
+/// `lowmem_reserve_ratio`: a zone keeps 1/ratio of the pages of the zones above it from requests
+/// those zones could serve too (DMA and DMA32; nothing lies above NORMAL).
+const LOWMEM_RESERVE_RATIO: u32 = 256;
+
+/// The memory of a machine, as the page allocator is told of it.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryMap<'a> {
+    /// Usable RAM, without anything reserved: the image, tables, pools, firmware's own.
+    pub ram: &'a [PhysRange],
+    /// End of what every DMA master reaches; a multiple of 4 MiB.
+    pub dma_limit: PhysAddr,
+    /// End of what masters with 32-bit addresses reach; a multiple of 4 MiB, not below
+    /// `dma_limit`.
+    pub dma32_limit: PhysAddr,
+}
+
+/// Why a [`MemoryMap`] is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InitError {
+    /// Two ranges share memory.
+    #[error("RAM ranges {0} and {1} overlap")]
+    Overlap(PhysRange, PhysRange),
+    /// A zone would end within a block, or before the zone below it.
+    #[error("a zone cannot end at {0}")]
+    ZoneLimit(PhysAddr),
+    /// RAM is in more pieces than a zone can hold ([`super::zone::MAX_RANGES`]).
+    #[error("RAM range {0} is one piece too many for the {1} zone")]
+    TooManyRanges(PhysRange, ZoneKind),
+    /// The memory allocators have been set up already.
+    #[error("the memory allocators are set up already")]
+    Twice,
+}
+
+/// The pages of a machine.
+#[derive(Debug)]
+pub struct PageAllocator {
+    frames: FrameTable,
+    zones: [Zone; ZoneKind::COUNT],
+    /// First frame above the DMA and DMA32 zones.
+    limits: [Pfn; 2],
+    /// The zone a request starts with, by the highest zone its flags admit.
+    start_zone: [ZoneKind; ZoneKind::COUNT],
+}
+
+impl PageAllocator {
+    /// An allocator for the RAM of `map`. Its cost does not depend on the amount of RAM.
+    ///
+    /// # Errors
+    ///
+    /// [`InitError`] when the map contradicts itself.
+    ///
+    /// # Safety
+    ///
+    /// The RAM of `map` is unused, belongs to the allocator from now on, is in the direct map, and
+    /// `frames` has backing for its descriptors. No other core uses `frames` yet.
+    pub unsafe fn new(frames: FrameTable, map: &MemoryMap<'_>) -> Result<Self, InitError> {
+        let mut this = Self {
+            frames,
+            zones: [const { Zone::new() }; ZoneKind::COUNT],
+            limits: [map.dma_limit.pfn(), map.dma32_limit.pfn()],
+            start_zone: ZoneKind::ALL,
+        };
+        for limit in [map.dma_limit, map.dma32_limit] {
+            if !limit.is_aligned(PAGE_SIZE << MAX_ORDER) || limit < map.dma_limit {
+                return Err(InitError::ZoneLimit(limit));
+            }
+        }
+        for (index, range) in map.ram.iter().enumerate() {
+            if let Some(other) = map.ram[..index].iter().find(|o| o.overlaps(range)) {
+                return Err(InitError::Overlap(*other, *range));
+            }
+            // SAFETY: the range is the caller's and no other holds any of it.
+            unsafe { this.add_ram(*range)? };
+        }
+        this.set_limits();
+        Ok(this)
+    }
+
+    /// Deals the whole pages of `range` out to the zones.
+    ///
+    /// # Safety
+    ///
+    /// As for [`new`](Self::new).
+    unsafe fn add_ram(&mut self, range: PhysRange) -> Result<(), InitError> {
+        let start = range.start.get().div_ceil(PAGE_SIZE as u64) as u32;
+        let end = (range.end.get() >> PAGE_SHIFT) as u32;
+        let mut from = start;
+        for (kind, zone) in ZoneKind::ALL.into_iter().zip(&mut self.zones) {
+            let until = match self.limits.get(kind as usize) {
+                Some(limit) => end.min(limit.get()),
+                None => end,
+            };
+            if from < until {
+                let part = Pfn::new(from)..Pfn::new(until);
+                // SAFETY: the parts are disjoint pieces of the caller's range.
+                unsafe { zone.add_range(self.frames, part) }
+                    .map_err(|TooManyRanges| InitError::TooManyRanges(range, kind))?;
+                from = until;
+            }
+        }
+        Ok(())
+    }
+
+    fn set_limits(&mut self) {
+        let managed = self.zones.each_ref().map(Zone::managed);
+        let total = managed.iter().sum();
+        for (index, zone) in self.zones.iter_mut().enumerate() {
+            let mut reserve = [0; ZoneKind::COUNT];
+            let mut above = 0;
+            for (pages, reserve) in managed.iter().zip(&mut reserve).skip(index + 1) {
+                above += pages;
+                *reserve = above / LOWMEM_RESERVE_RATIO;
+            }
+            zone.set_limits(Watermarks::new(managed[index], total), reserve);
+        }
+        // Where a board has no memory below a limit, it has no master limited to it either.
+        for kind in ZoneKind::ALL {
+            let populated = ZoneKind::ALL[kind as usize..]
+                .iter()
+                .find(|zone| managed[**zone as usize] != 0);
+            self.start_zone[kind as usize] = *populated.unwrap_or(&kind);
+        }
+    }
+
+    /// The frame descriptors.
+    #[inline]
+    pub fn frames(&self) -> FrameTable {
+        self.frames
+    }
+
+    /// What a zone holds now.
+    pub fn zone(&self, kind: ZoneKind) -> ZoneInfo {
+        self.zones[kind as usize].info()
+    }
+
+    /// Free pages of all zones.
+    pub fn free_pages_total(&self) -> u32 {
+        ZoneKind::ALL.iter().map(|kind| self.zone(*kind).free).sum()
+    }
+
+    /// The zone a frame would belong to.
+    #[inline]
+    pub fn zone_of(&self, pfn: Pfn) -> ZoneKind {
+        if pfn < self.limits[0] {
+            ZoneKind::Dma
+        } else if pfn < self.limits[1] {
+            ZoneKind::Dma32
+        } else {
+            ZoneKind::Normal
+        }
+    }
+
+    /// Allocates `2^order` contiguous pages, aligned to their size. Linux: `alloc_pages`.
+    ///
+    /// The memory is in the direct map, zeroed only with [`Gfp::ZERO`], and belongs to the caller
+    /// until [`free_pages`](Self::free_pages). May be called in any context with flags that do not
+    /// block.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError::OrderTooLarge`] above [`MAX_ORDER`], [`AllocError::NoMemory`] when no zone
+    /// the flags admit can spare a block.
+    pub fn alloc_pages(&self, gfp: Gfp, order: u32) -> Result<Pfn, AllocError> {
+        if order > MAX_ORDER {
+            return Err(AllocError::OrderTooLarge { order, gfp });
+        }
+        let highest = self.start_zone[gfp.highest_zone() as usize];
+        let pfn = self.zones[..=highest as usize]
+            .iter()
+            .rev()
+            .find_map(|zone| zone.alloc(self.frames, gfp, order, highest))
+            .ok_or(AllocError::NoMemory { order, gfp })?;
+        if gfp.contains(Gfp::ZERO) {
+            // SAFETY: the allocator just took the block, which is RAM in the direct map, off its
+            // lists, so nobody else uses it.
+            unsafe { zero(layout::phys_to_virt(pfn.phys()), PAGE_SIZE << order) };
+        }
+        Ok(pfn)
+    }
+
+    /// Allocates one zeroed page. Linux: `get_zeroed_page`.
+    ///
+    /// # Errors
+    ///
+    /// As [`alloc_pages`](Self::alloc_pages).
+    pub fn get_zeroed_page(&self, gfp: Gfp) -> Result<Pfn, AllocError> {
+        self.alloc_pages(gfp | Gfp::ZERO, 0)
+    }
+
+    /// Frees what [`alloc_pages`](Self::alloc_pages) returned. May be called in any context.
+    ///
+    /// # Errors
+    ///
+    /// [`FreeError`] when `pfn` is not the first frame of a block of `order` that is in use as
+    /// pages; nothing has changed then.
+    ///
+    /// # Safety
+    ///
+    /// If it is such a block, it belongs to the caller, who no longer uses it, and no mapping of it
+    /// other than the direct map is left.
+    pub unsafe fn free_pages(&self, pfn: Pfn, order: u32) -> Result<(), FreeError> {
+        self.zones[self.zone_of(pfn) as usize].free(self.frames, pfn, order)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,463 @@
+//! Slab caches: objects of one size, carved from blocks of pages.
+//!
+//! ```text
+//! caller <--> magazine of this core <--batch--> slabs of the cache <--> page allocator
+//!             (IRQs masked, no lock)            (one lock per cache)
+//! ```
+//!
+//! Whichever core frees an object, it goes into that core's magazine; when the magazine overflows,
+//! its older half goes back to the slabs the objects came from. So there is no remote path: an
+//! object freed far from home takes the same two steps as any other. Batches are small and at most
+//! [`RELEASED_PER_DRAIN`] slabs go back to the page allocator in one call, which bounds the cost of
+//! any single call.
+//!
+//! Slabs have no header: objects start at the first byte, which keeps the alignment promise, and
+//! the frame descriptors lead from any address to its slab and cache.
+
+mod geometry;
+mod magazine;
+mod slabs;
+
+pub(super) use geometry::Geometry;
+pub use geometry::{CacheError, MAX_OBJECT_SIZE, MAX_SLAB_ORDER, MIN_OBJECT_SIZE};
+
+use super::buddy::FreeError;
+use super::frame::{Frame, FrameError, FrameKind, FrameTable};
+use super::page::PageAllocator;
+use super::zero::zero;
+use super::{AllocError, Gfp};
+use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
+use crate::layout;
+use crate::sync::{IrqLock, MAX_CPUS, PerCpuCell, PerCpuSlot};
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU8, Ordering};
+use magazine::Magazine;
+use slabs::Slabs;
+
+/// Empty slabs a cache keeps for the next allocation.
+const KEPT_EMPTY: u32 = 1;
+
+/// Most slabs that go back to the page allocator in one call.
+const RELEASED_PER_DRAIN: usize = 2;
+
+/// Mixed with an object's address to mark it as free.
+const FREE_MARK: usize = 0x5AFE_0B1E_C7F4_EE00;
+
+/// Why an object was not freed. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ObjectError {
+    /// The memory was mapped page by page: it is freed with `vfree`.
+    #[error("{0} is a vmalloc address")]
+    VmallocAddress(VirtAddr),
+    /// The address is not in the direct map.
+    #[error("{0} is not in the direct map")]
+    NotDirectMap(VirtAddr),
+    /// No allocator ever handed out memory there.
+    #[error("{va} was never allocated: {error}")]
+    NotAllocated {
+        /// The address.
+        va: VirtAddr,
+        /// What the frame's descriptor says.
+        error: FrameError,
+    },
+    /// The memory is free, or in use for something else.
+    #[error("{va} is no object: its frame is {kind:?}")]
+    NotAnObject {
+        /// The address.
+        va: VirtAddr,
+        /// What its frame is used for.
+        kind: FrameKind,
+    },
+    /// No object that is in use starts there.
+    #[error("{0} points into a slab but not at an object in use")]
+    NotAtObject(VirtAddr),
+    /// The object is free already.
+    #[error("the object at {0} is free already")]
+    DoubleFree(VirtAddr),
+    /// The object belongs to another cache.
+    #[error("the object at {va} belongs to cache number {cache}")]
+    WrongCache {
+        /// The address.
+        va: VirtAddr,
+        /// Number of the cache it belongs to.
+        cache: u8,
+    },
+    /// The page allocator refused the block.
+    #[error(transparent)]
+    Pages(#[from] FreeError),
+}
+
+/// What a cache holds at one moment: a line of the slab report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheInfo {
+    /// Bytes per object.
+    pub object_size: usize,
+    /// Slabs the cache owns.
+    pub slabs: u32,
+    /// Slabs without an object in use.
+    pub empty_slabs: u32,
+    /// Objects with callers or in the cores' magazines.
+    pub objects_out: u32,
+}
+
+/// The changing part of a cache. All zero is one without memory.
+#[derive(Debug)]
+pub(super) struct CacheState {
+    magazines: PerCpuCell<Magazine>,
+    slabs: IrqLock<Slabs>,
+}
+
+impl CacheState {
+    pub(super) const fn new() -> Self {
+        Self {
+            magazines: PerCpuCell::new([const { PerCpuSlot::new(Magazine::new()) }; MAX_CPUS]),
+            slabs: IrqLock::new(Slabs::new()),
+        }
+    }
+}
+
+/// A cache: its constant and its changing part, and its number in the frame descriptors.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cache<'a> {
+    pub(super) geometry: &'a Geometry,
+    pub(super) state: &'a CacheState,
+    pub(super) number: u8,
+}
+
+impl Cache<'_> {
+    /// Takes an object from this core's magazine.
+    #[inline(always)]
+    pub(super) fn alloc_fast(&self) -> Option<NonNull<u8>> {
+        // SAFETY: taking an object off the stack does not come back to the cell.
+        let object = unsafe { self.state.magazines.with(Magazine::pop) }?;
+        // SAFETY: the object is free and ours now, at least 16 bytes long and aligned to 8.
+        unsafe { mark_of(object).write(0) };
+        Some(object)
+    }
+
+    /// Allocates an object; [`Gfp::ZERO`] is honoured over its whole size.
+    #[inline(always)]
+    pub(super) fn alloc<'p>(
+        &self,
+        pages: impl FnOnce() -> Option<&'p PageAllocator>,
+        gfp: Gfp,
+    ) -> Result<NonNull<u8>, AllocError> {
+        let object = match self.alloc_fast() {
+            Some(object) => object,
+            None => self.alloc_slow(pages().ok_or(AllocError::NotReady)?, gfp)?,
+        };
+        if gfp.contains(Gfp::ZERO) {
+            // SAFETY: the object is `size` bytes of mapped memory that is ours.
+            unsafe {
+                zero(
+                    VirtAddr::from_ptr(object.as_ptr()),
+                    self.geometry.size as usize,
+                )
+            };
+        }
+        Ok(object)
+    }
+
+    /// Fills the magazine from the slabs, adding one if they are used up. Pages are allocated
+    /// without a lock and with IRQs as the caller had them.
+    #[cold]
+    fn alloc_slow(&self, pages: &PageAllocator, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        let frames = pages.frames();
+        loop {
+            // SAFETY: the slabs do not reach the magazines.
+            unsafe {
+                self.state.magazines.with(|magazine| {
+                    let batch = usize::from(self.geometry.magazine).div_ceil(2);
+                    let wanted = batch.saturating_sub(magazine.len());
+                    let mut slabs = self.state.slabs.lock();
+                    slabs.take(frames, self.geometry, magazine, wanted);
+                });
+            }
+            // An interrupt handler may have emptied the magazine in between: try again then.
+            if let Some(object) = self.alloc_fast() {
+                return Ok(object);
+            }
+            let (slab, order) = self.alloc_slab(pages, gfp)?;
+            let mut slabs = self.state.slabs.lock();
+            slabs.add(frames, slab, order, self.number);
+        }
+    }
+
+    /// A block for a slab: of the preferred order if that is easily had, else of the smallest.
+    fn alloc_slab(&self, pages: &PageAllocator, gfp: Gfp) -> Result<(Pfn, u32), AllocError> {
+        let gfp = gfp
+            .difference(Gfp::ZERO | Gfp::DMA | Gfp::DMA32 | Gfp::HIGHMEM | Gfp::MOVABLE)
+            .union(self.geometry.zone);
+        let (order, least) = (
+            u32::from(self.geometry.preferred_order),
+            u32::from(self.geometry.smallest_order),
+        );
+        if order > least {
+            let light = gfp
+                .difference(Gfp::NOFAIL)
+                .union(Gfp::NOWARN | Gfp::NORETRY);
+            if let Ok(slab) = pages.alloc_pages(light, order) {
+                return Ok((slab, order));
+            }
+        }
+        Ok((pages.alloc_pages(gfp, least)?, least))
+    }
+
+    /// The object that starts at `va`, whose frame is `frame`, part of a slab of this cache. It was
+    /// handed out at some time, but may be free by now.
+    #[inline(always)]
+    pub(super) fn object_at(
+        &self,
+        frames: FrameTable,
+        va: VirtAddr,
+        pa: PhysAddr,
+        frame: &Frame,
+    ) -> Result<NonNull<u8>, ObjectError> {
+        let part = frame.slab_part();
+        let offset = part as usize * PAGE_SIZE + pa.page_offset();
+        let carved = frames
+            .get_ready(Pfn::new(pa.pfn().get().wrapping_sub(part)))
+            .zip(self.geometry.index_of(offset))
+            .is_some_and(|(head, index)| slabs::was_carved(head, index));
+        match NonNull::new(va.as_ptr::<u8>()) {
+            Some(object) if carved => Ok(object),
+            _ => Err(ObjectError::NotAtObject(va)),
+        }
+    }
+
+    /// Frees the object at `va`, whose frame is `frame`, part of a slab of this cache.
+    ///
+    /// # Safety
+    ///
+    /// If an object in use starts at `va`, it belongs to the caller, who no longer uses it.
+    #[inline(always)]
+    pub(super) unsafe fn free(
+        &self,
+        pages: &PageAllocator,
+        va: VirtAddr,
+        pa: PhysAddr,
+        frame: &'static Frame,
+    ) -> Result<(), ObjectError> {
+        let object = self.object_at(pages.frames(), va, pa, frame)?;
+        let mark = mark_of(object);
+        let marked = va.get() ^ FREE_MARK;
+        // SAFETY: an object of this cache starts here: at least 16 bytes long, aligned to 8. It
+        // belongs to the caller, or is free. Volatile, because the caller may never have written
+        // the word, and the comparison must be with what memory holds.
+        if unsafe { mark.read_volatile() } == marked {
+            return Err(ObjectError::DoubleFree(va));
+        }
+        // SAFETY: as above, and the caller no longer uses it.
+        unsafe { mark.write(marked) };
+        let limit = usize::from(self.geometry.magazine);
+        // SAFETY: pushing onto the stack does not come back to the cell.
+        let pushed = unsafe { self.state.magazines.with(|m| m.push(object, limit)) };
+        if !pushed {
+            self.free_slow(pages, object);
+        }
+        Ok(())
+    }
+
+    /// Makes room in the magazine, then puts `object` there.
+    #[cold]
+    fn free_slow(&self, pages: &PageAllocator, object: NonNull<u8>) {
+        let batch = usize::from(self.geometry.magazine).div_ceil(2);
+        // SAFETY: the slabs do not reach the magazines.
+        unsafe {
+            self.state.magazines.with(|magazine| {
+                self.drain(pages.frames(), magazine, batch);
+                magazine.push(object, usize::MAX);
+            });
+        }
+        self.release_empty(pages, KEPT_EMPTY, RELEASED_PER_DRAIN);
+    }
+
+    fn drain(&self, frames: FrameTable, magazine: &mut Magazine, count: usize) {
+        let mut slabs = self.state.slabs.lock();
+        magazine.drain_oldest(count, |object| slabs.give(frames, self.geometry, object));
+    }
+
+    /// Gives up to `most` empty slabs back to the page allocator, as long as more than `kept` are
+    /// there. Returns how many.
+    fn release_empty(&self, pages: &PageAllocator, kept: u32, most: usize) -> usize {
+        let frames = pages.frames();
+        for released in 0..most {
+            let mut slabs = self.state.slabs.lock();
+            if slabs.empty_count() <= kept {
+                return released;
+            }
+            let Some((slab, order)) = slabs.remove_empty(frames) else {
+                return released;
+            };
+            drop(slabs);
+            // SAFETY: the slab has left the cache and none of its objects is in use.
+            let freed = unsafe { pages.free_pages(slab, order) };
+            debug_assert_eq!(freed, Ok(()), "a slab is a block of allocated pages");
+        }
+        most
+    }
+
+    /// Empties this core's magazine and gives all empty slabs back. Objects in the magazines of
+    /// other cores keep their slabs.
+    pub(super) fn shrink(&self, pages: &PageAllocator) {
+        // SAFETY: the slabs do not reach the magazines.
+        unsafe {
+            self.state.magazines.with(|magazine| {
+                self.drain(pages.frames(), magazine, magazine::CAPACITY);
+            });
+        }
+        self.release_empty(pages, 0, usize::MAX);
+    }
+
+    pub(super) fn info(&self) -> CacheInfo {
+        let slabs = self.state.slabs.lock();
+        CacheInfo {
+            object_size: self.geometry.size as usize,
+            slabs: slabs.count(),
+            empty_slabs: slabs.empty_count(),
+            objects_out: slabs.objects_out(),
+        }
+    }
+}
+
+/// The second word of an object: says while the object is free that it is.
+#[inline(always)]
+fn mark_of(object: NonNull<u8>) -> NonNull<usize> {
+    // SAFETY: objects are at least two words long.
+    unsafe { object.cast::<usize>().add(1) }
+}
+
+/// The physical address behind `va`, if it is in the direct map.
+pub(super) fn direct_map(va: VirtAddr) -> Result<PhysAddr, ObjectError> {
+    layout::virt_to_phys(va).ok_or(if layout::VMALLOC.contains(va) {
+        ObjectError::VmallocAddress(va)
+    } else {
+        ObjectError::NotDirectMap(va)
+    })
+}
+
+/// The physical address behind `va` and its frame, if an allocator uses the memory there.
+pub(super) fn frame_of(
+    frames: FrameTable,
+    va: VirtAddr,
+) -> Result<(PhysAddr, &'static Frame), ObjectError> {
+    let pa = direct_map(va)?;
+    let frame = frames
+        .get(pa.pfn())
+        .map_err(|error| ObjectError::NotAllocated { va, error })?;
+    Ok((pa, frame))
+}
+
+/// A named cache of objects of one size. Linux: `kmem_cache`.
+///
+/// Usable in a `static`. Objects keep their slabs alive; a cache is not destroyed yet.
+#[derive(Debug)]
+pub struct KmemCache {
+    name: &'static str,
+    geometry: Geometry,
+    state: CacheState,
+    /// The number in the frame descriptors, 0 until the first allocation.
+    number: AtomicU8,
+}
+
+/// Numbers of named caches; those below belong to `kmalloc`.
+const FIRST_NAMED: u8 = 64;
+
+impl KmemCache {
+    /// A cache of objects of `size` bytes, aligned to `align` (a power of two up to a page).
+    ///
+    /// Objects that a device will reach need an alignment, and hence a size, of whole cache lines.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError`] when no slab can hold such objects.
+    pub const fn new(name: &'static str, size: usize, align: usize) -> Result<Self, CacheError> {
+        match Geometry::new(size, align, Gfp::empty()) {
+            Ok(geometry) => Ok(Self {
+                name,
+                geometry,
+                state: CacheState::new(),
+                number: AtomicU8::new(0),
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The name given at creation.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What the cache holds now.
+    pub fn info(&self) -> CacheInfo {
+        self.cache(0).info()
+    }
+
+    fn cache(&self, number: u8) -> Cache<'_> {
+        Cache {
+            geometry: &self.geometry,
+            state: &self.state,
+            number,
+        }
+    }
+
+    /// The cache's number, given to it at its first allocation.
+    fn number(&self) -> Result<u8, AllocError> {
+        static NEXT: AtomicU8 = AtomicU8::new(FIRST_NAMED);
+        match self.number.load(Ordering::Relaxed) {
+            0 => {
+                let new = NEXT
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_add(1))
+                    .map_err(|_| AllocError::TooManyCaches)?;
+                let raced =
+                    self.number
+                        .compare_exchange(0, new, Ordering::Relaxed, Ordering::Relaxed);
+                Ok(raced.err().unwrap_or(new))
+            }
+            number => Ok(number),
+        }
+    }
+
+    /// Allocates an object. Linux: `kmem_cache_alloc`. Any context, as the flags say.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError`] when there is no page for a new slab, or no number left for the cache.
+    pub fn alloc(&self, pages: &PageAllocator, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        self.cache(self.number()?).alloc(|| Some(pages), gfp)
+    }
+
+    /// Frees an object. Linux: `kmem_cache_free`. Any context.
+    ///
+    /// # Errors
+    ///
+    /// [`ObjectError`] when no object of this cache starts at `object` or it is free already.
+    ///
+    /// # Safety
+    ///
+    /// If an object in use starts at `object`, it belongs to the caller, who no longer uses it.
+    pub unsafe fn free(&self, pages: &PageAllocator, object: *mut u8) -> Result<(), ObjectError> {
+        let va = VirtAddr::from_ptr(object);
+        let (pa, frame) = frame_of(pages.frames(), va)?;
+        let number = self.number.load(Ordering::Relaxed);
+        match frame.kind() {
+            FrameKind::Slab if frame.slab_cache() == number => {
+                // SAFETY: the caller gives the object up; the frame belongs to this cache.
+                unsafe { self.cache(number).free(pages, va, pa, frame) }
+            }
+            FrameKind::Slab => Err(ObjectError::WrongCache {
+                va,
+                cache: frame.slab_cache(),
+            }),
+            kind => Err(ObjectError::NotAnObject { va, kind }),
+        }
+    }
+
+    /// Gives the memory of free objects back, except what other cores keep at hand.
+    pub fn shrink(&self, pages: &PageAllocator) {
+        self.cache(0).shrink(pages);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,170 @@
+use super::*;
+use crate::mm::testing::normal_machine;
+
+#[test]
+fn objects_start_at_the_first_byte_of_a_slab() {
+    let (pages, _) = normal_machine(8);
+    let cache = KmemCache::new("test", 320, 64).unwrap();
+    let object = cache.alloc(pages, Gfp::KERNEL).unwrap();
+    let pa = layout::virt_to_phys(VirtAddr::from_ptr(object.as_ptr())).unwrap();
+    let frame = pages.frames().get(pa.pfn()).unwrap();
+    let slab = pa.pfn().get() - frame.slab_part();
+    assert_eq!((pa.get() - Pfn::new(slab).phys().get()) % 320, 0);
+    assert_eq!(frame.kind(), FrameKind::Slab);
+    // SAFETY: the object is ours.
+    unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
+}
+
+#[test]
+fn each_wrong_free_has_its_name() {
+    let (pages, _) = normal_machine(8);
+    let cache = KmemCache::new("test", 64, 64).unwrap();
+    let other = KmemCache::new("other", 64, 64).unwrap();
+    let object = cache.alloc(pages, Gfp::KERNEL).unwrap().as_ptr();
+    let foreign = other.alloc(pages, Gfp::KERNEL).unwrap().as_ptr();
+    // SAFETY: only the last two frees of `object` reach an object in use, and it is ours.
+    let free = |at| unsafe { cache.free(pages, at) };
+    let va = VirtAddr::from_ptr(object);
+    assert!(matches!(free(foreign), Err(ObjectError::WrongCache { .. })));
+    for wrong in [8, 1, 32] {
+        let va = va + wrong;
+        assert_eq!(free(va.as_ptr()), Err(ObjectError::NotAtObject(va)));
+    }
+    let never_used = va + 64 * 40;
+    assert_eq!(
+        free(never_used.as_ptr()),
+        Err(ObjectError::NotAtObject(never_used))
+    );
+    assert_eq!(free(object), Ok(()));
+    let (second, third) = (
+        cache.alloc(pages, Gfp::KERNEL).unwrap().as_ptr(),
+        cache.alloc(pages, Gfp::KERNEL).unwrap().as_ptr(),
+    );
+    assert_eq!(second, object);
+    free(second).unwrap();
+    free(third).unwrap();
+    assert_eq!(free(second), Err(ObjectError::DoubleFree(va)));
+    let vmalloc = layout::VMALLOC.base;
+    assert_eq!(
+        free(vmalloc.as_ptr()),
+        Err(ObjectError::VmallocAddress(vmalloc))
+    );
+    let image = layout::IMAGE.base;
+    assert_eq!(free(image.as_ptr()), Err(ObjectError::NotDirectMap(image)));
+}
+
+#[test]
+fn a_double_free_is_found_after_the_object_went_back_to_its_slab() {
+    let (pages, _) = normal_machine(8);
+    let cache = KmemCache::new("test", 64, 64).unwrap();
+    let objects: Vec<_> = (0..128)
+        .map(|_| cache.alloc(pages, Gfp::KERNEL).unwrap().as_ptr())
+        .collect();
+    for object in &objects[1..] {
+        // SAFETY: the objects are ours.
+        unsafe { cache.free(pages, *object) }.unwrap();
+    }
+    for object in &objects[1..32] {
+        // SAFETY: a free object is refused.
+        let again = unsafe { cache.free(pages, *object) };
+        assert_eq!(
+            again,
+            Err(ObjectError::DoubleFree(VirtAddr::from_ptr(*object)))
+        );
+    }
+}
+
+#[test]
+fn all_pages_come_back() {
+    let (pages, _) = normal_machine(16);
+    let before = pages.zone(crate::mm::ZoneKind::Normal);
+    let cache = KmemCache::new("test", 200, 8).unwrap();
+    let objects: Vec<_> = (0..3000)
+        .map(|_| cache.alloc(pages, Gfp::KERNEL).unwrap())
+        .collect();
+    assert!(cache.info().objects_out >= 3000);
+    // Every other object first, so that slabs pass through every list.
+    for odd in [true, false] {
+        for (at, object) in objects.iter().enumerate() {
+            if (at % 2 == 1) == odd {
+                // SAFETY: the objects are ours, each freed once.
+                unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
+            }
+        }
+    }
+    cache.shrink(pages);
+    assert_eq!((cache.info().slabs, cache.info().objects_out), (0, 0));
+    assert_eq!(pages.zone(crate::mm::ZoneKind::Normal), before);
+}
+
+#[test]
+fn without_large_blocks_slabs_are_small() {
+    let (pages, _) = normal_machine(4);
+    // Every other page taken: no block above order 0 is left.
+    let mut taken = Vec::new();
+    while let Ok(pfn) = pages.alloc_pages(Gfp::KERNEL | Gfp::MEMALLOC, 0) {
+        taken.push(pfn);
+    }
+    for pfn in taken.iter().filter(|pfn| pfn.get() % 2 == 0) {
+        // SAFETY: the page is ours.
+        unsafe { pages.free_pages(*pfn, 0) }.unwrap();
+    }
+    let cache = KmemCache::new("test", 1024, 64).unwrap();
+    let object = cache.alloc(pages, Gfp::KERNEL).unwrap().as_ptr();
+    // SAFETY: the object is ours.
+    unsafe {
+        object.write_bytes(0xFF, 1024);
+        cache.free(pages, object).unwrap();
+    }
+    let free = pages.free_pages_total();
+    cache.shrink(pages);
+    assert!(pages.free_pages_total() > free);
+}
+
+#[test]
+fn cores_free_what_other_cores_allocated() {
+    let (pages, _) = normal_machine(16);
+    let before = pages.zone(crate::mm::ZoneKind::Normal);
+    let cache: &'static KmemCache = Box::leak(Box::new(KmemCache::new("smp", 128, 64).unwrap()));
+    let (rounds, threads) = if cfg!(miri) { (20, 2) } else { (5000, 4) };
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..threads)
+        .map(|_| std::sync::mpsc::channel::<(usize, u8)>())
+        .unzip();
+    std::thread::scope(|scope| {
+        for (core, inbox) in receivers.into_iter().enumerate() {
+            let to = senders[(core + 1) % threads].clone();
+            scope.spawn(move || {
+                for round in 0..rounds {
+                    let object = cache.alloc(pages, Gfp::KERNEL).unwrap().as_ptr();
+                    let fill = (round * 7 + core) as u8;
+                    // SAFETY: the object is this thread's.
+                    unsafe { object.write_bytes(fill, 128) };
+                    to.send((object.expose_provenance(), fill)).unwrap();
+                    let (object, fill) = inbox.recv().unwrap();
+                    let object = core::ptr::with_exposed_provenance_mut::<u8>(object);
+                    // SAFETY: the sender gave the object up.
+                    unsafe {
+                        let bytes = core::slice::from_raw_parts(object, 128);
+                        assert!(bytes.iter().all(|byte| *byte == fill));
+                        cache.free(pages, object).unwrap();
+                    }
+                }
+                cache.shrink(pages);
+            });
+        }
+    });
+    drain_every_slot(cache, pages);
+    assert_eq!(cache.info().objects_out, 0);
+    assert_eq!(pages.zone(crate::mm::ZoneKind::Normal), before);
+}
+
+/// Core numbers are dealt to threads in turn, and other tests take some: go on until every
+/// magazine was seen.
+fn drain_every_slot(cache: &'static KmemCache, pages: &'static PageAllocator) {
+    for _ in 0..1000 {
+        if cache.info().objects_out == 0 {
+            return;
+        }
+        std::thread::spawn(|| cache.shrink(pages)).join().unwrap();
+    }
+}

@@ -1,0 +1,76 @@
+//! What the tests of this module share: machines made of pretended RAM, and an oracle.
+
+use super::{FrameTable, MemoryMap, PageAllocator};
+use crate::addr::{PhysAddr, PhysRange, VirtAddr};
+use crate::layout::host;
+use core::mem::MaybeUninit;
+use std::collections::BTreeMap;
+
+/// A frame table for the frames of `span`, whose memory holds 0xA5 in every byte.
+pub(super) fn frame_table(span: PhysRange) -> FrameTable {
+    let backing = FrameTable::backing_for(span);
+    let layout = std::alloc::Layout::from_size_align(backing.len().max(64), 4096).unwrap();
+    // SAFETY: the layout's size is not zero.
+    let memory = unsafe { std::alloc::alloc(layout) };
+    assert!(!memory.is_null());
+    // SAFETY: the allocation has that many bytes.
+    unsafe { memory.write_bytes(0xA5, backing.len()) };
+    let states = vec![MaybeUninit::new(0xA5); FrameTable::states_for(span)];
+    let base = VirtAddr::from_ptr(memory).get().wrapping_sub(backing.start);
+    // SAFETY: the backing of the span is leaked, fresh memory.
+    unsafe { FrameTable::new(VirtAddr::new(base), span.start, states.leak()) }
+}
+
+/// Pretended RAM of `mib` MiB, aligned to 4 MiB.
+pub(super) fn ram(mib: u64) -> PhysRange {
+    host::ram(mib << 20, 4 << 20)
+}
+
+/// A page allocator for `ranges`, with one zone boundary pair.
+pub(super) fn pages(
+    ranges: &[PhysRange],
+    dma_limit: PhysAddr,
+    dma32_limit: PhysAddr,
+) -> &'static PageAllocator {
+    let start = ranges.iter().map(|r| r.start).min().unwrap();
+    let end = ranges.iter().map(|r| r.end).max().unwrap();
+    let map = MemoryMap {
+        ram: ranges,
+        dma_limit,
+        dma32_limit,
+    };
+    // SAFETY: the test's ranges are its own, and the table was made for them.
+    let pages = unsafe { PageAllocator::new(frame_table(PhysRange::new(start, end)), &map) };
+    Box::leak(Box::new(pages.unwrap()))
+}
+
+/// A machine with `mib` MiB in the NORMAL zone.
+pub(super) fn normal_machine(mib: u64) -> (&'static PageAllocator, PhysRange) {
+    let ram = ram(mib);
+    (pages(&[ram], PhysAddr::new(0), PhysAddr::new(0)), ram)
+}
+
+/// Which stretches of numbers are taken: an independent record to check an allocator against.
+#[derive(Default)]
+pub(super) struct Oracle {
+    taken: BTreeMap<u64, u64>,
+}
+
+impl Oracle {
+    /// Records `start..start + len`, which must overlap nothing taken.
+    pub(super) fn take(&mut self, start: u64, len: u64) {
+        let before = self.taken.range(..start + len).next_back();
+        if let Some((other, size)) = before {
+            assert!(other + size <= start, "{start:#x} overlaps {other:#x}");
+        }
+        self.taken.insert(start, len);
+    }
+
+    /// Removes and returns the entry with index `index`, modulo the number of entries.
+    pub(super) fn remove(&mut self, index: usize) -> Option<(u64, u64)> {
+        let at = index.checked_rem(self.taken.len())?;
+        let (start, len) = self.taken.iter().nth(at).map(|(s, l)| (*s, *l))?;
+        self.taken.remove(&start);
+        Some((start, len))
+    }
+}
