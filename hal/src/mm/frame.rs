@@ -385,7 +385,7 @@ impl FrameTable {
             zero(
                 VirtAddr::from_ptr(start),
                 count as usize * size_of::<Frame>(),
-            )
+            );
         };
     }
 

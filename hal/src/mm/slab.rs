@@ -152,7 +152,7 @@ impl Cache<'_> {
                 zero(
                     VirtAddr::from_ptr(object.as_ptr()),
                     self.geometry.size as usize,
-                )
+                );
             };
         }
         Ok(object)
