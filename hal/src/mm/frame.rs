@@ -15,6 +15,7 @@
 //! answer.
 
 use super::MigrateType;
+use super::slab::MAX_SLAB_ORDER;
 use super::zero::zero;
 use crate::addr::{PAGE_SHIFT, Pfn, PhysAddr, PhysRange, VirtAddr};
 use crate::mmu::MemoryType;
@@ -77,7 +78,7 @@ impl FrameKind {
 #[repr(C, align(16))]
 pub struct Frame {
     kind: AtomicU8,
-    /// Order of the block; in a slab, the number of the frame within the slab.
+    /// Order of the block or slab.
     order: AtomicU8,
     /// Migrate type of the free list; in a slab, the cache's number.
     detail: AtomicU8,
@@ -90,6 +91,8 @@ pub struct Frame {
 }
 
 const _: () = assert!(size_of::<Frame>() == 16);
+// A slab order is read by masking, see `slab_order`.
+const _: () = assert!((MAX_SLAB_ORDER + 1).is_power_of_two());
 
 impl Frame {
     /// What the frame is used for.
@@ -98,7 +101,7 @@ impl Frame {
         FrameKind::from_u8(self.kind.load(Ordering::Relaxed))
     }
 
-    /// The order of the block that starts here. Meaningless in a tail or a slab.
+    /// The order of the block that starts here, or of the slab. Meaningless in a tail.
     #[inline]
     pub fn order(&self) -> u32 {
         u32::from(self.order.load(Ordering::Relaxed))
@@ -134,18 +137,30 @@ impl Frame {
         self.kind.store(kind as u8, Ordering::Relaxed);
     }
 
-    /// Makes the frame number `part` of a slab of the cache with number `cache`.
+    /// Makes the frame part of a slab of `order`, of the cache with number `cache`.
     #[inline]
-    pub(super) fn set_slab(&self, part: u32, cache: u8) {
-        self.order.store(part as u8, Ordering::Relaxed);
+    pub(super) fn set_slab(&self, order: u32, cache: u8) {
+        self.order.store(order as u8, Ordering::Relaxed);
         self.detail.store(cache, Ordering::Relaxed);
         self.set_kind(FrameKind::Slab);
     }
 
-    /// The number of the frame within its slab.
+    /// The order of the slab the frame is part of; at most [`MAX_SLAB_ORDER`] whatever the frame.
     #[inline]
-    pub(super) fn slab_part(&self) -> u32 {
-        u32::from(self.order.load(Ordering::Relaxed))
+    pub(super) fn slab_order(&self) -> u32 {
+        self.order() & MAX_SLAB_ORDER
+    }
+
+    /// The descriptor of the first frame of the slab this frame is part of.
+    #[inline]
+    pub(super) fn slab_head(&'static self) -> &'static Self {
+        let mask = (size_of::<Self>() << self.slab_order()) - 1;
+        let this = &raw const *self;
+        // SAFETY: descriptors exist in whole pageblocks, and the table's base is aligned to a page
+        // (contract of `FrameTable::new`). So rounding down by at most eight descriptors, which is
+        // the most `slab_order` gives even for a frame that is no slab's, stays in the pageblock,
+        // all of whose descriptors are valid if this one is not the first.
+        unsafe { &*this.wrapping_byte_sub(this.addr() & mask) }
     }
 
     /// The number of the cache the slab belongs to.
@@ -268,7 +283,7 @@ impl FrameTable {
     ///
     /// For every range of RAM that is later given to an allocator using this table,
     /// [`backing_for`](Self::backing_for) the range from `frames` on is mapped as Normal memory,
-    /// used for nothing else, for the rest of the program.
+    /// used for nothing else, for the rest of the program. `frames` is aligned to a page.
     pub unsafe fn new(
         frames: VirtAddr,
         start: PhysAddr,
@@ -301,9 +316,13 @@ impl FrameTable {
     /// and says that the descriptor is valid.
     #[inline]
     unsafe fn frame_unchecked(&self, pfn: Pfn) -> &'static Frame {
-        // SAFETY: backed, hence in bounds and valid for the program's duration; `wrapping_add`
-        // because the table need not begin with frame 0.
-        unsafe { &*self.frames.wrapping_add(pfn.get() as usize) }
+        // `wrapping_add`, because the table need not begin with frame 0.
+        let frame = self.frames.wrapping_add(pfn.get() as usize);
+        // SAFETY: backed, hence not null and valid for the program's duration.
+        unsafe {
+            core::hint::assert_unchecked(!frame.is_null());
+            &*frame
+        }
     }
 
     /// The descriptor of `pfn`. May be called in any context and with any number.

@@ -26,7 +26,7 @@ use super::frame::{Frame, FrameError, FrameKind, FrameTable};
 use super::page::PageAllocator;
 use super::zero::zero;
 use super::{AllocError, Gfp};
-use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
+use crate::addr::{Pfn, PhysAddr, VirtAddr};
 use crate::layout;
 use crate::sync::{IrqLock, MAX_CPUS, PerCpuCell, PerCpuSlot};
 use core::ptr::NonNull;
@@ -39,9 +39,6 @@ const KEPT_EMPTY: u32 = 1;
 
 /// Most slabs that go back to the page allocator in one call.
 const RELEASED_PER_DRAIN: usize = 2;
-
-/// Mixed with an object's address to mark it as free.
-const FREE_MARK: usize = 0x5AFE_0B1E_C7F4_EE00;
 
 /// Why an object was not freed. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -208,17 +205,13 @@ impl Cache<'_> {
     #[inline(always)]
     pub(super) fn object_at(
         &self,
-        frames: FrameTable,
         va: VirtAddr,
         pa: PhysAddr,
-        frame: &Frame,
+        frame: &'static Frame,
     ) -> Result<NonNull<u8>, ObjectError> {
-        let part = frame.slab_part();
-        let offset = part as usize * PAGE_SIZE + pa.page_offset();
-        let carved = frames
-            .get_ready(Pfn::new(pa.pfn().get().wrapping_sub(part)))
-            .zip(self.geometry.index_of(offset))
-            .is_some_and(|(head, index)| slabs::was_carved(head, index));
+        let offset = slabs::offset_in_slab(pa, frame.slab_order());
+        let index = self.geometry.index_of(offset);
+        let carved = index.is_some_and(|index| slabs::was_carved(frame.slab_head(), index));
         match NonNull::new(va.as_ptr::<u8>()) {
             Some(object) if carved => Ok(object),
             _ => Err(ObjectError::NotAtObject(va)),
@@ -238,9 +231,9 @@ impl Cache<'_> {
         pa: PhysAddr,
         frame: &'static Frame,
     ) -> Result<(), ObjectError> {
-        let object = self.object_at(pages.frames(), va, pa, frame)?;
+        let object = self.object_at(va, pa, frame)?;
         let mark = mark_of(object);
-        let marked = va.get() ^ FREE_MARK;
+        let marked = !va.get();
         // SAFETY: an object of this cache starts here: at least 16 bytes long, aligned to 8. It
         // belongs to the caller, or is free. Volatile, because the caller may never have written
         // the word, and the comparison must be with what memory holds.
@@ -320,7 +313,8 @@ impl Cache<'_> {
     }
 }
 
-/// The second word of an object: says while the object is free that it is.
+/// The second word of an object: while the object is free it holds the complement of its address,
+/// which no user is likely to store there.
 #[inline(always)]
 fn mark_of(object: NonNull<u8>) -> NonNull<usize> {
     // SAFETY: objects are at least two words long.

@@ -8,7 +8,7 @@
 
 use super::geometry::Geometry;
 use super::magazine::Magazine;
-use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
+use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::layout;
 use crate::mm::frame::{Frame, FrameKind, FrameTable};
 use core::ptr::NonNull;
@@ -22,8 +22,6 @@ struct SlabState {
     out: u32,
     /// Objects ever taken: those above were never used and are in no list.
     carved: u32,
-    /// Order of the slab.
-    order: u32,
 }
 
 /// Width of a count of objects in the packed state.
@@ -38,18 +36,12 @@ impl SlabState {
             free: data & COUNT_MASK,
             out: data >> COUNT_BITS & COUNT_MASK,
             carved: data >> (2 * COUNT_BITS) & COUNT_MASK,
-            order: data >> (3 * COUNT_BITS),
         }
     }
 
     #[inline]
     fn store(self, frame: &Frame) {
-        frame.set_data(
-            self.free
-                | self.out << COUNT_BITS
-                | self.carved << (2 * COUNT_BITS)
-                | self.order << (3 * COUNT_BITS),
-        );
+        frame.set_data(self.free | self.out << COUNT_BITS | self.carved << (2 * COUNT_BITS));
     }
 }
 
@@ -57,6 +49,12 @@ impl SlabState {
 #[inline(always)]
 pub(super) fn was_carved(head: &Frame, index: u32) -> bool {
     index < SlabState::load(head).carved
+}
+
+/// How far `pa` lies from the start of its slab, which is aligned to its size.
+#[inline(always)]
+pub(super) fn offset_in_slab(pa: PhysAddr, order: u32) -> usize {
+    pa.get() as usize & ((PAGE_SIZE << order) - 1)
 }
 
 /// A list of slabs, linked through their first descriptors. All zero is an empty one.
@@ -143,12 +141,8 @@ impl Slabs {
     pub(super) fn add(&mut self, frames: FrameTable, slab: Pfn, order: u32, cache: u8) {
         for part in 0..1 << order {
             if let Some(frame) = frames.get_ready(slab + part) {
-                frame.set_slab(part, cache);
-                let state = SlabState {
-                    order,
-                    ..SlabState::default()
-                };
-                state.store(frame);
+                frame.set_slab(order, cache);
+                SlabState::default().store(frame);
             }
         }
         self.empty.push(frames, slab);
@@ -164,7 +158,7 @@ impl Slabs {
         self.empty.remove(frames, head);
         self.empty_count -= 1;
         self.slabs -= 1;
-        let order = SlabState::load(head).order;
+        let order = head.slab_order();
         for part in 1..1 << order {
             if let Some(frame) = frames.get_ready(slab + part) {
                 frame.set_kind(FrameKind::Tail);
@@ -198,7 +192,7 @@ impl Slabs {
                 self.partial.push(frames, slab);
             }
             let mut state = SlabState::load(head);
-            let objects = geometry.objects(state.order);
+            let objects = geometry.objects(head.slab_order());
             let base = layout::phys_to_virt(slab.phys());
             while left > 0 && state.out < objects {
                 let index = match state.free.checked_sub(1) {
@@ -238,14 +232,15 @@ impl Slabs {
         let Some(frame) = frames.get_ready(pa.pfn()) else {
             return;
         };
-        let part = frame.slab_part();
-        let slab = Pfn::new(pa.pfn().get() - part);
-        let offset = part as usize * PAGE_SIZE + pa.page_offset();
-        let (Some(head), Some(index)) = (frames.get_ready(slab), geometry.index_of(offset)) else {
+        let order = frame.slab_order();
+        let offset = offset_in_slab(pa, order);
+        let slab = Pfn::new(pa.pfn().get() & !((1 << order) - 1));
+        let head = frame.slab_head();
+        let Some(index) = geometry.index_of(offset) else {
             return;
         };
         let mut state = SlabState::load(head);
-        let was_full = state.out == geometry.objects(state.order);
+        let was_full = state.out == geometry.objects(head.slab_order());
         // SAFETY: the object came out of this slab and its last user is done with it; it is large
         // enough for the link and aligned to a multiple of 8.
         unsafe { va.as_ptr::<u32>().write(state.free) };

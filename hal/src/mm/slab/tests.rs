@@ -8,8 +8,8 @@ fn objects_start_at_the_first_byte_of_a_slab() {
     let object = cache.alloc(pages, Gfp::KERNEL).unwrap();
     let pa = layout::virt_to_phys(VirtAddr::from_ptr(object.as_ptr())).unwrap();
     let frame = pages.frames().get(pa.pfn()).unwrap();
-    let slab = pa.pfn().get() - frame.slab_part();
-    assert_eq!((pa.get() - Pfn::new(slab).phys().get()) % 320, 0);
+    let slab = pa.align_down(4096 << frame.slab_order());
+    assert_eq!((pa.get() - slab.get()) % 320, 0);
     assert_eq!(frame.kind(), FrameKind::Slab);
     // SAFETY: the object is ours.
     unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
