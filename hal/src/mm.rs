@@ -194,3 +194,5 @@ pub fn ksize(object: *const u8) -> Result<usize, ObjectError> {
 
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;

@@ -131,17 +131,6 @@ impl Buddy {
         self.blocks
     }
 
-    /// Whether a block of `order` or larger is free in a list that a request for `migrate` may
-    /// take from.
-    #[inline]
-    pub fn has_block(&self, order: u32, migrate: MigrateType) -> bool {
-        let mut orders = self.occupied[migrate as usize];
-        for other in migrate.fallbacks() {
-            orders |= self.occupied[*other as usize];
-        }
-        orders >> order != 0
-    }
-
     /// Gives `range` to the allocator, as the largest aligned blocks that fit. Returns the number
     /// of pages taken, less than given only where the frame table ends.
     ///

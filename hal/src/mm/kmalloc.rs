@@ -1,6 +1,6 @@
 //! `kmalloc`: physically contiguous memory of any size up to 4 MiB.
 //!
-//! Sizes up to 8 KiB come from slab caches, one per [size class](class) and zone; larger ones are
+//! Sizes up to 8 KiB come from slab caches, one per size class ([`class_of`]) and zone; larger ones are
 //! blocks of pages. Every object covers whole cache lines that it shares with nobody, so it may be
 //! handed to a device that does not snoop.
 //!

@@ -34,7 +34,7 @@ pub enum InitError {
     /// A zone would end within a block, or before the zone below it.
     #[error("a zone cannot end at {0}")]
     ZoneLimit(PhysAddr),
-    /// RAM is in more pieces than a zone can hold ([`super::zone::MAX_RANGES`]).
+    /// RAM is in more pieces than a zone can hold ([`MAX_RANGES`](super::MAX_RANGES)).
     #[error("RAM range {0} is one piece too many for the {1} zone")]
     TooManyRanges(PhysRange, ZoneKind),
     /// The memory allocators have been set up already.

@@ -8,7 +8,7 @@
 //! Whichever core frees an object, it goes into that core's magazine; when the magazine overflows,
 //! its older half goes back to the slabs the objects came from. So there is no remote path: an
 //! object freed far from home takes the same two steps as any other. Batches are small and at most
-//! [`RELEASED_PER_DRAIN`] slabs go back to the page allocator in one call, which bounds the cost of
+//! two slabs go back to the page allocator in one call, which bounds the cost of
 //! any single call.
 //!
 //! Slabs have no header: objects start at the first byte, which keeps the alignment promise, and
