@@ -6,15 +6,20 @@ use crate::layout::host;
 use core::mem::MaybeUninit;
 use std::collections::BTreeMap;
 
-/// A frame table for the frames of `span`, whose memory holds 0xA5 in every byte.
+/// A frame table for the frames of `span`, whose memory holds garbage: what would be free blocks
+/// of every order, with links and types of 0xA5.
 pub(super) fn frame_table(span: PhysRange) -> FrameTable {
     let backing = FrameTable::backing_for(span);
     let layout = std::alloc::Layout::from_size_align(backing.len().max(64), 4096).unwrap();
     // SAFETY: the layout's size is not zero.
     let memory = unsafe { std::alloc::alloc(layout) };
     assert!(!memory.is_null());
-    // SAFETY: the allocation has that many bytes.
-    unsafe { memory.write_bytes(0xA5, backing.len()) };
+    for (index, offset) in (0..backing.len()).step_by(16).enumerate() {
+        let mut garbage = [0xA5; 16];
+        (garbage[0], garbage[1]) = (1, (index % 11) as u8);
+        // SAFETY: the allocation has that many bytes.
+        unsafe { memory.add(offset).cast::<[u8; 16]>().write(garbage) };
+    }
     let states = vec![MaybeUninit::new(0xA5); FrameTable::states_for(span)];
     let base = VirtAddr::from_ptr(memory).get().wrapping_sub(backing.start);
     // SAFETY: the backing of the span is leaked, fresh memory.

@@ -48,6 +48,19 @@ fn floors_of_a_16_mib_zone() {
 }
 
 #[test]
+fn a_large_block_counts_against_the_floor_in_advance() {
+    let pages = pages(&[range(0, 16 * MIB)], NO_LIMIT, NO_LIMIT);
+    for left in [3072, 2048, 1024] {
+        assert!(pages.alloc_pages(Gfp::KERNEL, 10).is_ok());
+        assert_eq!(pages.free_pages_total(), left);
+    }
+    // 1024 - 1023 pages are not above the floor of 128, nor above that of an atomic request.
+    assert!(pages.alloc_pages(Gfp::KERNEL, 10).is_err());
+    assert!(pages.alloc_pages(Gfp::ATOMIC, 10).is_err());
+    assert!(pages.alloc_pages(Gfp::KERNEL | Gfp::MEMALLOC, 10).is_ok());
+}
+
+#[test]
 fn requests_fall_back_to_lower_zones_only() {
     let pages = three_zones(16);
     let zone = |gfp| pages.zone_of(pages.alloc_pages(gfp, 0).unwrap());
