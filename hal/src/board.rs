@@ -5,7 +5,7 @@ use crate::devicetree::{Description, DeviceTree};
 use crate::dma::{Clock, CoherentPool, DmaEngine};
 use crate::drivers::irq::Interrupts;
 use crate::drivers::timer::Timer;
-use crate::mm::ioremap::IoremapError;
+use crate::mm::IoremapError;
 use core::fmt;
 
 /// Where a PL011 is and how it is clocked.

@@ -16,6 +16,7 @@
 //! | [`dma`] | masks, bus windows, coherent and streaming memory, the `DmaEngine` trait |
 //! | [`sync`] | the IRQ-saving lock and per-CPU data |
 //! | [`smp`] | running a function on another core |
+//! | [`board`] | what a board must say of itself |
 //! | [`drivers`] | interrupt controller, UART, timer, PCI and the DMA engines |
 //!
 //! Dependencies between the modules point up this table only.
@@ -27,6 +28,7 @@
 
 pub mod addr;
 pub mod arch;
+pub mod board;
 pub mod devicetree;
 pub mod dma;
 pub mod drivers;

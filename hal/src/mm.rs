@@ -1,6 +1,8 @@
-//! Memory management: frames, zones, buddy pages, slab caches and `kmalloc`.
+//! Memory management: frames, zones, buddy pages, slab caches, `kmalloc`, `vmalloc`, ioremap.
 //!
 //! ```text
+//! vmalloc ------------------+
+//!                            v
 //! kmalloc ---> slab caches ---+
 //!    |  (up to 8 KiB)         v
 //!    +------------------> page allocator ---> zones ---> buddy lists ---> frame descriptors
@@ -17,13 +19,13 @@
 mod buddy;
 mod frame;
 mod gfp;
-pub mod ioremap;
+mod ioremap;
 mod kmalloc;
 mod migrate;
 mod page;
 mod slab;
 pub mod va;
-pub mod vmalloc;
+mod vmalloc;
 mod watermark;
 mod zero;
 mod zone;
@@ -31,20 +33,24 @@ mod zone;
 pub use buddy::{Buddy, FreeError, Histogram, MAX_ORDER, ORDERS};
 pub use frame::{Frame, FrameError, FrameKind, FrameTable, MemoryTypeError, PAGEBLOCK_ORDER};
 pub use gfp::Gfp;
+pub use ioremap::{IoKind, Ioremap, IoremapError};
 pub use kmalloc::{
     CLASSES, DMA_ALIGN, Kmalloc, MAX_CLASS_SIZE, MAX_SIZE, ZERO_SIZE_PTR, class_align, class_of,
     class_size,
 };
 pub use migrate::MigrateType;
-pub use page::{InitError, MemoryMap, PageAllocator};
+pub use page::{InitError, UsableRam, PageAllocator};
 pub use slab::{
     CacheError, CacheInfo, KmemCache, MAX_OBJECT_SIZE, MAX_SLAB_ORDER, MIN_OBJECT_SIZE, ObjectError,
 };
+pub use vmalloc::{PageSource, Vmalloc, VmallocError, is_vmalloc_addr};
 pub use watermark::Watermarks;
 pub use zone::{MAX_RANGES, Zone, ZoneInfo, ZoneKind};
 
-use crate::addr::Pfn;
-use crate::sync::Once;
+use crate::addr::{Pfn, PhysRange, VirtAddr};
+use crate::memory_map::MAX_RAM;
+use crate::mmu::KernelMapper;
+use crate::sync::{IrqLock, Once};
 use core::ptr::NonNull;
 
 /// Why memory was not allocated.
@@ -94,7 +100,7 @@ static KMALLOC: Kmalloc = Kmalloc::new();
 /// # Safety
 ///
 /// As for [`PageAllocator::new`]; one core runs.
-pub unsafe fn init(frames: FrameTable, map: &MemoryMap<'_>) -> Result<(), InitError> {
+pub unsafe fn init(frames: FrameTable, map: &UsableRam<'_>) -> Result<(), InitError> {
     if PAGES.is_completed() {
         return Err(InitError::Twice);
     }
@@ -190,6 +196,124 @@ pub unsafe fn kfree(object: *mut u8) -> Result<(), ObjectError> {
 /// As there.
 pub fn ksize(object: *const u8) -> Result<usize, ObjectError> {
     KMALLOC.ksize(object)
+}
+
+/// The machine's page allocator as the source of `vmalloc` memory.
+#[derive(Debug)]
+struct MachinePages;
+
+// SAFETY: the page allocator's frames are RAM in the direct map, aligned to their size, and the
+// caller's until they are freed.
+unsafe impl PageSource for MachinePages {
+    const MAX_ORDER: u32 = MAX_ORDER;
+
+    fn alloc(&self, order: u32) -> Option<Pfn> {
+        let gfp = match order {
+            0 => Gfp::KERNEL,
+            // A smaller run will do, so nothing is moved or reclaimed for a large one.
+            _ => Gfp::KERNEL | Gfp::NORETRY | Gfp::NOWARN,
+        };
+        alloc_pages(gfp, order).ok()
+    }
+
+    unsafe fn free(&self, pfn: Pfn, order: u32) {
+        // SAFETY: handed on to the caller.
+        let freed = unsafe { free_pages(pfn, order) };
+        debug_assert_eq!(freed, Ok(()));
+    }
+
+    fn total_frames(&self) -> usize {
+        pages().map_or(0, |pages| pages.managed_pages() as usize)
+    }
+}
+
+static VMALLOC: Once<Vmalloc<MachinePages>> = Once::new();
+static IOREMAP: Once<Ioremap> = Once::new();
+static RAM: Once<heapless::Vec<PhysRange, MAX_RAM>> = Once::new();
+
+/// Sets up the machine's `vmalloc` window in `tables`; the first call wins.
+pub fn init_vmalloc(tables: &'static IrqLock<KernelMapper>) {
+    VMALLOC.call_once(|| Vmalloc::new(tables, &MachinePages));
+}
+
+/// Sets up the machine's ioremap window in `tables`; the first call wins. Until [`set_ram`] no
+/// range counts as RAM.
+pub fn init_ioremap(tables: &'static IrqLock<KernelMapper>) {
+    IOREMAP.call_once(|| Ioremap::new(tables, is_ram));
+}
+
+/// Says where RAM is, used or not; the first call wins.
+pub fn set_ram(ram: &[PhysRange]) {
+    RAM.call_once(|| ram.iter().copied().take(MAX_RAM).collect());
+}
+
+/// Whether `range` holds a byte of RAM, as far as [`set_ram`] has said.
+pub fn is_ram(range: PhysRange) -> bool {
+    RAM.get().is_some_and(|ram| ram.iter().any(|ram| ram.overlaps(&range)))
+}
+
+/// Allocates memory contiguous in virtual addresses only: [`Vmalloc::vmalloc`].
+///
+/// # Errors
+///
+/// As there, and [`VmallocError::NotReady`] before [`init_vmalloc`].
+pub fn vmalloc(size: usize) -> Result<VirtAddr, VmallocError> {
+    VMALLOC.get().ok_or(VmallocError::NotReady)?.vmalloc(size)
+}
+
+/// Allocates zeroed memory contiguous in virtual addresses only: [`Vmalloc::vzalloc`].
+///
+/// # Errors
+///
+/// As [`vmalloc`].
+pub fn vzalloc(size: usize) -> Result<VirtAddr, VmallocError> {
+    VMALLOC.get().ok_or(VmallocError::NotReady)?.vzalloc(size)
+}
+
+/// Frees what [`vmalloc()`] returned: [`Vmalloc::vfree`].
+///
+/// # Errors
+///
+/// As there.
+///
+/// # Safety
+///
+/// As there.
+pub unsafe fn vfree(va: VirtAddr) -> Result<(), VmallocError> {
+    // SAFETY: handed on to the caller.
+    unsafe { VMALLOC.get().ok_or(VmallocError::NotReady)?.vfree(va) }
+}
+
+/// The frame behind an address of `vmalloc` memory: [`Vmalloc::vmalloc_to_page`].
+///
+/// # Errors
+///
+/// As there.
+pub fn vmalloc_to_page(va: VirtAddr) -> Result<Pfn, VmallocError> {
+    VMALLOC.get().ok_or(VmallocError::NotReady)?.vmalloc_to_page(va)
+}
+
+/// Maps device registers: [`Ioremap::ioremap`].
+///
+/// # Errors
+///
+/// As there, and [`IoremapError::NotReady`] before [`init_ioremap`].
+pub fn ioremap(range: PhysRange, kind: IoKind) -> Result<VirtAddr, IoremapError> {
+    IOREMAP.get().ok_or(IoremapError::NotReady)?.ioremap(range, kind)
+}
+
+/// Takes a mapping of device registers back: [`Ioremap::iounmap`].
+///
+/// # Errors
+///
+/// As there.
+///
+/// # Safety
+///
+/// As there.
+pub unsafe fn iounmap(va: VirtAddr) -> Result<(), IoremapError> {
+    // SAFETY: handed on to the caller.
+    unsafe { IOREMAP.get().ok_or(IoremapError::NotReady)?.iounmap(va) }
 }
 
 #[cfg(test)]

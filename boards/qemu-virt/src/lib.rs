@@ -5,8 +5,12 @@
 
 #![no_std]
 
+mod edu;
+
 use hal::addr::{PhysAddr, PhysRange};
-use hal::board::{Board, GicDescription, SecondaryStart, UartDescription, ZoneLimits};
+use hal::board::{
+    Board, Engines, GicDescription, Platform, SecondaryStart, UartDescription, ZoneLimits,
+};
 
 const RAM_BASE: u64 = 0x4000_0000;
 
@@ -65,5 +69,15 @@ unsafe impl Board for QemuVirt {
     /// QEMU's device tree calls every device coherent; without one the safe answer is no.
     fn dma_coherent(&self) -> bool {
         false
+    }
+
+    fn bring_up(&self, platform: &Platform<'_>) -> Engines {
+        let mut engines = Engines::new();
+        match edu::bring_up(platform, self.dma_coherent()) {
+            // The first of MAX_ENGINES.
+            Ok(engine) => drop(engines.push(engine)),
+            Err(error) => (platform.note)(format_args!("no DMA engine: {error}")),
+        }
+        engines
     }
 }

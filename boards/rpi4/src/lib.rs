@@ -4,8 +4,15 @@
 
 #![no_std]
 
+mod dma;
+mod firmware;
+
 use hal::addr::{PhysAddr, PhysRange};
-use hal::board::{Board, GicDescription, SecondaryStart, UartDescription, ZoneLimits};
+use hal::board::{
+    Board, EarlyPlatform, Engines, GicDescription, Platform, SecondaryStart, UartDescription,
+    ZoneLimits,
+};
+use hal::drivers::bcm2711_gpio::Bcm2711Gpio;
 
 /// What the VideoCore leaves of the first GiB with the default `gpu_mem=76`. A smaller carve-out
 /// only means that some RAM stays unused; the firmware's device tree has the true number.
@@ -16,6 +23,9 @@ const STUB_PAGE: u64 = 0x1000;
 
 /// Registers start here in low-peripheral mode (Datasheet 1.2.3).
 const PERIPHERALS: u64 = 0xFC00_0000;
+
+/// GPIO block (Datasheet 5.2).
+const GPIO: PhysRange = PhysRange::new(PhysAddr::new(0xFE20_0000), PhysAddr::new(0xFE20_1000));
 
 /// PCIe outbound window (`pcie@7d500000` in the device tree).
 const PCIE: u64 = 0x6_0000_0000;
@@ -82,5 +92,31 @@ unsafe impl Board for RaspberryPi4 {
     /// No master of the BCM2711 snoops the Cortex-A72 caches.
     fn dma_coherent(&self) -> bool {
         false
+    }
+
+    /// The firmware may have given UART0 to Bluetooth; the report goes to the header.
+    fn prepare_console(&self, platform: &EarlyPlatform<'_>) {
+        if let Ok(base) = (platform.ioremap)(GPIO) {
+            // SAFETY: the GPIO block is there on every BCM2711, was just mapped as Device memory
+            // for good, and is used here only.
+            unsafe { Bcm2711Gpio::new(base) }.connect_uart0();
+        }
+    }
+
+    fn bring_up(&self, platform: &Platform<'_>) -> Engines {
+        if let Err(error) = firmware::ask(platform) {
+            (platform.note)(format_args!("VideoCore firmware: {error}"));
+        }
+        let mut engines = Engines::new();
+        for channel in dma::CHANNELS {
+            match dma::bring_up(channel, platform, self.dma_coherent()) {
+                // CHANNELS is shorter than MAX_ENGINES.
+                Ok(engine) => drop(engines.push(engine)),
+                Err(error) => {
+                    (platform.note)(format_args!("no DMA channel {}: {error}", channel.number));
+                }
+            }
+        }
+        engines
     }
 }

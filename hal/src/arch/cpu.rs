@@ -1,6 +1,6 @@
 //! The executing core: identity, interrupt masking, waiting.
 
-use aarch64_cpu::registers::{MPIDR_EL1, Readable};
+use aarch64_cpu::registers::{ID_AA64PFR0_EL1, MPIDR_EL1, Readable};
 use core::arch::asm;
 
 /// The saved `DAIF` bits of [`irq_save`].
@@ -73,3 +73,9 @@ pub fn affinity() -> u64 {
 
 /// The bits of `MPIDR_EL1` that hold affinity fields.
 pub const AFFINITY_MASK: u64 = 0xFF_00FF_FFFF;
+
+/// Whether the core has the system register interface of a GICv3 or later
+/// (`ID_AA64PFR0_EL1.GIC`).
+pub fn has_gic_system_registers() -> bool {
+    ID_AA64PFR0_EL1.read(ID_AA64PFR0_EL1::GIC) != 0
+}

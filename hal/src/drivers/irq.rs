@@ -1,6 +1,7 @@
 //! Interrupt dispatch: from the exception vector to the driver that owns the line.
 
 use super::gic::{Gic, LINES, Line};
+use crate::dma::DmaEngine;
 use crate::sync::{IrqLock, Once, PerCpu};
 use core::fmt;
 use thiserror::Error;
@@ -11,6 +12,17 @@ pub trait IrqHandler: Sync {
     ///
     /// Runs with IRQs masked on the core the interrupt was sent to, and may not block.
     fn handle(&self, line: Line);
+}
+
+/// The interrupt of a DMA engine.
+#[derive(Debug)]
+pub struct EngineInterrupt(pub &'static dyn DmaEngine);
+
+impl IrqHandler for EngineInterrupt {
+    fn handle(&self, _line: Line) {
+        // Whether it was the engine's does not matter: the line has no other handler.
+        self.0.on_interrupt();
+    }
 }
 
 /// Why a handler was not registered.

@@ -5,6 +5,7 @@
 
 use super::gic::Line;
 use super::irq::IrqHandler;
+use crate::dma::Clock;
 use crate::arch::{barrier, counter, cpu};
 use core::num::NonZeroU32;
 use embedded_hal::delay::DelayNs;
@@ -137,6 +138,20 @@ impl Timer {
             }
             core::hint::spin_loop();
         }
+    }
+}
+
+/// Waiting for a DMA engine: [`VIRTUAL_TIMER`] is enabled on the waiting core, and
+/// [`DeadlineInterrupt`] registered for it.
+impl Clock for Timer {
+    fn now_ns(&self) -> u64 {
+        Self::now_ns(self)
+    }
+
+    fn sleep_until(&self, deadline_ns: u64) {
+        counter::arm(self.ns_to_ticks(deadline_ns));
+        cpu::wait_for_interrupt();
+        counter::disarm();
     }
 }
 

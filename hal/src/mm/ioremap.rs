@@ -50,6 +50,9 @@ pub enum IoremapError {
     /// The address is not in a page that `ioremap` returned the start of.
     #[error("{0} is not an ioremap address")]
     NotMapped(VirtAddr),
+    /// The window is not set up yet.
+    #[error("ioremap is not set up yet")]
+    NotReady,
     /// No addresses or descriptors are left.
     #[error(transparent)]
     Addresses(#[from] VaError),

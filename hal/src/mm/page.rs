@@ -15,7 +15,7 @@ const LOWMEM_RESERVE_RATIO: u32 = 256;
 
 /// The memory of a machine, as the page allocator is told of it.
 #[derive(Clone, Copy, Debug)]
-pub struct MemoryMap<'a> {
+pub struct UsableRam<'a> {
     /// Usable RAM, without anything reserved: the image, tables, pools, firmware's own.
     pub ram: &'a [PhysRange],
     /// End of what every DMA master reaches; a multiple of 4 MiB.
@@ -25,7 +25,7 @@ pub struct MemoryMap<'a> {
     pub dma32_limit: PhysAddr,
 }
 
-/// Why a [`MemoryMap`] is refused.
+/// Why a [`UsableRam`] is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InitError {
     /// Two ranges share memory.
@@ -64,7 +64,7 @@ impl PageAllocator {
     ///
     /// The RAM of `map` is unused, belongs to the allocator from now on, is in the direct map, and
     /// `frames` has backing for its descriptors. No other core uses `frames` yet.
-    pub unsafe fn new(frames: FrameTable, map: &MemoryMap<'_>) -> Result<Self, InitError> {
+    pub unsafe fn new(frames: FrameTable, map: &UsableRam<'_>) -> Result<Self, InitError> {
         let mut this = Self {
             frames,
             zones: [const { Zone::new() }; ZoneKind::COUNT],
@@ -147,6 +147,11 @@ impl PageAllocator {
     /// Free pages of all zones.
     pub fn free_pages_total(&self) -> u32 {
         ZoneKind::ALL.iter().map(|kind| self.zone(*kind).free).sum()
+    }
+
+    /// Pages the allocator was given.
+    pub fn managed_pages(&self) -> u32 {
+        ZoneKind::ALL.iter().map(|kind| self.zone(*kind).managed).sum()
     }
 
     /// The zone a frame would belong to.

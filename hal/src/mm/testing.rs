@@ -1,6 +1,6 @@
 //! What the tests of this module share: machines made of pretended RAM, and an oracle.
 
-use super::{FrameTable, MemoryMap, PageAllocator};
+use super::{FrameTable, UsableRam, PageAllocator};
 use crate::addr::{PhysAddr, PhysRange, VirtAddr};
 use crate::layout::host;
 use core::mem::MaybeUninit;
@@ -39,7 +39,7 @@ pub(super) fn pages(
 ) -> &'static PageAllocator {
     let start = ranges.iter().map(|r| r.start).min().unwrap();
     let end = ranges.iter().map(|r| r.end).max().unwrap();
-    let map = MemoryMap {
+    let map = UsableRam {
         ram: ranges,
         dma_limit,
         dma32_limit,

@@ -9,7 +9,7 @@ fn the_machine_is_set_up_once() {
     assert_eq!(kmalloc(64, Gfp::KERNEL), Err(AllocError::NotReady));
     let ram = testing::ram(8);
     let frames = testing::frame_table(ram);
-    let map = MemoryMap {
+    let map = UsableRam {
         ram: &[ram],
         dma_limit: PhysAddr::new(0),
         dma32_limit: PhysAddr::new(0),

@@ -83,6 +83,9 @@ pub enum VmallocError {
     /// The address is not in a mapped page of the vmalloc window.
     #[error("{0} is not vmalloc memory")]
     NotMapped(VirtAddr),
+    /// The window is not set up yet.
+    #[error("vmalloc is not set up yet")]
+    NotReady,
     /// No addresses or descriptors are left.
     #[error(transparent)]
     Addresses(#[from] VaError),

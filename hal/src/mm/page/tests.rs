@@ -104,7 +104,7 @@ fn an_empty_dma_zone_passes_its_requests_up() {
 fn contradicting_maps_are_refused() {
     let span = range(0, 64 * MIB);
     let refuse = |ram: &[PhysRange], dma, dma32| {
-        let map = MemoryMap {
+        let map = UsableRam {
             ram,
             dma_limit: PhysAddr::new(dma),
             dma32_limit: PhysAddr::new(dma32),
