@@ -1,0 +1,62 @@
+# The front door. `make help` lists what there is.
+
+# What the runner reads from its environment. The values are taken as they were written, without
+# expanding a `$` in them, and never become part of a recipe: they may hold quotes and spaces.
+SETTINGS := BOARD SMP MEM IMAGE PAYLOAD CMDLINE QEMU_EXTRA EDU TIMEOUT ICOUNT DTB RAMFILL PORT DEV FIRMWARE OUT
+$(foreach name,$(SETTINGS),$(eval override $(name) := $$(value $(name))))
+export $(SETTINGS)
+
+.PHONY: help run test debug monitor image sdcard flash setup clean
+
+run: setup
+	@tools/run-qemu run
+
+test: setup
+	@tools/run-qemu test
+
+debug: setup-gdb
+	@tools/run-qemu debug
+
+monitor: setup
+	@tools/run-qemu monitor
+
+image: setup
+	@tools/sdcard.sh image
+
+sdcard: setup
+	@tools/sdcard.sh sdcard
+
+flash: sdcard
+	@FILES="$${OUT:-target/sdcard/rpi4}" tools/flash.sh
+
+setup:
+	@tools/setup.sh
+
+.PHONY: setup-gdb
+setup-gdb:
+	@tools/setup.sh gdb
+
+clean:
+	@cargo clean
+
+help:
+	@sed -n 's/^#: \{0,1\}//p' Makefile
+
+#: make run       build, boot under QEMU, print the report; status 0 only if all passed
+#:     BOARD=qemu-virt|rpi4    SMP=1..8 (rpi4: 4)    MEM=64M..64G (rpi4: 2G)
+#:     IMAGE=elf|raw           the form QEMU loads (rpi4: raw)
+#:     PAYLOAD=FILE            copied by the DMA engine, its SHA-256 reported and compared
+#:     CMDLINE='suite=dma'     the firmware's command line
+#:     QEMU_EXTRA='-cpu max'   appended to QEMU's arguments
+#:     TIMEOUT=60              seconds until a run is cut
+#:     ICOUNT=on|off           count instructions as time (off: cores run in parallel)
+#:     EDU='dma_mask=0xff'     options of virt's edu device
+#:     DTB=auto|none|truncated|lying    RAMFILL=on|off    what is in RAM at reset
+#: make test      everything continuous integration runs, with a total at the end
+#: make debug     QEMU stopped at the first instruction with gdb attached; settings as for run
+#: make image     BOARD=rpi4: kernel8.img and its configuration for a boot partition
+#: make sdcard    BOARD=rpi4: a whole boot partition as a folder; FIRMWARE=debian or a folder
+#: make flash     DEV=...: copy that folder to a boot partition
+#: make monitor   PORT=/dev/ttyUSB0: read and judge the report of a board
+#: make setup     install what is missing (the others do so themselves)
+#: make clean     remove what was built

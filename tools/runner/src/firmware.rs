@@ -1,0 +1,87 @@
+//! Builds the firmware and makes the raw image from its ELF file.
+
+use crate::paths;
+use crate::settings::Board;
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The bare-metal target, as in `.cargo/config.toml`.
+const TARGET: &str = "aarch64-unknown-none-softfloat";
+
+/// A built firmware in both forms.
+#[derive(Clone, Debug)]
+pub(crate) struct Firmware {
+    /// The linked file with symbols and the defmt table.
+    pub(crate) elf: PathBuf,
+    /// The bytes that go to the load address.
+    pub(crate) raw: PathBuf,
+}
+
+impl Firmware {
+    /// Where the release build of `board`'s firmware ends up.
+    pub(crate) fn path(board: Board) -> PathBuf {
+        paths::target()
+            .join(TARGET)
+            .join("release")
+            .join(board.name())
+    }
+
+    /// Builds the firmware of `board`; cargo's messages go to the terminal.
+    pub(crate) fn build(board: Board) -> Result<Self> {
+        let status = build_command(board)
+            .status()
+            .context("cannot start cargo")?;
+        if !status.success() {
+            bail!("the firmware for {board} does not build");
+        }
+        Self::from_elf(Self::path(board))
+    }
+
+    /// Takes a linked file and makes the raw image beside it.
+    pub(crate) fn from_elf(elf: PathBuf) -> Result<Self> {
+        let raw = elf.with_extension("img");
+        let output = Command::new(objcopy()?)
+            .args(["-O", "binary"])
+            .args([&elf, &raw])
+            .output()
+            .context("cannot start llvm-objcopy")?;
+        if !output.status.success() {
+            bail!("llvm-objcopy: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(Self { elf, raw })
+    }
+}
+
+/// The cargo invocation that builds the firmware of `board`.
+pub(crate) fn build_command(board: Board) -> Command {
+    let mut command = cargo();
+    command
+        .args(["build", "--release", "--package", "firmware", "--bin"])
+        .args([board.name(), "--target", TARGET]);
+    command
+}
+
+/// Cargo in the workspace, the one that started this program where there is one.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(paths::root());
+    command
+}
+
+/// llvm-objcopy of the `llvm-tools` component.
+fn objcopy() -> Result<PathBuf> {
+    let output = Command::new("rustc")
+        .args(["--print", "sysroot"])
+        .current_dir(paths::root())
+        .output()
+        .context("cannot start rustc")?;
+    let sysroot = String::from_utf8(output.stdout)?;
+    let rustlib = Path::new(sysroot.trim()).join("lib/rustlib");
+    std::fs::read_dir(&rustlib)
+        .with_context(|| format!("cannot read {}", rustlib.display()))?
+        .flatten()
+        .map(|target| target.path().join("bin/llvm-objcopy"))
+        .find(|tool| tool.is_file())
+        .context("llvm-objcopy is missing: rustup component add llvm-tools")
+}

@@ -1,0 +1,377 @@
+//! Runs the lanes and adds up what they count.
+
+use crate::boot::{Outcome, boot};
+use crate::console::Show;
+use crate::firmware::{Firmware, cargo};
+use crate::ktap::Counts;
+use crate::lanes::{self, BUILD, Boot, CHECK_LIMIT, Check, Count, Expect, Work};
+use crate::paths;
+use crate::process::{self, Group};
+use crate::settings::{Board, Settings};
+use anyhow::{Context, Result, bail};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+/// Boots at a time; a run in QEMU keeps one core busy.
+const PARALLEL_BOOTS: usize = 2;
+
+/// Lines of a failed command's output that are shown.
+const OUTPUT_TAIL: usize = 40;
+
+/// Runs the lanes called `names`, all when there are none. `true` when everything passed.
+pub(crate) fn run(names: &[String]) -> Result<bool> {
+    let lanes = lanes::all();
+    for name in names {
+        if !lanes.iter().any(|lane| lane.name == name) {
+            let known: Vec<_> = lanes.iter().map(|lane| lane.name).collect();
+            bail!("lane {name}: allowed are {}", known.join(", "));
+        }
+    }
+    let mut total = Tally::default();
+    let mut firmware = None;
+    for lane in lanes {
+        let wanted = names.is_empty() || names.iter().any(|name| name == lane.name);
+        if !wanted && lane.name != BUILD {
+            continue;
+        }
+        let start = Instant::now();
+        let result = match &lane.work {
+            Work::Checks(checks) => run_checks(lane.name, checks),
+            Work::Tests(checks) => run_tests(lane.name, checks),
+            Work::Miri(check) => run_miri(lane.name, check),
+            Work::Firmware => build(&mut firmware),
+            Work::Boots(count, boots) => run_boots(lane.name, *count, boots, firmware.as_ref()),
+        };
+        total.lane(lane.name, result, start.elapsed().as_secs_f64());
+        if process::interrupted() {
+            bail!("interrupted");
+        }
+    }
+    println!("{}", total.counts);
+    Ok(total.all_passed)
+}
+
+/// The sum over the lanes.
+#[derive(Debug)]
+struct Tally {
+    counts: Counts,
+    all_passed: bool,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            counts: Counts::default(),
+            all_passed: true,
+        }
+    }
+}
+
+impl Tally {
+    /// Adds a lane. One that did not run or counted nothing is a failure.
+    fn lane(&mut self, name: &str, result: Result<Counts>, seconds: f64) {
+        let counts = result.unwrap_or_else(|error| {
+            println!("  not ok {name} did not run: {error:#}");
+            failed(1)
+        });
+        let counts = if counts.total() == 0 {
+            println!("  not ok {name} counted nothing");
+            failed(1)
+        } else {
+            counts
+        };
+        println!("lane {name}: {counts} ({seconds:.0} s)");
+        self.counts.add(counts);
+        self.all_passed &= counts.failed == 0;
+    }
+}
+
+fn passed(passed: u32) -> Counts {
+    Counts {
+        passed,
+        ..Counts::default()
+    }
+}
+
+fn failed(failed: u32) -> Counts {
+    Counts {
+        failed,
+        ..Counts::default()
+    }
+}
+
+/// Folder of the lane's captures and logs.
+fn lane_directory(lane: &str) -> Result<PathBuf> {
+    let directory = paths::report().join("lanes").join(lane);
+    std::fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
+    Ok(directory)
+}
+
+/// `name` with only letters, digits and `.=-` left, as a file name.
+fn file_name(name: &str) -> String {
+    let keep = |c: char| c.is_ascii_alphanumeric() || ".=-".contains(c);
+    name.chars()
+        .map(|c| if keep(c) { c } else { '_' })
+        .collect()
+}
+
+/// A command that has ended.
+struct Ended {
+    success: bool,
+    output: String,
+}
+
+/// Runs `command` for at most [`CHECK_LIMIT`] and says how it went in a line.
+fn run_command(lane: &str, name: &str, mut command: Command) -> Result<Ended> {
+    let path = lane_directory(lane)?.join(file_name(name) + ".log");
+    let log = File::create(&path)?;
+    let start = Instant::now();
+    let mut group = Group::spawn(
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log),
+    )?;
+    let status = group.wait_until(start + CHECK_LIMIT)?;
+    group.end()?;
+    let success = status.is_some_and(|status| status.success());
+    let output = String::from_utf8_lossy(&std::fs::read(&path)?).into_owned();
+    let verdict = if success { "ok" } else { "not ok" };
+    println!(
+        "  {verdict} {name} ({:.0} s)",
+        start.elapsed().as_secs_f64()
+    );
+    if !success {
+        let why = match status {
+            Some(status) => status.to_string(),
+            None => format!("cut after {} s", start.elapsed().as_secs()),
+        };
+        let lines: Vec<_> = output.lines().collect();
+        for line in &lines[lines.len().saturating_sub(OUTPUT_TAIL)..] {
+            println!("    | {line}");
+        }
+        println!("    {why}, all of it in {}", path.display());
+    }
+    Ok(Ended { success, output })
+}
+
+fn cargo_command(check: &Check) -> Command {
+    let mut command = cargo();
+    command.args(check.args).envs(check.env.iter().copied());
+    command
+}
+
+fn run_checks(lane: &str, checks: &[Check]) -> Result<Counts> {
+    let mut counts = Counts::default();
+    for check in checks {
+        let ended = run_command(lane, check.name, cargo_command(check))?;
+        counts.add(if ended.success { passed(1) } else { failed(1) });
+    }
+    Ok(counts)
+}
+
+fn run_tests(lane: &str, checks: &[Check]) -> Result<Counts> {
+    let mut counts = Counts::default();
+    for check in checks {
+        let ended = run_command(lane, check.name, cargo_command(check))?;
+        counts.add(test_counts(&ended));
+    }
+    Ok(counts)
+}
+
+/// What the `test result:` lines of a test run count. A run that fails has a failure.
+fn test_counts(ended: &Ended) -> Counts {
+    let mut counts = Counts::default();
+    for line in ended.output.lines() {
+        let Some(result) = line.trim_start().strip_prefix("test result: ") else {
+            continue;
+        };
+        let number = |word: &str| {
+            let part = result.split(['.', ';']).map(str::trim);
+            let mut numbers = part.filter_map(|part| part.strip_suffix(word));
+            numbers
+                .next()
+                .and_then(|n| n.trim().parse().ok())
+                .unwrap_or(0)
+        };
+        counts.add(Counts {
+            passed: number("passed"),
+            failed: number("failed"),
+            skipped: number("ignored"),
+        });
+    }
+    if !ended.success && counts.failed == 0 {
+        counts.failed = 1;
+    }
+    counts
+}
+
+fn run_miri(lane: &str, check: &Check) -> Result<Counts> {
+    let miri = || {
+        let mut command = Command::new("rustup");
+        command
+            .args(["run", "nightly", "cargo", "miri"])
+            .current_dir(paths::root())
+            .stdin(Stdio::null());
+        command
+    };
+    let probe = miri().arg("--version").output();
+    if !probe.is_ok_and(|output| output.status.success()) {
+        println!("  SKIP no nightly with Miri (rustup toolchain install nightly -c miri,rust-src)");
+        return Ok(Counts {
+            skipped: 1,
+            ..Counts::default()
+        });
+    }
+    let mut command = miri();
+    command
+        .args(check.args)
+        .envs(check.env.iter().copied())
+        .env("CARGO_BUILD_TARGET", host_triple()?);
+    Ok(test_counts(&run_command(lane, check.name, command)?))
+}
+
+/// The host's target triple, as rustc calls it.
+fn host_triple() -> Result<String> {
+    let output = Command::new("rustc").arg("-vV").output()?;
+    let text = String::from_utf8(output.stdout)?;
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc -vV names no host")?.into())
+}
+
+/// The firmware of both boards.
+#[derive(Debug)]
+struct Built {
+    virt: Firmware,
+    rpi4: Firmware,
+}
+
+fn build(built: &mut Option<Built>) -> Result<Counts> {
+    *built = Some(Built {
+        virt: Firmware::build(Board::QemuVirt)?,
+        rpi4: Firmware::build(Board::Rpi4)?,
+    });
+    Ok(passed(2))
+}
+
+fn run_boots(lane: &str, count: Count, boots: &[Boot], built: Option<&Built>) -> Result<Counts> {
+    let built = built.context("there is no firmware")?;
+    let directory = lane_directory(lane)?;
+    let next = AtomicUsize::new(0);
+    let total = Mutex::new(Counts::default());
+    std::thread::scope(|scope| {
+        for _ in 0..PARALLEL_BOOTS {
+            scope.spawn(|| {
+                while let Some(boot) = boots.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if process::interrupted() {
+                        return;
+                    }
+                    let counts = run_boot(boot, count, built, &directory);
+                    // A poisoned lock still holds the sum of the boots before.
+                    let mut total = total.lock().unwrap_or_else(|error| error.into_inner());
+                    total.add(counts);
+                }
+            });
+        }
+    });
+    Ok(total
+        .into_inner()
+        .unwrap_or_else(|error| error.into_inner()))
+}
+
+/// Runs one boot and says how it went in a line.
+fn run_boot(description: &Boot, count: Count, built: &Built, lane: &Path) -> Counts {
+    let name = &description.name;
+    let directory = lane.join(file_name(name));
+    let result = try_boot(description, built, &directory);
+    let judged = match &result {
+        Ok(outcome) => judge(description.expect, outcome, &directory),
+        Err(error) => Err(format!("{error:#}")),
+    };
+    let counts = match &result {
+        Ok(outcome) if count == Count::Results => outcome.verdict.counts,
+        _ => passed(u32::from(judged.is_ok())),
+    };
+    match judged {
+        Ok(line) => {
+            println!("  ok {name}: {line}");
+            counts
+        }
+        Err(why) => {
+            println!("  not ok {name}: {why}\n    see {}", directory.display());
+            Counts {
+                failed: counts.failed.max(1),
+                ..counts
+            }
+        }
+    }
+}
+
+fn try_boot(description: &Boot, built: &Built, directory: &Path) -> Result<Outcome> {
+    std::fs::create_dir_all(directory)?;
+    let mut values = description.settings.clone();
+    if let Some(bytes) = description.payload {
+        let path = directory.join("payload.bin");
+        std::fs::write(&path, payload(bytes))?;
+        values.push(("PAYLOAD", path.to_string_lossy().into_owned()));
+    }
+    let settings = Settings::read(Board::QemuVirt, |key| {
+        let found = values.iter().find(|(name, _)| *name == key);
+        found.map(|(_, value)| value.clone())
+    })?;
+    let firmware = match settings.board {
+        Board::QemuVirt => &built.virt,
+        Board::Rpi4 => &built.rpi4,
+    };
+    boot(&settings, firmware, directory, Show::Nothing)
+}
+
+/// Whether the outcome is what was expected, and what to say about it.
+fn judge(expect: Expect, outcome: &Outcome, directory: &Path) -> Result<String, String> {
+    let counts = format!(
+        "{} ({:.1} s)",
+        outcome.verdict.counts,
+        outcome.took.as_secs_f64()
+    );
+    match (expect, &outcome.objection) {
+        (Expect::Pass, None) => Ok(counts),
+        (Expect::Traced, None) => {
+            let trace = std::fs::read_to_string(directory.join("trace.txt")).unwrap_or_default();
+            let bad = trace.lines().find(|line| line.contains("trace frame"));
+            match bad {
+                Some(line) => Err(line.into()),
+                None if trace.is_empty() => Err("no trace frame came".into()),
+                None => Ok(format!("{counts}, {} trace frames", trace.lines().count())),
+            }
+        }
+        (Expect::Pass | Expect::Traced, Some(why)) => Err(why.clone()),
+        (Expect::Objection(_), None) => Err("it passed, but it must not".into()),
+        (Expect::Objection(words), Some(why)) => {
+            match words.iter().find(|word| !why.contains(**word)) {
+                None => Ok(format!("refused as it must be: {why}")),
+                Some(word) => Err(format!("`{word}` is not in the verdict: {why}")),
+            }
+        }
+    }
+}
+
+/// Bytes that repeat neither by the page nor by the line: a linear congruential generator's top
+/// bytes (constants of Knuth's MMIX).
+fn payload(bytes: usize) -> Vec<u8> {
+    let mut state = bytes as u64;
+    let mut next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        state.to_be_bytes()[0]
+    };
+    (0..bytes).map(|_| next()).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+use super::*;
+use crate::ktap::Verdict;
+use std::time::Duration;
+
+fn ended(success: bool, output: &str) -> Ended {
+    Ended {
+        success,
+        output: output.into(),
+    }
+}
+
+const OUTPUT: &str = "\
+running 3 tests
+test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s
+test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured; 7 filtered out; finished in 1.00s
+";
+
+#[test]
+fn test_results_add_up() {
+    let counts = test_counts(&ended(false, OUTPUT));
+    assert_eq!(counts.to_string(), "7 passed, 2 failed, 1 skipped");
+}
+
+#[test]
+fn a_run_that_does_not_build_is_a_failure() {
+    let counts = test_counts(&ended(false, "error: could not compile"));
+    assert_eq!(counts, failed(1));
+    assert_eq!(test_counts(&ended(true, "")), Counts::default());
+}
+
+#[test]
+fn a_lane_that_counts_nothing_or_does_not_run_fails_the_whole() {
+    for result in [
+        Ok(Counts::default()),
+        Err(anyhow::anyhow!("no firmware")),
+        Ok(failed(2)),
+    ] {
+        let mut tally = Tally::default();
+        tally.lane("a", Ok(passed(3)), 0.0);
+        assert!(tally.all_passed);
+        tally.lane("b", result, 0.0);
+        assert!(!tally.all_passed);
+        assert!(tally.counts.failed > 0);
+        assert_eq!(tally.counts.passed, 3);
+    }
+}
+
+fn outcome(objection: Option<&str>) -> Outcome {
+    Outcome {
+        verdict: Verdict::default(),
+        objection: objection.map(str::to_owned),
+        took: Duration::ZERO,
+    }
+}
+
+#[test]
+fn a_twin_must_fail_for_the_right_reason() {
+    let nowhere = Path::new("/nonexistent");
+    let expect = Expect::Objection(&["bailed out", "panic"]);
+    let refused = outcome(Some("the firmware bailed out: panic at x"));
+    assert!(judge(expect, &refused, nowhere).is_ok());
+    assert!(judge(expect, &outcome(Some("bailed out: x")), nowhere).is_err());
+    assert!(judge(expect, &outcome(None), nowhere).is_err());
+    assert!(judge(Expect::Pass, &refused, nowhere).is_err());
+    assert!(judge(Expect::Pass, &outcome(None), nowhere).is_ok());
+    assert!(judge(Expect::Traced, &outcome(None), nowhere).is_err());
+}
+
+#[test]
+fn commands_are_judged_by_their_status() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "echo text; exit 3"]);
+    let ended = run_command("selftest", "fails on purpose", command).unwrap();
+    assert!(!ended.success);
+    assert_eq!(ended.output, "text\n");
+}
+
+#[test]
+fn unknown_lanes_are_refused() {
+    let error = run(&["nonsense".into()]).unwrap_err().to_string();
+    assert!(error.contains("allowed are lint, host"), "{error}");
+}
+
+#[test]
+fn payloads_differ_in_every_page() {
+    let bytes = payload(3 * 4096);
+    assert_ne!(bytes[..4096], bytes[4096..8192]);
+    assert_ne!(bytes[..4096], bytes[8192..]);
+    assert_eq!(payload(5).len(), 5);
+}
