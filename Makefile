@@ -2,10 +2,11 @@
 
 # What the runner reads from its environment. The values are taken as they were written, without
 # expanding a `$` in them, and never become part of a recipe: they may hold quotes and spaces.
-SETTINGS := BOARD SMP MEM IMAGE PAYLOAD CMDLINE QEMU_EXTRA EDU TIMEOUT ICOUNT DTB RAMFILL PORT DEV FIRMWARE OUT
+SETTINGS := BOARD SMP MEM IMAGE PAYLOAD CMDLINE QEMU_EXTRA EDU TIMEOUT ICOUNT DTB RAMFILL PORT DEV FORCE FIRMWARE OUT
 $(foreach name,$(SETTINGS),$(eval override $(name) := $$(value $(name))))
 export $(SETTINGS)
 
+.DEFAULT_GOAL := help
 .PHONY: help run test debug monitor image sdcard flash setup clean
 
 run: setup
@@ -26,8 +27,8 @@ image: setup
 sdcard: setup
 	@tools/sdcard.sh sdcard
 
-flash: sdcard
-	@FILES="$${OUT:-target/sdcard/rpi4}" tools/flash.sh
+flash:
+	@tools/sdcard.sh flash
 
 setup:
 	@tools/setup.sh
@@ -54,9 +55,9 @@ help:
 #:     DTB=auto|none|truncated|lying    RAMFILL=on|off    what is in RAM at reset
 #: make test      everything continuous integration runs, with a total at the end
 #: make debug     QEMU stopped at the first instruction with gdb attached; settings as for run
-#: make image     BOARD=rpi4: kernel8.img and its configuration for a boot partition
-#: make sdcard    BOARD=rpi4: a whole boot partition as a folder; FIRMWARE=debian or a folder
-#: make flash     DEV=...: copy that folder to a boot partition
+#: make image     BOARD=rpi4: kernel8.img in a folder, OUT=DIR or target/sdcard
+#: make sdcard    BOARD=rpi4: all of a boot partition; FIRMWARE=debian|DIR adds the Pi's own files
+#: make flash     DEV=/dev/sdX1: copy that folder to the FAT partition of a card
 #: make monitor   PORT=/dev/ttyUSB0: read and judge the report of a board
 #: make setup     install what is missing (the others do so themselves)
 #: make clean     remove what was built

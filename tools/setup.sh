@@ -78,14 +78,20 @@ as_root() {
 		sudo "$@"
 	else
 		todo="$todo
-  sudo $*"
+  sudo"
+		for word; do
+			case $word in
+			*' '*) todo="$todo '$word'" ;;
+			*) todo="$todo $word" ;;
+			esac
+		done
 	fi
 }
 
 add_backports() {
 	# Any configured source of this suite will do.
 	grep -rqs "^[^#]*$codename-backports" /etc/apt/sources.list /etc/apt/sources.list.d && return
-	as_root sh -c "echo 'deb http://deb.debian.org/debian $codename-backports main' > $BACKPORTS"
+	as_root sh -c "echo deb http://deb.debian.org/debian $codename-backports main > $BACKPORTS"
 }
 
 setup_packages() {
@@ -103,6 +109,7 @@ setup_packages() {
 		else
 			found="there is no $QEMU"
 		fi
+		echo "setup: QEMU $QEMU_MAJOR.0 or newer is needed, but $found" >&2
 	fi
 	[ -n "$packages$qemu" ] || return 0
 
@@ -120,8 +127,8 @@ setup_packages() {
 		--no-install-recommends $release $packages $qemu
 	[ -z "$todo" ] || fail "root is needed to install$packages $qemu; please run:$todo"
 	[ -z "$qemu" ] || qemu_is_new_enough ||
-		fail "QEMU $QEMU_MAJOR.0 or newer is needed, but $found, and this distribution has" \
-			"$(qemu_version 2>/dev/null || echo none); see https://www.qemu.org/download/"
+		fail "$(command -v "$QEMU") is still $(qemu_version);" \
+			"see https://www.qemu.org/download/ for QEMU $QEMU_MAJOR.0 or newer"
 }
 
 want=${1-}

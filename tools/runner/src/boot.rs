@@ -83,7 +83,9 @@ pub(crate) fn boot(
 
     let report = console.finish()?;
     let mut objection = objection(settings, end, &report);
-    if let (Some(text), Ok(said)) = (&mut objection, std::fs::read_to_string(&log)) {
+    // When it is ended, all QEMU says is that it was.
+    if let (End::Exited(_), Some(text)) = (end, &mut objection) {
+        let said = std::fs::read_to_string(&log).unwrap_or_default();
         let lines: Vec<_> = said.lines().collect();
         for line in &lines[lines.len().saturating_sub(QEMU_LOG_TAIL)..] {
             text.push_str("\n  ");
@@ -169,7 +171,7 @@ fn objection(settings: &Settings, end: End, report: &Report) -> Option<String> {
     if let Some(text) = report.verdict.objection() {
         return Some(match end {
             End::Exited(status) if !status.success() => {
-                format!("{text} (QEMU ended with {status}, last line: {last})")
+                format!("{text} (QEMU ended with {status}, last line: `{last}`)")
             }
             _ => text,
         });

@@ -19,8 +19,8 @@ use std::time::Instant;
 /// Boots at a time; a run in QEMU keeps one core busy.
 const PARALLEL_BOOTS: usize = 2;
 
-/// Lines of a failed command's output that are shown.
-const OUTPUT_TAIL: usize = 40;
+/// Lines of a failed command's or boot's output that are shown.
+const OUTPUT_TAIL: usize = 30;
 
 /// Runs the lanes called `names`, all when there are none. `true` when everything passed.
 pub(crate) fn run(names: &[String]) -> Result<bool> {
@@ -151,13 +151,17 @@ fn run_command(lane: &str, name: &str, mut command: Command) -> Result<Ended> {
             Some(status) => status.to_string(),
             None => format!("cut after {} s", start.elapsed().as_secs()),
         };
-        let lines: Vec<_> = output.lines().collect();
-        for line in &lines[lines.len().saturating_sub(OUTPUT_TAIL)..] {
-            println!("    | {line}");
-        }
+        print!("{}", tail(&output));
         println!("    {why}, all of it in {}", path.display());
     }
     Ok(Ended { success, output })
+}
+
+/// The last lines of `output`, marked so that none is taken for one of ours.
+fn tail(output: &str) -> String {
+    let lines: Vec<_> = output.lines().collect();
+    let last = &lines[lines.len().saturating_sub(OUTPUT_TAIL)..];
+    last.iter().map(|line| format!("    | {line}\n")).collect()
 }
 
 fn cargo_command(check: &Check) -> Command {
@@ -303,7 +307,13 @@ fn run_boot(description: &Boot, count: Count, built: &Built, lane: &Path) -> Cou
             counts
         }
         Err(why) => {
-            println!("  not ok {name}: {why}\n    see {}", directory.display());
+            let report = std::fs::read(directory.join("report.txt")).unwrap_or_default();
+            let tail = tail(&String::from_utf8_lossy(&report));
+            // In one piece, or the tails of two boots mix.
+            println!(
+                "  not ok {name}: {why}\n{tail}    see {}",
+                directory.display()
+            );
             Counts {
                 failed: counts.failed.max(1),
                 ..counts

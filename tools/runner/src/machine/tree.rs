@@ -56,7 +56,6 @@ pub(super) fn compile(source: &Path, blob: &Path) -> Result<()> {
 /// Runs the device tree compiler over `input`.
 fn dtc(flags: &[&str], input: &[u8]) -> Result<Vec<u8>> {
     let mut child = Command::new("dtc")
-        .arg("-q")
         .args(flags)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
