@@ -149,7 +149,7 @@ impl Judge {
                     "its last line says {total}, its results are {counts}"
                 ));
             }
-            Some(_) if counts.passed + counts.failed == 0 => self.problem("no test ran".into()),
+            Some(_) if counts.total() == 0 => self.problem("no test ran".into()),
             Some(_) => {}
         }
         self.verdict

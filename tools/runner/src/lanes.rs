@@ -339,7 +339,8 @@ fn payloads() -> Vec<Boot> {
     ];
     sizes
         .map(|(board, bytes)| {
-            Boot::new(format!("{board}, {bytes} bytes"), &[("BOARD", board)]).payload(bytes)
+            let settings = [("BOARD", board), ("CMDLINE", "test=*payload*")];
+            Boot::new(format!("{board}, {bytes} bytes"), &settings).payload(bytes)
         })
         .to_vec()
 }
