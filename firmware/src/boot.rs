@@ -1,11 +1,18 @@
 //! From the boot assembly to a machine with its address space, interrupts and cores up.
 
+pub mod image;
+pub mod memory;
+pub mod secondary;
+
 use core::arch::global_asm;
 use core::cell::UnsafeCell;
 use core::mem::{MaybeUninit, offset_of, size_of};
 use core::ops::Range;
-use hal::addr::{PAGE_SIZE, VirtAddr};
+use hal::addr::{PAGE_SIZE, PhysRange, VirtAddr};
+use hal::layout::IMAGE;
+use hal::mmu::{KernelMapper, KernelTableMemory};
 use hal::sync::{MAX_CPUS, PerCpu};
+use image::Image;
 
 const THREAD_STACK_SIZE: usize = 64 << 10;
 const EXCEPTION_STACK_SIZE: usize = 16 << 10;
@@ -61,7 +68,27 @@ pub fn stacks() -> [Range<VirtAddr>; 3 * MAX_CPUS] {
     })
 }
 
-unsafe extern "C" {
-    static __image_start: [u8; 0];
-    fn __secondary_entry();
+/// Tables that the address space needs before there is a page allocator: those of the direct map,
+/// the coherent and early windows, and the frame descriptors of a machine with RAM in a few pieces.
+const RESERVED_TABLES: usize = 32;
+
+#[repr(C, align(4096))]
+struct TableReserve(UnsafeCell<MaybeUninit<[[u8; PAGE_SIZE]; RESERVED_TABLES]>>);
+
+// SAFETY: the mapper of the kernel's tables is the only user.
+unsafe impl Sync for TableReserve {}
+
+#[unsafe(link_section = ".uninit")]
+static TABLE_RESERVE: TableReserve = TableReserve(UnsafeCell::new(MaybeUninit::uninit()));
+
+/// The mapper of the tables the boot assembly left, to be made once.
+pub(crate) fn kernel_mapper(image: &Image) -> KernelMapper {
+    let start = image.phys(VirtAddr::from_ptr(&raw const TABLE_RESERVE));
+    let reserve = PhysRange::new(start, start + size_of::<TableReserve>());
+    // SAFETY: the reserve is part of the image, page aligned, mapped Normal write-back by the boot
+    // assembly, and used by nobody else; the image is mapped at the image window's start.
+    let memory = unsafe { KernelTableMemory::new(image.frames(), IMAGE.base, reserve) };
+    // SAFETY: the root and the tables it leads to are the boot assembly's, in the image; nobody
+    // else changes them from here on.
+    unsafe { KernelMapper::new(image.root_table(), memory) }
 }

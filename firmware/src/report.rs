@@ -119,6 +119,13 @@ pub fn run_suite(
     totals.skipped += own.skipped;
 }
 
+/// Reports a selection that matched no test, as a failure.
+pub fn nothing_selected(totals: &mut Totals) {
+    note(format_args!("no test matches the command line's suite= and test="));
+    console::line(format_args!("not ok 1 selection"));
+    totals.failed += 1;
+}
+
 /// Ends the report with the plain total.
 pub fn end(totals: &Totals) {
     console::line(format_args!("{totals}"));

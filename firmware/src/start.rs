@@ -16,7 +16,7 @@ use hal::drivers::psci::Psci;
 use hal::drivers::timer::{DeadlineInterrupt, Timer, VIRTUAL_TIMER};
 use hal::drivers::uart::Uart;
 use hal::mm;
-use hal::mm::ioremap::{IoKind, IoremapError};
+use hal::mm::{IoKind, IoremapError};
 use hal::sync::{MAX_CPUS, PerCpu};
 use hal::{mmu, smp};
 
@@ -101,7 +101,7 @@ fn bring_up(
     let tables =
         mmu::init_kernel_tables(boot::kernel_mapper(&image)).map_err(|_| BootFault::Tables)?;
     mm::init_ioremap(tables);
-    let ioremap = |range| mm::ioremap(range, IoKind::Device);
+    let ioremap = |range| mm::ioremap(range, IoKind::Posted);
     let timer = Timer::new()?;
     start_console(board, &ioremap)?;
 
@@ -122,7 +122,7 @@ fn bring_up(
     set_up_core(interrupts)?;
     smp::set_kick(kick);
     smp::set_online();
-    clock::install(timer);
+    let clock = clock::install(timer);
 
     let in_ram = |pa| map.ram().iter().any(|ram| ram.contains(pa));
     let absent_cores = start_cores(board, &image, entry_level, &description, in_ram, &timer);
@@ -135,7 +135,7 @@ fn bring_up(
         description: &description,
         interrupts,
         pool,
-        clock: clock::clock(),
+        clock,
         timer,
         dma_coherent: match cmdline.dma_coherent {
             DmaCoherent::Auto => None,

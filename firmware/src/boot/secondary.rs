@@ -2,7 +2,7 @@
 //!
 //! They are started one at a time, because the boot assembly finds its core number in one word.
 
-use crate::boot;
+use super::image::Image;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use hal::addr::{PhysAddr, VirtAddr};
 use hal::arch::cpu::AFFINITY_MASK;
@@ -59,6 +59,7 @@ pub enum StartError {
 /// `parked` says that the cores entered together and wait in the boot code. `in_ram` says whether
 /// an address is RAM the direct map holds.
 pub fn start(
+    image: &Image,
     index: usize,
     core: &Cpu,
     parked: bool,
@@ -72,7 +73,7 @@ pub fn start(
     }
     SECONDARY_INDEX.store(index, Ordering::Relaxed);
     barrier::dsb_sy();
-    let entry = boot::secondary_entry();
+    let entry = image.secondary_entry();
     match (core.enable_method, psci) {
         (EnableMethod::Psci, Some(psci)) => {
             // SAFETY: `entry` is the boot code's entry for secondary cores; it needs no context.

@@ -1,0 +1,83 @@
+//! The run: what is asked on the command line, from the first note to the exit.
+
+use crate::cmdline::CmdLine;
+use crate::machine::Machine;
+use crate::report::{self, Suite, Test, Totals};
+use crate::{console, exit, suites};
+
+/// Tests that show what a failure looks like; they run only when named.
+const SELFTEST: &str = "selftest";
+
+/// Runs what `cmdline` selects and leaves.
+pub fn run(machine: &'static Machine, cmdline: &CmdLine<'_>) -> ! {
+    describe(machine, cmdline);
+    let selected = |suite: &Suite, test: &Test| selects(cmdline, suite, test);
+    let chosen = || {
+        suites::ALL.iter().filter(|suite| suite.tests.iter().any(|test| selected(suite, test)))
+    };
+    let mut totals = Totals::default();
+    let count = chosen().count();
+    // A pattern that matches nothing is a mistake, not a success.
+    report::plan(count.max(1));
+    for (index, suite) in chosen().enumerate() {
+        let rounds = cmdline.iters.unwrap_or(1);
+        report::run_suite(index + 1, suite, rounds, |test| selected(suite, test), &mut totals);
+    }
+    if count == 0 {
+        report::nothing_selected(&mut totals);
+    }
+    report::end(&totals);
+    console::flush();
+    exit::leave(totals.failed == 0)
+}
+
+fn selects(cmdline: &CmdLine<'_>, suite: &Suite, test: &Test) -> bool {
+    let named = [&cmdline.suite, &cmdline.test]
+        .into_iter()
+        .flatten()
+        .any(|glob| glob.as_str().starts_with(SELFTEST));
+    let mut name = heapless::String::<128>::new();
+    // Names are constants; one that does not fit would be found by the first run.
+    let fits = core::fmt::write(&mut name, format_args!("{}.{}", suite.name, test.name)).is_ok();
+    fits && (suite.name != SELFTEST || named) && cmdline.selects(&name)
+}
+
+/// Says what the machine is and what was made of the command line.
+fn describe(machine: &Machine, cmdline: &CmdLine<'_>) {
+    report::note(format_args!(
+        "board={} entry=EL{} image={} seed={:#x}",
+        machine.board.name(),
+        machine.entry_level,
+        machine.image.frames(),
+        machine.seed
+    ));
+    match &machine.tree {
+        Ok(_) => report::note(format_args!("memory map from the device tree")),
+        Err(fault) => report::note(format_args!("{fault}; using the board's own memory map")),
+    }
+    for problem in &machine.description.problems {
+        report::note(format_args!("device tree: {problem}"));
+    }
+    if machine.description.further_problems > 0 {
+        report::note(format_args!(
+            "device tree: {} further problems",
+            machine.description.further_problems
+        ));
+    }
+    for ram in machine.map.ram() {
+        report::note(format_args!("ram {ram} ({} MiB)", ram.size() >> 20));
+    }
+    for note in machine.map.notes() {
+        report::note(format_args!("{note}"));
+    }
+    for reserved in machine.map.reserved() {
+        report::note(format_args!("reserved {reserved}"));
+    }
+    for absent in &machine.absent_cores {
+        report::note(format_args!("{absent}"));
+    }
+    report::note(format_args!("cores online={}", hal::smp::online().count()));
+    for complaint in cmdline.complaints() {
+        report::note(format_args!("command line: {complaint}"));
+    }
+}
