@@ -118,7 +118,7 @@ pub(super) unsafe fn invalidate(va: VirtAddr, len: usize) {
     let whole = tail.get().saturating_sub(first) / line;
     // SAFETY: the lines lie in the range whole, and the caller gives up their dirty bytes.
     for_each_line(first, whole, line, |at| unsafe {
-        cache::invalidate_line(at)
+        cache::invalidate_line(at);
     });
     if tail != va + len && (tail != head || head == va) {
         cache::clean_invalidate_line(tail);
