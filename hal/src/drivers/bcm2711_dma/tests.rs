@@ -8,8 +8,8 @@ use crate::layout::{self, host};
 use std::sync::{Arc, Mutex};
 
 const BUS: u64 = 0xC000_0000;
-const WINDOW: u64 = 8 << 20;
-const POOL: u64 = 1 << 20;
+const WINDOW: u64 = 1 << 20;
+const POOL: u64 = 64 << 10;
 
 /// A model of the controller, from the datasheet: it copies what its control blocks say.
 struct Model {
@@ -130,11 +130,11 @@ const SILICON: u32 = 2 << 25;
 
 impl Bench {
     fn new(debug: u32) -> Self {
-        let ram = host::ram(WINDOW, 4 << 20);
+        let ram = host::ram(WINDOW, 4096);
         let window = BusWindow::new(ram.start, BUS, WINDOW).unwrap();
         let windows = Box::leak(Box::new([window]));
         let frames = PhysRange::from_size(ram.start, POOL).unwrap();
-        // SAFETY: the first MiB of this test's RAM; the host has no memory types.
+        // SAFETY: the first pages of this test's RAM; the host has no memory types.
         let pool = unsafe { CoherentPool::new(frames, layout::phys_to_virt(frames.start)) };
         Self {
             model: Arc::new(Mutex::new(Model {
