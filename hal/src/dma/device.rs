@@ -68,8 +68,8 @@ impl Device {
         }
         self.windows
             .iter()
-            .find_map(|window| window.translate(pa, len))
-            .filter(|&addr| self.mask_covers(addr, len))
+            .filter_map(|window| window.translate(pa, len))
+            .find(|&addr| self.mask_covers(addr, len))
             .ok_or(DmaError::OutOfReach {
                 addr: pa,
                 len,
