@@ -132,3 +132,9 @@ pub unsafe trait Board: Sync {
     /// said through [`Platform::note`] and left out.
     fn bring_up(&self, platform: &Platform<'_>) -> Engines;
 }
+
+impl fmt::Debug for dyn Board {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Board").field(&self.name()).finish()
+    }
+}

@@ -19,6 +19,9 @@ const BUILT_IN_RAM: u64 = 64 << 20;
 
 const GIB: u64 = 1 << 30;
 
+/// QEMU's device tree calls every device coherent; without one the safe answer is no.
+const DMA_COHERENT: bool = false;
+
 /// The board.
 #[derive(Debug)]
 pub struct QemuVirt;
@@ -66,14 +69,9 @@ unsafe impl Board for QemuVirt {
         SecondaryStart::ParkedOnly
     }
 
-    /// QEMU's device tree calls every device coherent; without one the safe answer is no.
-    fn dma_coherent(&self) -> bool {
-        false
-    }
-
     fn bring_up(&self, platform: &Platform<'_>) -> Engines {
         let mut engines = Engines::new();
-        match edu::bring_up(platform, self.dma_coherent()) {
+        match edu::bring_up(platform, DMA_COHERENT) {
             // The first of MAX_ENGINES.
             Ok(engine) => drop(engines.push(engine)),
             Err(error) => (platform.note)(format_args!("no DMA engine: {error}")),

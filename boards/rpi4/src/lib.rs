@@ -37,6 +37,9 @@ const GIB: u64 = 1 << 30;
 static SPIN_TABLE: [PhysAddr; 4] =
     [PhysAddr::new(0xD8), PhysAddr::new(0xE0), PhysAddr::new(0xE8), PhysAddr::new(0xF0)];
 
+/// No master of the BCM2711 snoops the Cortex-A72 caches.
+const DMA_COHERENT: bool = false;
+
 /// The board.
 #[derive(Debug)]
 pub struct RaspberryPi4;
@@ -89,11 +92,6 @@ unsafe impl Board for RaspberryPi4 {
         SecondaryStart::SpinTable(&SPIN_TABLE)
     }
 
-    /// No master of the BCM2711 snoops the Cortex-A72 caches.
-    fn dma_coherent(&self) -> bool {
-        false
-    }
-
     /// The firmware may have given UART0 to Bluetooth; the report goes to the header.
     fn prepare_console(&self, platform: &EarlyPlatform<'_>) {
         if let Ok(base) = (platform.ioremap)(GPIO) {
@@ -109,7 +107,7 @@ unsafe impl Board for RaspberryPi4 {
         }
         let mut engines = Engines::new();
         for channel in dma::CHANNELS {
-            match dma::bring_up(channel, platform, self.dma_coherent()) {
+            match dma::bring_up(channel, platform, DMA_COHERENT) {
                 // CHANNELS is shorter than MAX_ENGINES.
                 Ok(engine) => drop(engines.push(engine)),
                 Err(error) => {

@@ -21,7 +21,7 @@ pub struct Image {
 
 impl Image {
     /// The image whose first byte the boot code found at `base`.
-    pub(super) const fn new(base: PhysAddr) -> Self {
+    pub(crate) const fn new(base: PhysAddr) -> Self {
         Self { base }
     }
 

@@ -269,7 +269,7 @@ pub fn build(
     let frames = unsafe { FrameTable::new(FRAMES.base, first, states) };
     let usable: heapless::Vec<PhysRange, { memory_map::MAX_RESERVED }> = map.free_ranges().collect();
     let ram =
-        UsableRam { ranges: &usable, dma_limit: limits.dma, dma32_limit: limits.dma32 };
+        UsableRam { ram: &usable, dma_limit: limits.dma, dma32_limit: limits.dma32 };
     // SAFETY: the ranges are the ones nobody has, are in the direct map, and one core runs.
     unsafe { mm::init(frames, &ram) }?;
     // SAFETY: the page allocator's frames are in the direct map and belong to the caller.

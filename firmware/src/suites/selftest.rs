@@ -6,7 +6,7 @@ use hal::arch::cpu;
 use hal::layout::VMALLOC;
 
 /// The suite.
-pub const SUITE: Suite = Suite {
+pub(super) const SUITE: Suite = Suite {
     name: "selftest",
     tests: &[
         Test { name: "fail", run: fail },

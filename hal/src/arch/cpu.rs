@@ -74,8 +74,9 @@ pub fn affinity() -> u64 {
 /// The bits of `MPIDR_EL1` that hold affinity fields.
 pub const AFFINITY_MASK: u64 = 0xFF_00FF_FFFF;
 
-/// Whether the core has the system register interface of a GICv3 or later
-/// (`ID_AA64PFR0_EL1.GIC`).
+/// Whether the core has the system register interface of a GICv3 or later.
 pub fn has_gic_system_registers() -> bool {
-    ID_AA64PFR0_EL1.read(ID_AA64PFR0_EL1::GIC) != 0
+    /// `ID_AA64PFR0_EL1.GIC`, bits 27:24 (aarch64-cpu does not name the field).
+    const GIC: u64 = 0xF << 24;
+    ID_AA64PFR0_EL1.get() & GIC != 0
 }

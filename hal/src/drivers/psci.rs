@@ -1,28 +1,9 @@
 //! PSCI: cores on, system off, system reset (Arm DEN0022).
 
 use crate::addr::PhysAddr;
+use crate::devicetree::PsciConduit;
 use smccc::{Hvc, Smc, psci};
 use thiserror::Error;
-
-/// The instruction that reaches the PSCI firmware: the `method` of the device tree's `psci` node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Conduit {
-    /// `HVC`: the firmware runs at EL2.
-    Hvc,
-    /// `SMC`: the firmware runs at EL3.
-    Smc,
-}
-
-impl Conduit {
-    /// The conduit with the device tree's name `method`.
-    pub fn from_method(method: &str) -> Option<Self> {
-        match method {
-            "hvc" => Some(Self::Hvc),
-            "smc" => Some(Self::Smc),
-            _ => None,
-        }
-    }
-}
 
 /// Why a PSCI call failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -46,7 +27,7 @@ pub enum PsciError {
 /// The PSCI firmware.
 #[derive(Clone, Copy, Debug)]
 pub struct Psci {
-    conduit: Conduit,
+    conduit: PsciConduit,
 }
 
 impl Psci {
@@ -56,7 +37,7 @@ impl Psci {
     ///
     /// PSCI firmware answers there, as a device tree that has a `psci` node says. Without any, the
     /// instruction is undefined or stops the core.
-    pub const unsafe fn new(conduit: Conduit) -> Self {
+    pub const unsafe fn new(conduit: PsciConduit) -> Self {
         Self { conduit }
     }
 
@@ -81,8 +62,8 @@ impl Psci {
         context: u64,
     ) -> Result<(), PsciError> {
         match self.conduit {
-            Conduit::Hvc => psci::cpu_on::<Hvc>(affinity, entry.get(), context),
-            Conduit::Smc => psci::cpu_on::<Smc>(affinity, entry.get(), context),
+            PsciConduit::Hvc => psci::cpu_on::<Hvc>(affinity, entry.get(), context),
+            PsciConduit::Smc => psci::cpu_on::<Smc>(affinity, entry.get(), context),
         }
         .map_err(|cause| PsciError::CpuOn { affinity, cause })
     }
@@ -94,8 +75,8 @@ impl Psci {
     /// [`PsciError::SystemOff`] with the firmware's reason.
     pub fn system_off(&self) -> Result<(), PsciError> {
         match self.conduit {
-            Conduit::Hvc => psci::system_off::<Hvc>(),
-            Conduit::Smc => psci::system_off::<Smc>(),
+            PsciConduit::Hvc => psci::system_off::<Hvc>(),
+            PsciConduit::Smc => psci::system_off::<Smc>(),
         }
         .map_err(PsciError::SystemOff)
     }
@@ -107,8 +88,8 @@ impl Psci {
     /// [`PsciError::SystemReset`] with the firmware's reason.
     pub fn system_reset(&self) -> Result<(), PsciError> {
         match self.conduit {
-            Conduit::Hvc => psci::system_reset::<Hvc>(),
-            Conduit::Smc => psci::system_reset::<Smc>(),
+            PsciConduit::Hvc => psci::system_reset::<Hvc>(),
+            PsciConduit::Smc => psci::system_reset::<Smc>(),
         }
         .map_err(PsciError::SystemReset)
     }
