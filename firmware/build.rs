@@ -47,7 +47,14 @@ fn main() {
     if env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("none") {
         return;
     }
-    for Numbers { bin, image_phys, cntfrq, gic, cpuactlr_at_el2 } in BOARDS {
+    for Numbers {
+        bin,
+        image_phys,
+        cntfrq,
+        gic,
+        cpuactlr_at_el2,
+    } in BOARDS
+    {
         println!("cargo::rustc-link-arg-bin={bin}=-T{}", script.display());
         for (symbol, value) in [
             ("IMAGE_PHYS", image_phys),

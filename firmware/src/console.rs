@@ -38,7 +38,10 @@ pub fn seize() -> Seized {
         let _ = uart.write_bytes(&[FRAME_END]);
         let _ = uart.write_str("\n");
     }
-    Seized { uart, at_line_start: true }
+    Seized {
+        uart,
+        at_line_start: true,
+    }
 }
 
 /// The console of a core that reports its own end. Every line is a KTAP diagnostic.
@@ -50,7 +53,9 @@ pub struct Seized {
 
 impl Write for Seized {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let Some(uart) = &mut self.uart else { return Ok(()) };
+        let Some(uart) = &mut self.uart else {
+            return Ok(());
+        };
         for line in text.split_inclusive('\n') {
             if self.at_line_start {
                 uart.write_str("# ")?;

@@ -56,7 +56,10 @@ fn fatal(what: &str, frame: &ExceptionFrame) -> ! {
 /// The fault as a sentence, with the memory type the address has now.
 fn in_words(frame: &ExceptionFrame) -> FaultReport {
     let info = frame.fault_info();
-    FaultReport { info, translation: Some(translate::read_el1(info.far)) }
+    FaultReport {
+        info,
+        translation: Some(translate::read_el1(info.far)),
+    }
 }
 
 fn report(out: &mut impl Write, frame: &ExceptionFrame) {

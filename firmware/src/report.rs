@@ -59,7 +59,11 @@ impl Totals {
 
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+        write!(
+            f,
+            "{} passed, {} failed, {} skipped",
+            self.passed, self.failed, self.skipped
+        )
     }
 }
 
@@ -107,7 +111,11 @@ pub fn run_suite(
         match skip {
             None => console::line(format_args!("  {word} {} {}", index + 1, test.name)),
             Some(reason) => {
-                console::line(format_args!("  {word} {} {} # SKIP {reason}", index + 1, test.name));
+                console::line(format_args!(
+                    "  {word} {} {} # SKIP {reason}",
+                    index + 1,
+                    test.name
+                ));
             }
         }
         own.count(outcome);
@@ -121,7 +129,9 @@ pub fn run_suite(
 
 /// Reports a selection that matched no test, as a failure.
 pub fn nothing_selected(totals: &mut Totals) {
-    note(format_args!("no test matches the command line's suite= and test="));
+    note(format_args!(
+        "no test matches the command line's suite= and test="
+    ));
     console::line(format_args!("not ok 1 selection"));
     totals.failed += 1;
 }
@@ -150,7 +160,10 @@ macro_rules! check_ok {
             Ok(value) => value,
             Err(error) => {
                 $crate::report::diagnostic(format_args!(
-                    "{}:{}: {}: {error}", file!(), line!(), stringify!($result)
+                    "{}:{}: {}: {error}",
+                    file!(),
+                    line!(),
+                    stringify!($result)
                 ));
                 return Err($crate::report::Stop::Failed);
             }

@@ -13,7 +13,9 @@ pub fn run(machine: &'static Machine, cmdline: &CmdLine<'_>) -> ! {
     describe(machine, cmdline);
     let selected = |suite: &Suite, test: &Test| selects(cmdline, suite, test);
     let chosen = || {
-        suites::ALL.iter().filter(|suite| suite.tests.iter().any(|test| selected(suite, test)))
+        suites::ALL
+            .iter()
+            .filter(|suite| suite.tests.iter().any(|test| selected(suite, test)))
     };
     let mut totals = Totals::default();
     let count = chosen().count();
@@ -21,7 +23,13 @@ pub fn run(machine: &'static Machine, cmdline: &CmdLine<'_>) -> ! {
     report::plan(count.max(1));
     for (index, suite) in chosen().enumerate() {
         let rounds = cmdline.iters.unwrap_or(1);
-        report::run_suite(index + 1, suite, rounds, |test| selected(suite, test), &mut totals);
+        report::run_suite(
+            index + 1,
+            suite,
+            rounds,
+            |test| selected(suite, test),
+            &mut totals,
+        );
     }
     if count == 0 {
         report::nothing_selected(&mut totals);

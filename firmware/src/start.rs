@@ -193,7 +193,10 @@ fn find_gic(
     let at = |base: PhysAddr, size| PhysRange::new(base, base + size);
     let controller = description.interrupt_controller.unwrap_or_else(|| {
         // The CPU knows whether it has the system register interface of a GICv3.
-        match built_in.redistributors.filter(|_| cpu::has_gic_system_registers()) {
+        match built_in
+            .redistributors
+            .filter(|_| cpu::has_gic_system_registers())
+        {
             Some(redistributors) => InterruptController::GicV3 {
                 distributor: at(built_in.distributor, GICV3_GICD_SIZE),
                 redistributors: at(redistributors, MAX_CPUS * GICR_SIZE),
@@ -205,12 +208,18 @@ fn find_gic(
         }
     });
     let gic = match controller {
-        InterruptController::GicV2 { distributor, cpu_interface } => {
+        InterruptController::GicV2 {
+            distributor,
+            cpu_interface,
+        } => {
             let (distributor, cpu_interface) = (ioremap(distributor)?, ioremap(cpu_interface)?);
             // SAFETY: the device tree or the board says that a GICv2 is there.
             unsafe { Gic::v2(distributor, cpu_interface) }
         }
-        InterruptController::GicV3 { distributor, redistributors } => {
+        InterruptController::GicV3 {
+            distributor,
+            redistributors,
+        } => {
             let (distributor, redistributors) = (ioremap(distributor)?, ioremap(redistributors)?);
             // SAFETY: as above, of a GICv3.
             unsafe { Gic::v3(distributor, redistributors) }?
@@ -254,19 +263,33 @@ fn start_cores(
             for (number, &release) in words.iter().enumerate() {
                 let enable_method = EnableMethod::SpinTable { release };
                 // The table has a word per core, at most MAX_CPUS.
-                let _ = cores.push(Cpu { mpidr: number as u64, enable_method });
+                let _ = cores.push(Cpu {
+                    mpidr: number as u64,
+                    enable_method,
+                });
             }
         }
     }
     // SAFETY: the device tree has a PSCI node.
-    let psci = description.psci.map(|conduit| unsafe { Psci::new(conduit) });
+    let psci = description
+        .psci
+        .map(|conduit| unsafe { Psci::new(conduit) });
     // At EL3 nobody has started the other cores one by one: they came in together.
     let parked = entry_level == 3;
     let others = cores.iter().filter(|core| core.mpidr != own);
     others
         .enumerate()
         .filter_map(|(number, core)| {
-            secondary::start(image, number + 1, core, parked, psci.as_ref(), &in_ram, timer).err()
+            secondary::start(
+                image,
+                number + 1,
+                core,
+                parked,
+                psci.as_ref(),
+                &in_ram,
+                timer,
+            )
+            .err()
         })
         .collect()
 }

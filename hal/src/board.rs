@@ -89,7 +89,9 @@ pub struct Platform<'a> {
 
 impl fmt::Debug for Platform<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Platform").field("tree", &self.tree.is_some()).finish_non_exhaustive()
+        f.debug_struct("Platform")
+            .field("tree", &self.tree.is_some())
+            .finish_non_exhaustive()
     }
 }
 

@@ -39,7 +39,7 @@ pub use kmalloc::{
     class_size,
 };
 pub use migrate::MigrateType;
-pub use page::{InitError, UsableRam, PageAllocator};
+pub use page::{InitError, PageAllocator, UsableRam};
 pub use slab::{
     CacheError, CacheInfo, KmemCache, MAX_OBJECT_SIZE, MAX_SLAB_ORDER, MIN_OBJECT_SIZE, ObjectError,
 };
@@ -249,7 +249,8 @@ pub fn set_ram(ram: &[PhysRange]) {
 
 /// Whether `range` holds a byte of RAM, as far as [`set_ram`] has said.
 pub fn is_ram(range: PhysRange) -> bool {
-    RAM.get().is_some_and(|ram| ram.iter().any(|ram| ram.overlaps(&range)))
+    RAM.get()
+        .is_some_and(|ram| ram.iter().any(|ram| ram.overlaps(&range)))
 }
 
 /// Allocates memory contiguous in virtual addresses only: [`Vmalloc::vmalloc`].
@@ -290,7 +291,10 @@ pub unsafe fn vfree(va: VirtAddr) -> Result<(), VmallocError> {
 ///
 /// As there.
 pub fn vmalloc_to_page(va: VirtAddr) -> Result<Pfn, VmallocError> {
-    VMALLOC.get().ok_or(VmallocError::NotReady)?.vmalloc_to_page(va)
+    VMALLOC
+        .get()
+        .ok_or(VmallocError::NotReady)?
+        .vmalloc_to_page(va)
 }
 
 /// Maps device registers: [`Ioremap::ioremap`].
@@ -299,7 +303,10 @@ pub fn vmalloc_to_page(va: VirtAddr) -> Result<Pfn, VmallocError> {
 ///
 /// As there, and [`IoremapError::NotReady`] before [`init_ioremap`].
 pub fn ioremap(range: PhysRange, kind: IoKind) -> Result<VirtAddr, IoremapError> {
-    IOREMAP.get().ok_or(IoremapError::NotReady)?.ioremap(range, kind)
+    IOREMAP
+        .get()
+        .ok_or(IoremapError::NotReady)?
+        .ioremap(range, kind)
 }
 
 /// Takes a mapping of device registers back: [`Ioremap::iounmap`].

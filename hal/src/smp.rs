@@ -114,7 +114,10 @@ pub fn idle() -> ! {
         // Masked, so that an interrupt that brings a job between the check and the WFI stays
         // pending and ends the WFI; its handler runs as soon as the mask is lifted.
         let irq = cpu::irq_save();
-        if JOBS[PerCpu::current().index()].load(Ordering::Acquire).is_null() {
+        if JOBS[PerCpu::current().index()]
+            .load(Ordering::Acquire)
+            .is_null()
+        {
             cpu::wait_for_interrupt();
         }
         cpu::irq_restore(irq);
@@ -175,7 +178,10 @@ struct Call<F, R> {
 
 impl<R, F: FnOnce() -> R> Call<F, R> {
     fn new(f: F) -> Self {
-        Self { f: Some(f), result: UnsafeCell::new(MaybeUninit::uninit()) }
+        Self {
+            f: Some(f),
+            result: UnsafeCell::new(MaybeUninit::uninit()),
+        }
     }
 
     fn job(&mut self) -> Job {
@@ -227,10 +233,14 @@ mod tests {
         let other = spawn_idle_core();
         assert_ne!(me, other);
         let local = [1_u64, 2, 3];
-        let got = run_on(other, || (PerCpu::current().index(), local.iter().sum::<u64>()));
+        let got = run_on(other, || {
+            (PerCpu::current().index(), local.iter().sum::<u64>())
+        });
         assert_eq!(got, Ok((other, 6)));
         assert_eq!(run_on(me, || PerCpu::current().index()), Ok(me));
-        let offline = (0..MAX_CPUS).find(|&index| !is_online(index) && index != me).unwrap();
+        let offline = (0..MAX_CPUS)
+            .find(|&index| !is_online(index) && index != me)
+            .unwrap();
         assert_eq!(run_on(offline, || 0), Err(SmpError::Offline(offline)));
 
         let lock = crate::sync::IrqLock::new(());

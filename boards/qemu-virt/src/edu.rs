@@ -79,13 +79,19 @@ pub(crate) fn bring_up(
     let line = bus.pin(function).and_then(|pin| line_of(function, pin));
     let line = line.ok_or(EduError::NoInterrupt)?;
 
-    let registers =
-        (platform.ioremap)(PhysRange::new(bar.base, bar.base + edu::REGISTERS_SIZE))?;
+    let registers = (platform.ioremap)(PhysRange::new(bar.base, bar.base + edu::REGISTERS_SIZE))?;
     // SAFETY: the BAR was just given these addresses; they are mapped as Device memory for good,
     // and nothing else uses them.
     let io = unsafe { Mmio::new(registers, edu::REGISTERS_SIZE) };
-    let in_tree = || platform.tree.and_then(|tree| tree.dma_coherent("pci-host-ecam-generic"));
-    let coherent = platform.dma_coherent.or_else(in_tree).unwrap_or(built_in_coherence);
+    let in_tree = || {
+        platform
+            .tree
+            .and_then(|tree| tree.dma_coherent("pci-host-ecam-generic"))
+    };
+    let coherent = platform
+        .dma_coherent
+        .or_else(in_tree)
+        .unwrap_or(built_in_coherence);
     DEVICE.set_coherent(coherent);
     let edu = Edu::probe(io, &DEVICE, platform.clock)?;
     let engine = ENGINE.call_once(|| edu);

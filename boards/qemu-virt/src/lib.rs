@@ -36,7 +36,10 @@ unsafe impl Board for QemuVirt {
 
     fn built_in_ram(&self) -> &'static [PhysRange] {
         const {
-            &[PhysRange::new(PhysAddr::new(RAM_BASE), PhysAddr::new(RAM_BASE + BUILT_IN_RAM))]
+            &[PhysRange::new(
+                PhysAddr::new(RAM_BASE),
+                PhysAddr::new(RAM_BASE + BUILT_IN_RAM),
+            )]
         }
     }
 
@@ -50,11 +53,17 @@ unsafe impl Board for QemuVirt {
 
     /// RAM starts where the zone for 30-bit masters would end, so that zone is empty.
     fn zone_limits(&self) -> ZoneLimits {
-        ZoneLimits { dma: PhysAddr::new(GIB), dma32: PhysAddr::new(4 * GIB) }
+        ZoneLimits {
+            dma: PhysAddr::new(GIB),
+            dma32: PhysAddr::new(4 * GIB),
+        }
     }
 
     fn uart(&self) -> UartDescription {
-        UartDescription { base: PhysAddr::new(0x0900_0000), clock: None }
+        UartDescription {
+            base: PhysAddr::new(0x0900_0000),
+            clock: None,
+        }
     }
 
     fn gic(&self) -> GicDescription {

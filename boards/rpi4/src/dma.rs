@@ -79,10 +79,24 @@ pub(crate) fn bring_up(
     // mapped as Device memory for good. Each channel's driver touches its own registers, and the
     // shared ENABLE one after the other, here.
     let io = unsafe { Mmio::new(base, REGISTERS_SIZE) };
-    let in_tree = || platform.tree.and_then(|tree| tree.dma_coherent("brcm,bcm2835-dma"));
-    let coherent = platform.dma_coherent.or_else(in_tree).unwrap_or(built_in_coherence);
+    let in_tree = || {
+        platform
+            .tree
+            .and_then(|tree| tree.dma_coherent("brcm,bcm2835-dma"))
+    };
+    let coherent = platform
+        .dma_coherent
+        .or_else(in_tree)
+        .unwrap_or(built_in_coherence);
     slot.device.set_coherent(coherent);
-    let channel = Channel::probe(io, slot.number, mask, &slot.device, platform.pool, platform.clock)?;
+    let channel = Channel::probe(
+        io,
+        slot.number,
+        mask,
+        &slot.device,
+        platform.pool,
+        platform.clock,
+    )?;
     let engine = slot.engine.call_once(|| channel);
     let line = Line::spi(slot.spi).ok_or(ChannelError::NoInterrupt)?;
     let handler = slot.interrupt.call_once(|| EngineInterrupt(engine));

@@ -15,11 +15,10 @@ const OFFSET: usize = 0x880;
 pub(crate) const UART_CLOCK: u32 = 48_000_000;
 
 /// The VideoCore sees the first GiB where the legacy DMA channels see it.
-static WINDOWS: [BusWindow; 1] =
-    match BusWindow::new(PhysAddr::new(0), 0xC000_0000, 1 << 30) {
-        Some(window) => [window],
-        None => panic!("the window does not wrap"),
-    };
+static WINDOWS: [BusWindow; 1] = match BusWindow::new(PhysAddr::new(0), 0xC000_0000, 1 << 30) {
+    Some(window) => [window],
+    None => panic!("the window does not wrap"),
+};
 static DEVICE: Device = Device::new("mailbox", DmaMask::new::<32>(), &WINDOWS);
 
 #[derive(Debug, Error)]

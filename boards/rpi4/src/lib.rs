@@ -34,8 +34,12 @@ const GIB: u64 = 1 << 30;
 
 /// The words the secondary cores poll, by core (`cpu-release-addr` of the device tree); the first
 /// belongs to the core that boots.
-static SPIN_TABLE: [PhysAddr; 4] =
-    [PhysAddr::new(0xD8), PhysAddr::new(0xE0), PhysAddr::new(0xE8), PhysAddr::new(0xF0)];
+static SPIN_TABLE: [PhysAddr; 4] = [
+    PhysAddr::new(0xD8),
+    PhysAddr::new(0xE0),
+    PhysAddr::new(0xE8),
+    PhysAddr::new(0xF0),
+];
 
 /// No master of the BCM2711 snoops the Cortex-A72 caches.
 const DMA_COHERENT: bool = false;
@@ -53,7 +57,12 @@ unsafe impl Board for RaspberryPi4 {
     }
 
     fn built_in_ram(&self) -> &'static [PhysRange] {
-        const { &[PhysRange::new(PhysAddr::new(0), PhysAddr::new(VIDEOCORE_BASE))] }
+        const {
+            &[PhysRange::new(
+                PhysAddr::new(0),
+                PhysAddr::new(VIDEOCORE_BASE),
+            )]
+        }
     }
 
     fn firmware_ram(&self) -> &'static [PhysRange] {
@@ -71,12 +80,18 @@ unsafe impl Board for RaspberryPi4 {
 
     /// The legacy DMA channels, the mailbox and the USB OTG core reach the first GiB only.
     fn zone_limits(&self) -> ZoneLimits {
-        ZoneLimits { dma: PhysAddr::new(GIB), dma32: PhysAddr::new(4 * GIB) }
+        ZoneLimits {
+            dma: PhysAddr::new(GIB),
+            dma32: PhysAddr::new(4 * GIB),
+        }
     }
 
     /// UART0 at the 48 MHz that config.txt and the mailbox set.
     fn uart(&self) -> UartDescription {
-        UartDescription { base: PhysAddr::new(0xFE20_1000), clock: Some((48_000_000, 115_200)) }
+        UartDescription {
+            base: PhysAddr::new(0xFE20_1000),
+            clock: Some((48_000_000, 115_200)),
+        }
     }
 
     /// GIC-400.

@@ -30,7 +30,10 @@ impl Image {
         let size = end().get() - IMAGE.base.get();
         let end = self.base + size;
         if self.base.get().is_multiple_of(GRANULE) {
-            PhysRange::new(self.base, PhysAddr::new(end.get().next_multiple_of(GRANULE)))
+            PhysRange::new(
+                self.base,
+                PhysAddr::new(end.get().next_multiple_of(GRANULE)),
+            )
         } else {
             PhysRange::new(self.base, end)
         }

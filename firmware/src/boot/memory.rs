@@ -110,12 +110,21 @@ pub fn survey(
     board: &'static dyn Board,
     image: &Image,
     x0: u64,
-) -> Result<(MemoryMap, Result<DeviceTree<'static>, TreeFault>, Description<'static>), MemoryFault>
-{
+) -> Result<
+    (
+        MemoryMap,
+        Result<DeviceTree<'static>, TreeFault>,
+        Description<'static>,
+    ),
+    MemoryFault,
+> {
     let reserved: heapless::Vec<Reserved, 4> = board
         .firmware_ram()
         .iter()
-        .map(|&range| Reserved { range, kind: ReservedKind::Firmware })
+        .map(|&range| Reserved {
+            range,
+            kind: ReservedKind::Firmware,
+        })
         .collect();
     let facts = BoardMemory {
         ram: board.built_in_ram(),
@@ -151,7 +160,10 @@ fn find_tree(
     let could_be_ram = |pa: &PhysAddr| {
         pa.is_aligned(8)
             && *pa < layout::DIRECT_MAP_LIMIT
-            && !board.device_windows().iter().any(|window| window.contains(*pa))
+            && !board
+                .device_windows()
+                .iter()
+                .any(|window| window.contains(*pa))
     };
     let candidates = [Some(passed), start_of_ram];
     for pa in candidates.into_iter().flatten().filter(could_be_ram) {
@@ -160,7 +172,11 @@ fn find_tree(
                 let tree = DeviceTree::new(blob).map_err(TreeFault::Damaged)?;
                 let blob = PhysRange::new(pa, pa + tree.size());
                 let description = tree.describe().map_err(TreeFault::Damaged)?;
-                return Ok(Tree { tree, blob, description });
+                return Ok(Tree {
+                    tree,
+                    blob,
+                    description,
+                });
             }
             Ok(None) => {}
             Err(fault) => return Err(fault),
@@ -176,7 +192,10 @@ fn view_tree(
     pa: PhysAddr,
 ) -> Result<Option<&'static [u8]>, TreeFault> {
     let view = Attributes::new(MemoryType::NormalWriteBack, Access::ReadOnly);
-    let first = PhysRange::new(pa.align_down(PAGE_SIZE), pa.align_down(PAGE_SIZE) + PAGE_SIZE);
+    let first = PhysRange::new(
+        pa.align_down(PAGE_SIZE),
+        pa.align_down(PAGE_SIZE) + PAGE_SIZE,
+    );
     let map = |va, range| {
         // SAFETY: the range is not device memory, nothing else maps it yet, and it is mapped
         // Normal write-back in the direct map later, as here.
@@ -185,11 +204,13 @@ fn view_tree(
     map(EARLY.base, first)?;
     let start = EARLY.base + pa.page_offset();
     // SAFETY: reading has no side effect; nothing but RAM or a hole is there.
-    let header = unsafe { fault_probe::probe_read_u64(start) }.ok().and_then(|_| {
-        let bytes = PAGE_SIZE - pa.page_offset();
-        // SAFETY: the rest of the page just answered, stays mapped below, and is not written.
-        devicetree::blob_size(unsafe { slice::from_raw_parts(start.as_ptr(), bytes) }).ok()
-    });
+    let header = unsafe { fault_probe::probe_read_u64(start) }
+        .ok()
+        .and_then(|_| {
+            let bytes = PAGE_SIZE - pa.page_offset();
+            // SAFETY: the rest of the page just answered, stays mapped below, and is not written.
+            devicetree::blob_size(unsafe { slice::from_raw_parts(start.as_ptr(), bytes) }).ok()
+        });
     let Some(size) = header else {
         // SAFETY: nothing refers to the page.
         unsafe { tables.lock().unmap(EARLY.base, PAGE_SIZE) }.map_err(TreeFault::Unmappable)?;
@@ -200,7 +221,9 @@ fn view_tree(
         map(EARLY.base + PAGE_SIZE, PhysRange::new(first.end, end))?;
     }
     if let Err(silent) = answers(EARLY.base, (end.get() - first.start.get()) as usize) {
-        return Err(TreeFault::NoRam(first.start + (silent.get() - EARLY.base.get())));
+        return Err(TreeFault::NoRam(
+            first.start + (silent.get() - EARLY.base.get()),
+        ));
     }
     // SAFETY: the pages are mapped for good, answered, and are reserved in the memory map.
     Ok(Some(unsafe { slice::from_raw_parts(start.as_ptr(), size) }))
@@ -208,10 +231,15 @@ fn view_tree(
 
 /// Whether every page of a mapped range can be read; the first that cannot otherwise.
 fn answers(va: VirtAddr, size: usize) -> Result<(), VirtAddr> {
-    (0..size).step_by(PAGE_SIZE).map(|offset| va + offset).try_for_each(|page| {
-        // SAFETY: nothing but RAM or a hole is there.
-        unsafe { fault_probe::probe_read_u64(page) }.map(|_| ()).map_err(|_: FaultInfo| page)
-    })
+    (0..size)
+        .step_by(PAGE_SIZE)
+        .map(|offset| va + offset)
+        .try_for_each(|page| {
+            // SAFETY: nothing but RAM or a hole is there.
+            unsafe { fault_probe::probe_read_u64(page) }
+                .map(|_| ())
+                .map_err(|_: FaultInfo| page)
+        })
 }
 
 /// The first or last page of `ram` if reading it is answered by an abort.
@@ -246,14 +274,20 @@ pub fn build(
     cmdline: &CmdLine<'_>,
 ) -> Result<&'static CoherentPool, MemoryFault> {
     let limits = board.zone_limits();
-    let pool = allocate_pool(map, limits.dma.max(limits.dma32), cmdline)?;
+    // Where every master reaches it; a machine without RAM there has no such limited masters.
+    let pool = allocate_pool(map, limits.dma, cmdline)
+        .or_else(|_| allocate_pool(map, limits.dma32, cmdline))?;
     let states = allocate_states(map)?;
     let descriptors = allocate_descriptors(map)?;
 
     for range in map.direct_map_ranges() {
         // SAFETY: the map calls the range RAM; no other mapping of it exists but the device
         // tree's, which has the same type and cannot be executed.
-        unsafe { tables.lock().map(layout::phys_to_virt(range.start), range, CACHED, Level::L1) }?;
+        unsafe {
+            tables
+                .lock()
+                .map(layout::phys_to_virt(range.start), range, CACHED, Level::L1)
+        }?;
     }
     for &(va, range) in &descriptors {
         // SAFETY: the range was just set aside for the descriptors; its direct map has this type.
@@ -267,13 +301,22 @@ pub fn build(
     let first = map.ram().first().map_or(PhysAddr::new(0), |ram| ram.start);
     // SAFETY: `allocate_descriptors` backed the descriptors of all RAM, mapped above.
     let frames = unsafe { FrameTable::new(FRAMES.base, first, states) };
-    let usable: heapless::Vec<PhysRange, { memory_map::MAX_RESERVED }> = map.free_ranges().collect();
-    let ram =
-        UsableRam { ram: &usable, dma_limit: limits.dma, dma32_limit: limits.dma32 };
+    let usable: heapless::Vec<PhysRange, { memory_map::MAX_RESERVED }> =
+        map.free_ranges().collect();
+    let ram = UsableRam {
+        ram: &usable,
+        dma_limit: limits.dma,
+        dma32_limit: limits.dma32,
+    };
     // SAFETY: the ranges are the ones nobody has, are in the direct map, and one core runs.
     unsafe { mm::init(frames, &ram) }?;
     // SAFETY: the page allocator's frames are in the direct map and belong to the caller.
-    unsafe { tables.lock().memory_mut().set_allocator(|| mm::alloc_pages(Gfp::ATOMIC, 0).ok()) };
+    unsafe {
+        tables
+            .lock()
+            .memory_mut()
+            .set_allocator(|| mm::alloc_pages(Gfp::ATOMIC, 0).ok())
+    };
     Ok(pool)
 }
 
@@ -286,7 +329,12 @@ fn allocate_pool(
         .coherent_pool
         .unwrap_or((map.ram_size() / POOL_SHARE).clamp(POOL_MIN, POOL_MAX))
         .next_multiple_of(POOL_GRANULE) as usize;
-    map.allocate(size, POOL_ALIGN.min(size.next_power_of_two()), Some(below), ReservedKind::CoherentPool)
+    map.allocate(
+        size,
+        POOL_ALIGN.min(size.next_power_of_two()),
+        Some(below),
+        ReservedKind::CoherentPool,
+    )
 }
 
 fn allocate_states(map: &mut MemoryMap) -> Result<PhysRange, memory_map::MapError> {
@@ -295,7 +343,12 @@ fn allocate_states(map: &mut MemoryMap) -> Result<PhysRange, memory_map::MapErro
         [only] => *only,
         [] => return Err(memory_map::MapError::NoRam),
     };
-    map.allocate(FrameTable::states_for(span), PAGE_SIZE, None, ReservedKind::FrameDescriptors)
+    map.allocate(
+        FrameTable::states_for(span),
+        PAGE_SIZE,
+        None,
+        ReservedKind::FrameDescriptors,
+    )
 }
 
 /// Memory for the descriptors of all RAM: the addresses to map it at, and the memory.

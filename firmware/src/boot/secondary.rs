@@ -83,7 +83,10 @@ pub fn start(
             release_spinning(layout::phys_to_virt(release), entry.get());
         }
         (EnableMethod::SpinTable { release }, _) => {
-            return Err(StartError::ReleaseWord { mpidr, word: release });
+            return Err(StartError::ReleaseWord {
+                mpidr,
+                word: release,
+            });
         }
         _ if parked => {
             // SAFETY: the symbol is the aligned, initialised word of `entry.s`.

@@ -1,7 +1,7 @@
 //! What each kind of bad end looks like. Run only when named: `test=selftest.panic`.
 
-use crate::report::{Outcome, Suite, Test};
 use crate::check;
+use crate::report::{Outcome, Suite, Test};
 use hal::arch::cpu;
 use hal::layout::VMALLOC;
 
@@ -9,16 +9,31 @@ use hal::layout::VMALLOC;
 pub(super) const SUITE: Suite = Suite {
     name: "selftest",
     tests: &[
-        Test { name: "fail", run: fail },
-        Test { name: "panic", run: panic },
-        Test { name: "fault", run: fault },
-        Test { name: "hang", run: hang },
+        Test {
+            name: "fail",
+            run: fail,
+        },
+        Test {
+            name: "panic",
+            run: panic,
+        },
+        Test {
+            name: "fault",
+            run: fault,
+        },
+        Test {
+            name: "hang",
+            run: hang,
+        },
     ],
 };
 
 fn fail() -> Outcome {
     let (expected, found) = (1, core::hint::black_box(2));
-    check!(expected == found, "failing as asked: expected {expected}, found {found}");
+    check!(
+        expected == found,
+        "failing as asked: expected {expected}, found {found}"
+    );
     Ok(())
 }
 

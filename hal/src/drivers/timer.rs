@@ -5,8 +5,8 @@
 
 use super::gic::Line;
 use super::irq::IrqHandler;
-use crate::dma::Clock;
 use crate::arch::{barrier, counter, cpu};
+use crate::dma::Clock;
 use core::num::NonZeroU32;
 use embedded_hal::delay::DelayNs;
 use thiserror::Error;

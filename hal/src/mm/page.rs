@@ -151,7 +151,10 @@ impl PageAllocator {
 
     /// Pages the allocator was given.
     pub fn managed_pages(&self) -> u32 {
-        ZoneKind::ALL.iter().map(|kind| self.zone(*kind).managed).sum()
+        ZoneKind::ALL
+            .iter()
+            .map(|kind| self.zone(*kind).managed)
+            .sum()
     }
 
     /// The zone a frame would belong to.

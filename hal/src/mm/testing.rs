@@ -1,6 +1,6 @@
 //! What the tests of this module share: machines made of pretended RAM, and an oracle.
 
-use super::{FrameTable, UsableRam, PageAllocator};
+use super::{FrameTable, PageAllocator, UsableRam};
 use crate::addr::{PhysAddr, PhysRange, VirtAddr};
 use crate::layout::host;
 use core::mem::MaybeUninit;
