@@ -1,4 +1,5 @@
 use super::*;
+use crate::addr::{PhysAddr, PhysRange};
 use crate::mm::testing::frame_table;
 
 const MIB: u64 = 1 << 20;
