@@ -152,18 +152,6 @@ impl Frame {
         self.order() & MAX_SLAB_ORDER
     }
 
-    /// The descriptor of the first frame of the slab this frame is part of.
-    #[inline]
-    pub(super) fn slab_head(&'static self) -> &'static Self {
-        let mask = (size_of::<Self>() << self.slab_order()) - 1;
-        let this = &raw const *self;
-        // SAFETY: descriptors exist in whole pageblocks, and the table's base is aligned to a page
-        // (contract of `FrameTable::new`). So rounding down by at most eight descriptors, which is
-        // the most `slab_order` gives even for a frame that is no slab's, stays in the pageblock,
-        // all of whose descriptors are valid if this one is not the first.
-        unsafe { &*this.wrapping_byte_sub(this.addr() & mask) }
-    }
-
     /// The number of the cache the slab belongs to.
     #[inline]
     pub(super) fn slab_cache(&self) -> u8 {

@@ -218,7 +218,7 @@ impl Kmalloc {
         if frame.kind() == FrameKind::Slab
             && let Some(cache) = self.cache(usize::from(frame.slab_cache()))
         {
-            cache.object_at(va, pa, frame)?;
+            cache.object_at(frames, va, pa, frame)?;
             return Ok(class_size(usize::from(frame.slab_cache()) % CLASSES));
         }
         Self::check_large(va, pa, frame.kind(), frame.slab_cache())?;

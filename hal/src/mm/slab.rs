@@ -206,13 +206,14 @@ impl Cache<'_> {
     #[inline(always)]
     pub(super) fn object_at(
         &self,
+        frames: FrameTable,
         va: VirtAddr,
         pa: PhysAddr,
         frame: &'static Frame,
     ) -> Result<NonNull<u8>, ObjectError> {
         let offset = slabs::offset_in_slab(pa, frame.slab_order());
         let index = self.geometry.index_of(offset);
-        let carved = index.is_some_and(|index| slabs::was_carved(frame.slab_head(), index));
+        let carved = index.is_some_and(|index| slabs::was_carved(frames.slab_head(frame), index));
         match NonNull::new(va.as_ptr::<u8>()) {
             Some(object) if carved => Ok(object),
             _ => Err(ObjectError::NotAtObject(va)),
@@ -232,7 +233,7 @@ impl Cache<'_> {
         pa: PhysAddr,
         frame: &'static Frame,
     ) -> Result<(), ObjectError> {
-        let object = self.object_at(va, pa, frame)?;
+        let object = self.object_at(pages.frames(), va, pa, frame)?;
         let mark = mark_of(object);
         let marked = !va.get();
         // SAFETY: an object of this cache starts here: at least 16 bytes long, aligned to 8. It

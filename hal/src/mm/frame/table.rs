@@ -137,6 +137,19 @@ impl FrameTable {
         Some(unsafe { self.frame_unchecked(pfn) })
     }
 
+    /// The descriptor of the first frame of the slab that `frame`, of this table, is part of.
+    #[inline]
+    pub(in crate::mm) fn slab_head(&self, frame: &'static Frame) -> &'static Frame {
+        let mask = (size_of::<Frame>() << frame.slab_order()) - 1;
+        // From the table's pointer, because `frame` gives no right to its neighbours.
+        let head = self.frames.with_addr((&raw const *frame).addr() & !mask);
+        // SAFETY: descriptors exist in whole pageblocks, and the table's base is aligned to a page
+        // (contract of `new`). So rounding down by at most eight descriptors, which is the most
+        // `slab_order` gives even for a frame that is no slab's, stays in the pageblock, all of
+        // whose descriptors are valid if this one is not the first.
+        unsafe { &*head }
+    }
+
     /// Makes the descriptor of `pfn` valid, and with it those of the block of `order` that starts
     /// there: all of the pageblock when the block is smaller than one. `false` when the table does
     /// not reach the block.

@@ -29,6 +29,7 @@ fn nothing_works_before_the_pages_are_known() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many pages for an interpreter")]
 fn sizes_zero_and_too_large() {
     let (kmalloc, pages) = machine(16);
     let before = zones(pages);
@@ -55,6 +56,7 @@ fn sizes_zero_and_too_large() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many pages for an interpreter")]
 fn alignment_and_usable_size_of_every_class() {
     let (kmalloc, _) = machine(32);
     for size in (1..=256).chain((257..=8193).step_by(if cfg!(miri) { 997 } else { 31 })) {
@@ -125,6 +127,7 @@ fn wrong_frees_of_pages_and_large_objects_have_names() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many pages for an interpreter")]
 fn dma_objects_come_from_the_dma_zone() {
     let (low, high) = (ram(16), ram(16));
     let limit = low.end;

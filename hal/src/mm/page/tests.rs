@@ -26,6 +26,7 @@ fn drain(pages: &PageAllocator, gfp: Gfp) -> Vec<Pfn> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many pages for an interpreter")]
 fn floors_of_a_16_mib_zone() {
     for (gfp, left) in [
         (Gfp::NOWAIT, 128),
@@ -61,6 +62,7 @@ fn a_large_block_counts_against_the_floor_in_advance() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many pages for an interpreter")]
 fn requests_fall_back_to_lower_zones_only() {
     let pages = three_zones(16);
     let zone = |gfp| pages.zone_of(pages.alloc_pages(gfp, 0).unwrap());
@@ -74,6 +76,7 @@ fn requests_fall_back_to_lower_zones_only() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many pages for an interpreter")]
 fn a_lower_zone_keeps_its_lowmem_reserve() {
     let pages = three_zones(64);
     let marks = pages.zone(ZoneKind::Dma).watermarks;
@@ -151,6 +154,7 @@ fn zeroed_means_every_byte() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many pages for an interpreter")]
 fn setting_up_touches_only_the_ragged_ends() {
     // Two ends cut a pageblock each; everything between stays untouched.
     let ragged = range(2 * MIB - 4096, 1 << 30);

@@ -235,7 +235,7 @@ impl Slabs {
         let order = frame.slab_order();
         let offset = offset_in_slab(pa, order);
         let slab = Pfn::new(pa.pfn().get() & !((1 << order) - 1));
-        let head = frame.slab_head();
+        let head = frames.slab_head(frame);
         let Some(index) = geometry.index_of(offset) else {
             return;
         };

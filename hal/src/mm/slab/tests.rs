@@ -75,6 +75,7 @@ fn a_double_free_is_found_after_the_object_went_back_to_its_slab() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many pages for an interpreter")]
 fn all_pages_come_back() {
     let (pages, _) = normal_machine(16);
     let before = pages.zone(crate::mm::ZoneKind::Normal);
@@ -98,6 +99,7 @@ fn all_pages_come_back() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many pages for an interpreter")]
 fn without_large_blocks_slabs_are_small() {
     let (pages, _) = normal_machine(4);
     // Every other page taken: no block above order 0 is left.
