@@ -179,6 +179,7 @@ proptest! {
     /// Random calls: no two objects overlap, each keeps what was written to all of its usable
     /// size, each can be freed once, and all pages come back.
     #[test]
+    #[cfg_attr(miri, ignore = "too many bytes for an interpreter")]
     fn objects_are_disjoint_and_keep_their_content(
         steps in proptest::collection::vec(step(), if cfg!(miri) { 1..30 } else { 1..800_usize }),
     ) {
