@@ -56,6 +56,8 @@ fn main() {
     } in BOARDS
     {
         println!("cargo::rustc-link-arg-bin={bin}=-T{}", script.display());
+        // Sections for the strings of defmt frames; they are not loaded.
+        println!("cargo::rustc-link-arg-bin={bin}=-Tdefmt.x");
         for (symbol, value) in [
             ("IMAGE_PHYS", image_phys),
             ("BOARD_CNTFRQ", cntfrq),

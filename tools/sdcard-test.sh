@@ -61,7 +61,7 @@ END
 ENTRY(_start)
 PHDRS { text PT_LOAD FLAGS(5); }
 SECTIONS {
-    . = 0xfffffff000000000;
+    . = 0xffffffff80000000;
     .head : AT($1) { *(.head) } :text
     /DISCARD/ : { *(.text*) *(.eh_frame*) *(.comment) }
 }

@@ -27,3 +27,5 @@ pub mod run;
 pub mod start;
 #[cfg(target_os = "none")]
 pub mod suites;
+#[cfg(target_os = "none")]
+pub mod trace;

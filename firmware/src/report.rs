@@ -5,6 +5,7 @@
 
 use crate::console;
 use core::fmt;
+use core::sync::atomic::{AtomicU8, Ordering};
 
 /// Why a test did not pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,9 +78,32 @@ pub fn plan(suites: usize) {
     console::line(format_args!("1..{suites}"));
 }
 
-/// Writes a diagnostic line of the outer level.
+/// Levels of notes as Linux numbers them (`loglevel=`): a note is written if its level is at most
+/// the one set. Results and the diagnostics of tests are always written.
+const WARNING: u8 = 4;
+const INFO: u8 = 6;
+
+static LEVEL: AtomicU8 = AtomicU8::new(INFO);
+
+/// Writes notes up to `level` from now on.
+pub fn set_level(level: u8) {
+    LEVEL.store(level, Ordering::Relaxed);
+}
+
+/// Writes a note: something about the machine worth knowing.
 pub fn note(text: fmt::Arguments<'_>) {
-    console::line(format_args!("# {text}"));
+    note_at(INFO, text);
+}
+
+/// Writes a warning: something is not as it should be, and the run goes on.
+pub fn warning(text: fmt::Arguments<'_>) {
+    note_at(WARNING, text);
+}
+
+fn note_at(level: u8, text: fmt::Arguments<'_>) {
+    if level <= LEVEL.load(Ordering::Relaxed) {
+        console::line(format_args!("# {text}"));
+    }
 }
 
 /// Writes a diagnostic line that belongs to the running test.

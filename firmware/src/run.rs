@@ -61,13 +61,13 @@ fn describe(machine: &Machine, cmdline: &CmdLine<'_>) {
     ));
     match &machine.tree {
         Ok(_) => report::note(format_args!("memory map from the device tree")),
-        Err(fault) => report::note(format_args!("{fault}; using the board's own memory map")),
+        Err(fault) => report::warning(format_args!("{fault}; using the board's own memory map")),
     }
     for problem in &machine.description.problems {
-        report::note(format_args!("device tree: {problem}"));
+        report::warning(format_args!("device tree: {problem}"));
     }
     if machine.description.further_problems > 0 {
-        report::note(format_args!(
+        report::warning(format_args!(
             "device tree: {} further problems",
             machine.description.further_problems
         ));
@@ -76,16 +76,16 @@ fn describe(machine: &Machine, cmdline: &CmdLine<'_>) {
         report::note(format_args!("ram {ram} ({} MiB)", ram.size() >> 20));
     }
     for note in machine.map.notes() {
-        report::note(format_args!("{note}"));
+        report::warning(format_args!("{note}"));
     }
     for reserved in machine.map.reserved() {
         report::note(format_args!("reserved {reserved}"));
     }
     for absent in &machine.absent_cores {
-        report::note(format_args!("{absent}"));
+        report::warning(format_args!("{absent}"));
     }
     report::note(format_args!("cores online={}", hal::smp::online().count()));
     for complaint in cmdline.complaints() {
-        report::note(format_args!("command line: {complaint}"));
+        report::warning(format_args!("command line: {complaint}"));
     }
 }

@@ -5,7 +5,7 @@ use crate::boot::memory::{self, MemoryFault};
 use crate::boot::secondary::{self, StartError};
 use crate::cmdline::{CmdLine, DmaCoherent, Exit};
 use crate::machine::{self, Machine};
-use crate::{boot, clock, console, exit, report, run};
+use crate::{boot, clock, console, exit, report, run, trace};
 use hal::addr::{PhysAddr, PhysRange};
 use hal::arch::{counter, cpu};
 use hal::board::{Board, EarlyPlatform, Platform, SecondaryStart};
@@ -110,6 +110,12 @@ fn bring_up(
     let cmdline = CmdLine::parse(description.bootargs.unwrap_or_default());
     if cmdline.exit == Exit::Semihosting {
         exit::use_semihosting();
+    }
+    if cmdline.defmt {
+        trace::enable();
+    }
+    if let Some(level) = cmdline.loglevel {
+        report::set_level(level);
     }
     let pool = memory::build(tables, board, &mut map, &cmdline)?;
     mm::init_vmalloc(tables);

@@ -5,9 +5,9 @@
 //! 0xFFFF_FFC0_0000_0000  vmalloc      page by page, Normal write-back, a guard page after each area
 //! 0xFFFF_FFE0_0000_0000  coherent     Normal non-cacheable, frames absent from the direct map
 //! 0xFFFF_FFE8_0000_0000  ioremap      Device-nGnRE (nGnRnE, Normal non-cacheable on request)
-//! 0xFFFF_FFF0_0000_0000  image        text R-X, rodata R--, data and stacks RW-, guard pages
 //! 0xFFFF_FFF4_0000_0000  frames       one descriptor per page frame, Normal write-back
-//! 0xFFFF_FFF8_0000_0000  early        boot-time views of memory not yet in the direct map; empty later
+//! 0xFFFF_FFF8_0000_0000  early        the device tree, read-only; while booting, other first looks
+//! 0xFFFF_FFFF_8000_0000  image        text R-X, rodata R--, data and stacks RW-, guard pages
 //! 0xFFFF_FFFF_FFE0_0000  (nothing)    the top 2 MiB hold error pointers and are never mapped
 //! ```
 //!
@@ -65,15 +65,16 @@ pub const VMALLOC: Window = Window::new("vmalloc", 0xFFFF_FFC0_0000_0000, 128 * 
 pub const COHERENT: Window = Window::new("coherent", 0xFFFF_FFE0_0000_0000, 32 * GIB);
 /// Device registers.
 pub const IOREMAP: Window = Window::new("ioremap", 0xFFFF_FFE8_0000_0000, 32 * GIB);
-/// The firmware itself.
-pub const IMAGE: Window = Window::new("image", 0xFFFF_FFF0_0000_0000, GIB);
 /// The page frame descriptors, indexed by frame number.
 pub const FRAMES: Window = Window::new("frames", 0xFFFF_FFF4_0000_0000, GIB);
-/// Views used while booting, before the direct map exists.
+/// Views used while booting, before the direct map exists; the device tree's stays.
 pub const EARLY: Window = Window::new("early", 0xFFFF_FFF8_0000_0000, GIB);
+/// The firmware itself. In the top 4 GiB, so that `ADRP` reaches the strings of defmt frames, which
+/// are linked at address 0 and never loaded.
+pub const IMAGE: Window = Window::new("image", 0xFFFF_FFFF_8000_0000, GIB);
 
 /// All windows, by address.
-pub const WINDOWS: [Window; 7] = [DIRECT_MAP, VMALLOC, COHERENT, IOREMAP, IMAGE, FRAMES, EARLY];
+pub const WINDOWS: [Window; 7] = [DIRECT_MAP, VMALLOC, COHERENT, IOREMAP, FRAMES, EARLY, IMAGE];
 
 /// RAM at or above this address has no place in the direct map and is left unused.
 pub const DIRECT_MAP_LIMIT: PhysAddr = PhysAddr::new(DIRECT_MAP.size as u64);
@@ -127,7 +128,7 @@ mod tests {
                 pair[1].name
             );
         }
-        assert!(EARLY.end().get() <= 0xFFFF_FFFF_FFE0_0000);
+        assert!(IMAGE.end().get() <= 0xFFFF_FFFF_FFE0_0000);
     }
 
     #[test]

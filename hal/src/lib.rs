@@ -38,3 +38,4 @@ pub mod mm;
 pub mod mmu;
 pub mod smp;
 pub mod sync;
+mod trace;

@@ -3,6 +3,7 @@
 use super::{Device, DmaError, DmaSegment};
 use crate::addr::DmaAddr;
 use crate::arch::{barrier, cpu};
+use crate::trace::trace;
 use core::fmt;
 
 /// One contiguous copy.
@@ -282,6 +283,7 @@ impl Progress {
     pub(crate) fn start(&mut self) -> Ticket {
         self.ticket = self.ticket.wrapping_add(1);
         self.state = State::Running;
+        trace!("dma ticket {=u32} started", self.ticket);
         Ticket(self.ticket)
     }
 
@@ -289,6 +291,11 @@ impl Progress {
     pub(crate) fn finish(&mut self, result: Result<(), DmaError>) {
         if self.is_running() {
             self.state = State::Done(result);
+            trace!(
+                "dma ticket {=u32} ended, ok {=bool}",
+                self.ticket,
+                result.is_ok()
+            );
         }
     }
 

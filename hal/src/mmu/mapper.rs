@@ -19,6 +19,7 @@ use super::walk::Leaf;
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
 use crate::arch::{barrier, tlb};
 use crate::layout;
+use crate::trace::trace;
 
 /// First address translated through `TTBR1_EL1`.
 pub const FIRST: VirtAddr = layout::DIRECT_MAP.base;
@@ -138,6 +139,12 @@ impl<M: TableMemory> Mapper<M> {
     ) -> Result<(), MapError> {
         self.write_leaves(va, range, attributes, largest, 0)?;
         publish();
+        trace!(
+            "map {=u64:x} -> {=u64:x}..{=u64:x}",
+            va.get() as u64,
+            range.start.get(),
+            range.end.get()
+        );
         Ok(())
     }
 
@@ -154,7 +161,13 @@ impl<M: TableMemory> Mapper<M> {
     pub unsafe fn unmap(&mut self, va: VirtAddr, size: usize) -> Result<Flushed, MapError> {
         let stride = self.check_live(va, size)?;
         self.clear(va, size)?;
-        Ok(Stale { va, size, stride }.flush())
+        let flushed = Stale { va, size, stride }.flush();
+        trace!(
+            "unmap {=u64:x}, {=u64:x} bytes",
+            va.get() as u64,
+            size as u64
+        );
+        Ok(flushed)
     }
 
     /// Gives `size` bytes at `va` other permissions and flushes the old ones from the TLBs.

@@ -106,7 +106,7 @@ mod tests {
     fn a_guess_only_where_it_can_be_right() {
         assert_eq!(
             report(0x9600_0047, IMAGE.base + 0x5FF0, Some(0x80F)),
-            "translation fault (level 3), write at 0xfffffff000005ff0 \
+            "translation fault (level 3), write at 0xffffffff80005ff0 \
              in the image window (guard page?)"
         );
         assert_eq!(
