@@ -21,11 +21,9 @@ debug: setup-gdb
 monitor: setup
 	@tools/run-qemu monitor
 
-image: setup
-	@tools/sdcard.sh image
-
-sdcard: setup
-	@tools/sdcard.sh sdcard
+image sdcard: setup
+	@cargo build --release --package firmware --bin rpi4
+	@tools/sdcard.sh $@
 
 flash:
 	@tools/sdcard.sh flash
