@@ -6,11 +6,13 @@
 //!
 //! ```text
 //! untouched --> head: only the first descriptor is valid, the others count as tails
-//!     |           |
-//!     +-----------+--> ready: all 512 descriptors are valid
+//!     |   |       |
+//!     |   +-------+--> ready: all 512 descriptors are valid
+//!     +-> set aside: no descriptor is valid; the state says the memory type of all frames
 //! ```
 //!
-//! A pageblock becomes ready when a block smaller than it is first cut from it. A lookup reads the
+//! A pageblock becomes ready when a block smaller than it is first cut from it. It is set aside
+//! at boot for memory no page allocator ever owns, which costs one store a pageblock. A lookup reads the
 //! state before the descriptor, so any frame number, even one computed from a wild pointer, has an
 //! answer.
 
@@ -201,6 +203,14 @@ pub enum FrameError {
     /// The frame is not the first of a block, or belongs to no allocator.
     #[error("{0} is not the first frame of a block")]
     Tail(Pfn),
+    /// The frame was set aside at boot and is never a page.
+    #[error("{pfn} was set aside at boot as {memory_type} memory")]
+    SetAside {
+        /// The frame.
+        pfn: Pfn,
+        /// Its memory type.
+        memory_type: MemoryType,
+    },
 }
 
 /// A frame already has another memory type.

@@ -35,6 +35,11 @@ unsafe impl Sync for FrameTable {}
 const HEAD: u8 = 1 << 6;
 /// State of a pageblock: all its descriptors are valid.
 const READY: u8 = 1 << 7;
+/// State of a pageblock: set aside at boot, none of its descriptors is valid.
+const SET_ASIDE: u8 = 1 << 5;
+/// The memory type of a pageblock that was set aside, within its state.
+const TYPE_SHIFT: u32 = 3;
+const TYPE_MASK: u8 = 0x3;
 /// The pageblock's migrate type, within its state.
 const MIGRATE_MASK: u8 = 0x7;
 
@@ -116,6 +121,10 @@ impl FrameTable {
         // Acquire pairs with the release in `prepare`, which makes the zeroes visible.
         let state = state.load(Ordering::Acquire);
         if state & READY == 0 {
+            if state & SET_ASIDE != 0 {
+                let memory_type = set_aside_type(state);
+                return Err(FrameError::SetAside { pfn, memory_type });
+            }
             if state & HEAD == 0 {
                 return Err(FrameError::Untouched(pfn));
             }
@@ -152,7 +161,7 @@ impl FrameTable {
 
     /// Makes the descriptor of `pfn` valid, and with it those of the block of `order` that starts
     /// there: all of the pageblock when the block is smaller than one. `false` when the table does
-    /// not reach the block.
+    /// not reach the block or it was set aside.
     ///
     /// # Safety
     ///
@@ -167,6 +176,9 @@ impl FrameTable {
                 return false;
             };
             let old = state.load(Ordering::Relaxed);
+            if old & SET_ASIDE != 0 {
+                return false;
+            }
             let wanted = if order < PAGEBLOCK_ORDER { READY } else { HEAD };
             if old & (wanted | READY) != 0 {
                 continue;
@@ -227,6 +239,7 @@ impl FrameTable {
             Ok(frame) => Ok(frame.memory_type()),
             // No frame of a block this large was ever claimed for another type.
             Err(FrameError::Tail(_)) => Ok(MemoryType::NormalWriteBack),
+            Err(FrameError::SetAside { memory_type, .. }) => Ok(memory_type),
             Err(error) => Err(error),
         }
     }
@@ -241,6 +254,41 @@ impl FrameTable {
             has if has == wanted => Ok(()),
             has => Err(MemoryTypeError::Conflict { pfn, has, wanted }),
         }
+    }
+
+    /// Sets `frames`, whole pageblocks, aside as memory of type `wanted`, for good: every lookup
+    /// names that, and no allocator takes them. All or none; costs a store for each pageblock.
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryTypeError`] when a pageblock is in use or beyond the table, or the range is not made
+    /// of whole pageblocks ([`FrameError::Tail`]).
+    ///
+    /// # Safety
+    ///
+    /// The frames are RAM that the boot code set aside, and no other core uses the table yet.
+    pub unsafe fn set_aside(
+        &self,
+        frames: Range<Pfn>,
+        wanted: MemoryType,
+    ) -> Result<(), MemoryTypeError> {
+        for end in [frames.start, frames.end] {
+            if !end.is_order_aligned(PAGEBLOCK_ORDER) {
+                return Err(FrameError::Tail(end).into());
+            }
+        }
+        let blocks = (frames.start.get()..frames.end.get()).step_by(PAGEBLOCK_PAGES as usize);
+        for pfn in blocks.clone().map(Pfn::new) {
+            match self.memory_type(pfn) {
+                Err(FrameError::Untouched(_)) => {}
+                Ok(has) => return Err(MemoryTypeError::Conflict { pfn, has, wanted }),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        for state in blocks.filter_map(|pfn| self.state(Pfn::new(pfn))) {
+            state.store(SET_ASIDE | (wanted as u8) << TYPE_SHIFT, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// Changes the memory type of `frames` from Normal write-back to `wanted`, all or none.
@@ -263,6 +311,10 @@ impl FrameTable {
     ) -> Result<(), MemoryTypeError> {
         for number in frames.start.get()..frames.end.get() {
             let pfn = Pfn::new(number);
+            if let Err(FrameError::SetAside { memory_type, .. }) = self.get(pfn) {
+                let has = memory_type;
+                return Err(MemoryTypeError::Conflict { pfn, has, wanted });
+            }
             // SAFETY: the caller owns the frame; where the pageblock is not ready, it belongs to
             // one block of that size or larger, or the frames were set aside before any allocator
             // ran.
@@ -296,4 +348,9 @@ impl FrameTable {
             }
         }
     }
+}
+
+/// The memory type in the state of a pageblock that was set aside.
+fn set_aside_type(state: u8) -> MemoryType {
+    MemoryType::from_index(state >> TYPE_SHIFT & TYPE_MASK).unwrap_or(MemoryType::NormalWriteBack)
 }

@@ -99,3 +99,49 @@ fn a_frame_has_one_memory_type_at_a_time() {
         Ok(MemoryType::NormalWriteBack)
     );
 }
+
+#[test]
+fn pageblocks_set_aside_are_named_and_never_prepared() {
+    let frames = table(0, 8 * MIB);
+    let nc = MemoryType::NormalNonCacheable;
+    let aside = Pfn::new(0x200)..Pfn::new(0x600);
+    // SAFETY: the table belongs to the test alone.
+    unsafe { frames.set_aside(aside.clone(), nc) }.unwrap();
+    for number in [0x200, 0x201, 0x5FF] {
+        let pfn = Pfn::new(number);
+        let named = FrameError::SetAside {
+            pfn,
+            memory_type: nc,
+        };
+        assert_eq!(frames.get(pfn).err(), Some(named));
+        assert!(frames.get_ready(pfn).is_none());
+        assert_eq!(frames.memory_type(pfn), Ok(nc));
+        let wanted = MemoryType::NormalWriteBack;
+        let conflict = MemoryTypeError::Conflict {
+            pfn,
+            has: nc,
+            wanted,
+        };
+        assert_eq!(frames.check_memory_type(pfn, wanted), Err(conflict));
+    }
+    for number in [0x1FF, 0x600] {
+        let pfn = Pfn::new(number);
+        assert_eq!(frames.get(pfn).err(), Some(FrameError::Untouched(pfn)));
+    }
+    assert!(!prepare(frames, 0x200, 0));
+    assert!(!prepare(frames, 0x400, 9));
+    // SAFETY: as above.
+    unsafe {
+        assert!(frames.set_aside(aside.clone(), nc).is_err());
+        assert!(frames.claim_memory_type(aside, nc).is_err());
+        let ragged = Pfn::new(0x600)..Pfn::new(0x601);
+        assert_eq!(
+            frames.set_aside(ragged, nc),
+            Err(FrameError::Tail(Pfn::new(0x601)).into())
+        );
+    }
+    assert!(prepare(frames, 0x600, 0));
+    // SAFETY: as above.
+    let used = unsafe { frames.set_aside(Pfn::new(0x600)..Pfn::new(0x800), nc) };
+    assert!(matches!(used, Err(MemoryTypeError::Conflict { .. })));
+}
