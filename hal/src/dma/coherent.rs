@@ -8,11 +8,11 @@
 mod bitmap;
 
 use super::engine::{Destination, Source};
-use super::{Device, DmaError, DmaSegment};
+use super::{Device, DmaError, DmaSegment, maintenance};
 use crate::addr::{DmaAddr, PAGE_SIZE, PhysRange, VirtAddr};
 use crate::arch::{barrier, cache};
 use crate::sync::IrqLock;
-use bitmap::PageBitmap;
+use bitmap::{Block, PageBitmap};
 use core::ops::Range;
 use core::ptr::NonNull;
 
@@ -54,7 +54,8 @@ impl CoherentPool {
     /// # Safety
     ///
     /// From now on `frames` are mapped at `cpu` as Normal non-cacheable memory, read-write, and
-    /// nowhere else; no cache holds a line of them; nobody else uses them.
+    /// nowhere else; nobody else uses them. Caches may hold lines that a loader left: they are
+    /// dropped before a page is first handed out.
     pub unsafe fn new(frames: PhysRange, cpu: VirtAddr) -> Result<Self, BadPool> {
         let size = frames.size();
         if size == 0 || size > MAX_POOL_SIZE as u64 || !size.is_multiple_of(PAGE_SIZE as u64) {
@@ -86,13 +87,16 @@ impl CoherentPool {
         if size == 0 {
             return Err(DmaError::ZeroLength);
         }
-        let page = self.take(size).ok_or_else(|| DmaError::PoolExhausted {
+        let Block { page, first_use } = self.take(size).ok_or_else(|| DmaError::PoolExhausted {
             size,
             free: self.free_pages() * PAGE_SIZE,
         })?;
         let offset = page * PAGE_SIZE;
         let pages = size.div_ceil(PAGE_SIZE);
         let len = pages * PAGE_SIZE;
+        if first_use {
+            maintenance::drop_lines(self.cpu + offset, len);
+        }
         let addr = device
             .dma_addr(self.frames.start + offset, len)
             .inspect_err(|_| {
@@ -124,7 +128,7 @@ impl CoherentPool {
         self.cpu
     }
 
-    fn take(&self, size: usize) -> Option<usize> {
+    fn take(&self, size: usize) -> Option<Block> {
         if size > MAX_ALLOCATION {
             return None;
         }

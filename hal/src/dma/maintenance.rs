@@ -96,6 +96,15 @@ pub(super) fn clean(va: VirtAddr, len: usize) {
     CLEANED.fetch_add(lines as u64, Ordering::Relaxed);
 }
 
+/// Writes back and drops every line of the `len` bytes at `va`, whole lines, and waits for it:
+/// whatever cached a frame before it was mapped otherwise is gone. Not counted: the counters are
+/// about buffers that change hands. The range must be mapped, as any type.
+pub(super) fn drop_lines(va: VirtAddr, len: usize) {
+    let line = line_size();
+    for_each_line(va.get(), len / line, line, cache::clean_invalidate_line);
+    barrier::dsb_sy();
+}
+
 /// Drops every line of the `len` bytes at `va`, writing back those that the range does not cover
 /// whole. Leaves the completing barrier to the caller.
 ///

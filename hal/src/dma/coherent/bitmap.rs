@@ -25,10 +25,21 @@ const ALIGNED: [u64; 6] = [
     0x0000_0001_0000_0001,
 ];
 
+/// What [`PageBitmap::allocate`] hands out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Block {
+    /// Index of the first page.
+    pub(super) page: usize,
+    /// Whether any of the pages is handed out for the first time.
+    pub(super) first_use: bool,
+}
+
 /// The free pages of a pool.
 #[derive(Debug)]
 pub(super) struct PageBitmap {
     words: [u64; WORDS],
+    /// Pages that were handed out at some time.
+    used: [u64; WORDS],
     skew: usize,
     free: usize,
 }
@@ -39,6 +50,7 @@ impl PageBitmap {
     pub(super) fn new(skew: usize, pages: usize) -> Self {
         let mut bitmap = Self {
             words: [u64::MAX; WORDS],
+            used: [0; WORDS],
             skew,
             free: 0,
         };
@@ -52,8 +64,8 @@ impl PageBitmap {
     }
 
     /// Allocates `pages` pages, at most [`MAX_PAGES`], at an address aligned to the next power of
-    /// two, and returns the index of the first.
-    pub(super) fn allocate(&mut self, pages: usize) -> Option<usize> {
+    /// two.
+    pub(super) fn allocate(&mut self, pages: usize) -> Option<Block> {
         let block = pages.next_power_of_two();
         let start = if block < WORD_PAGES {
             self.find_in_word(block.trailing_zeros())
@@ -62,7 +74,10 @@ impl PageBitmap {
         }?;
         self.set(start, pages, true);
         self.free -= pages;
-        Some(start - self.skew)
+        Some(Block {
+            page: start - self.skew,
+            first_use: self.note_use(start, pages),
+        })
     }
 
     /// Gives back pages that [`Self::allocate`] returned.
@@ -89,21 +104,40 @@ impl PageBitmap {
     }
 
     fn set(&mut self, start: usize, pages: usize, allocated: bool) {
-        let mut at = start;
-        while at < start + pages {
-            let bit = at % WORD_PAGES;
-            let count = (WORD_PAGES - bit).min(start + pages - at);
-            let mask = (u64::MAX >> (WORD_PAGES - count)) << bit;
-            let word = &mut self.words[at / WORD_PAGES];
+        for (index, mask) in words_of(start, pages) {
+            let word = &mut self.words[index];
             debug_assert_eq!(*word & mask, if allocated { 0 } else { mask });
             *word = if allocated {
                 *word | mask
             } else {
                 *word & !mask
             };
-            at += count;
         }
     }
+
+    /// Marks the pages as used, and says whether any had not been.
+    fn note_use(&mut self, start: usize, pages: usize) -> bool {
+        words_of(start, pages).fold(false, |first, (index, mask)| {
+            let word = &mut self.used[index];
+            let fresh = !*word & mask != 0;
+            *word |= mask;
+            first | fresh
+        })
+    }
+}
+
+/// The words that hold the bits `start..start + pages`, each with its share of them.
+fn words_of(start: usize, pages: usize) -> impl Iterator<Item = (usize, u64)> {
+    let end = start + pages;
+    let mut at = start;
+    core::iter::from_fn(move || {
+        let bit = at % WORD_PAGES;
+        let count = (WORD_PAGES - bit).min(end.checked_sub(at).filter(|&left| left > 0)?);
+        let mask = (u64::MAX >> (WORD_PAGES - count)) << bit;
+        let index = at / WORD_PAGES;
+        at += count;
+        Some((index, mask))
+    })
 }
 
 #[cfg(test)]
@@ -112,13 +146,17 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
+    fn page(block: Option<Block>) -> Option<usize> {
+        block.map(|block| block.page)
+    }
+
     #[test]
     fn orders_up_to_the_largest() {
         for order in 0..=10 {
             let mut bitmap = PageBitmap::new(0, 4096);
-            let first = bitmap.allocate(1).unwrap();
+            let first = page(bitmap.allocate(1)).unwrap();
             assert_eq!(first, 0);
-            assert_eq!(bitmap.allocate(1 << order), Some(1 << order));
+            assert_eq!(page(bitmap.allocate(1 << order)), Some(1 << order));
             assert_eq!(bitmap.free_pages(), 4095 - (1 << order));
         }
     }
@@ -126,19 +164,19 @@ mod tests {
     #[test]
     fn a_skewed_pool_aligns_addresses_not_indices() {
         let mut bitmap = PageBitmap::new(512, 512 + 1024);
-        assert_eq!(bitmap.allocate(1024), Some(512));
-        assert_eq!(bitmap.allocate(512), Some(0));
-        assert_eq!(bitmap.allocate(1), None);
+        assert_eq!(page(bitmap.allocate(1024)), Some(512));
+        assert_eq!(page(bitmap.allocate(512)), Some(0));
+        assert_eq!(page(bitmap.allocate(1)), None);
     }
 
     #[test]
     fn a_pool_smaller_than_the_request_is_exhausted() {
         let mut bitmap = PageBitmap::new(0, 512);
-        assert_eq!(bitmap.allocate(513), None);
-        assert_eq!(bitmap.allocate(512), Some(0));
-        assert_eq!(bitmap.allocate(1), None);
+        assert_eq!(page(bitmap.allocate(513)), None);
+        assert_eq!(page(bitmap.allocate(512)), Some(0));
+        assert_eq!(page(bitmap.allocate(1)), None);
         bitmap.free(0, 512);
-        assert_eq!(bitmap.allocate(1), Some(0));
+        assert_eq!(page(bitmap.allocate(1)), Some(0));
     }
 
     proptest! {
@@ -167,7 +205,7 @@ mod tests {
                 let expected = (0..pages)
                     .filter(|start| (start + skew).is_multiple_of(block) && start + block <= pages)
                     .find(|&start| !used[start..start + block].contains(&true));
-                prop_assert_eq!(bitmap.allocate(size), expected);
+                prop_assert_eq!(page(bitmap.allocate(size)), expected);
                 if let Some(start) = expected {
                     live.insert(start, size);
                 }

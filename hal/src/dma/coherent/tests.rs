@@ -49,6 +49,43 @@ fn memory_is_zero_again_after_reuse_and_ordered() {
 }
 
 #[test]
+fn lines_of_a_loader_are_dropped_before_the_first_use_of_each_page() {
+    let pool = pool(8);
+    let device = device();
+    let line = maintenance::line_size();
+    let drops = |ops: &[Op]| {
+        let lines = ops.iter().filter_map(|op| match op {
+            Op::CleanInvalidate(va) => Some(*va),
+            _ => None,
+        });
+        lines.collect::<Vec<_>>()
+    };
+    let lines_of = |memory: &Coherent| {
+        let offsets = (0..memory.len()).step_by(line);
+        offsets
+            .map(|offset| memory.va() + offset)
+            .collect::<Vec<_>>()
+    };
+
+    let (one, ops) = record_during(|| pool.alloc(&device, 1).unwrap());
+    assert_eq!(drops(&ops), lines_of(&one));
+    let completed = ops.iter().position(|op| *op == Op::DsbSy).unwrap();
+    assert_eq!(completed, PAGE_SIZE / line);
+    assert_eq!(ops.last(), Some(&Op::DmbOshst));
+
+    let (other, ops) = record_during(|| pool.alloc(&device, 4 * PAGE_SIZE).unwrap());
+    assert_eq!(drops(&ops), lines_of(&other));
+    drop((one, other));
+    let (again, ops) = record_during(|| pool.alloc(&device, 1).unwrap());
+    assert_eq!(ops, [Op::DmbOshst], "no line can have come back");
+    drop(again);
+    // Pages 1 to 3 were never handed out.
+    let (half_used, ops) = record_during(|| pool.alloc(&device, 4 * PAGE_SIZE).unwrap());
+    assert_eq!(half_used.va(), pool.cpu_base());
+    assert_eq!(drops(&ops), lines_of(&half_used));
+}
+
+#[test]
 fn exhaustion_is_named_and_passes() {
     let pool = pool(4);
     let device = device();
