@@ -53,6 +53,7 @@ pub struct KernelTableMemory {
     /// 0 ends the list, no table lies there.
     freed: u64,
     taken: usize,
+    allocated: usize,
 }
 
 impl KernelTableMemory {
@@ -71,6 +72,7 @@ impl KernelTableMemory {
             allocator: None,
             freed: 0,
             taken: 0,
+            allocated: 0,
         }
     }
 
@@ -88,6 +90,17 @@ impl KernelTableMemory {
     /// Tables handed out so far and not freed, the root not counted.
     pub const fn tables_in_use(&self) -> usize {
         self.taken
+    }
+
+    /// Frames the allocator has given so far, which are kept for good.
+    pub const fn frames_allocated(&self) -> usize {
+        self.allocated
+    }
+
+    fn take_allocated(&mut self) -> Option<PhysAddr> {
+        let frame = self.allocator.and_then(|alloc| alloc())?;
+        self.allocated += 1;
+        Some(frame.phys())
     }
 
     /// Takes a freed table, if there is one.
@@ -119,7 +132,7 @@ unsafe impl TableMemory for KernelTableMemory {
         let table = self
             .pop_freed()
             .or_else(|| self.take_reserve())
-            .or_else(|| self.allocator.and_then(|alloc| alloc()).map(Pfn::phys))?;
+            .or_else(|| self.take_allocated())?;
         self.taken += 1;
         Some(table)
     }
@@ -175,6 +188,7 @@ mod tests {
         let second = memory.alloc().unwrap();
         assert_ne!(first, second);
         assert_eq!(memory.tables_in_use(), 2);
+        assert_eq!(memory.frames_allocated(), 1);
         // SAFETY: both were handed out above and never linked.
         unsafe {
             memory.free(first);
