@@ -30,8 +30,7 @@ struct Job {
     done: AtomicBool,
 }
 
-const NO_JOB: AtomicPtr<Job> = AtomicPtr::new(ptr::null_mut());
-static JOBS: [AtomicPtr<Job>; MAX_CPUS] = [NO_JOB; MAX_CPUS];
+static JOBS: [AtomicPtr<Job>; MAX_CPUS] = [const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS];
 static ONLINE: AtomicU32 = AtomicU32::new(0);
 static KICK: Once<fn(usize)> = Once::new();
 
