@@ -72,6 +72,9 @@ pub enum MemoryFault {
     /// Frames or zones.
     #[error("page allocator: {0}")]
     Pages(#[from] mm::InitError),
+    /// The memory type of the coherent pool's frames.
+    #[error("memory type of the coherent pool: {0}")]
+    PoolType(#[from] mm::MemoryTypeError),
     /// The coherent pool.
     #[error("coherent pool: {0}")]
     Pool(#[from] hal::dma::coherent::BadPool),
@@ -301,6 +304,9 @@ pub fn build(
     let first = map.ram().first().map_or(PhysAddr::new(0), |ram| ram.start);
     // SAFETY: `allocate_descriptors` backed the descriptors of all RAM, mapped above.
     let frames = unsafe { FrameTable::new(FRAMES.base, first, states) };
+    let pool_frames = pool.frames().start.pfn()..pool.frames().end.pfn();
+    // SAFETY: the pool's frames are RAM that was set aside above, and one core runs.
+    unsafe { frames.set_aside(pool_frames, MemoryType::NormalNonCacheable) }?;
     let usable: heapless::Vec<PhysRange, { memory_map::MAX_RESERVED }> =
         map.free_ranges().collect();
     let ram = UsableRam {
@@ -315,8 +321,8 @@ pub fn build(
         tables
             .lock()
             .memory_mut()
-            .set_allocator(|| mm::alloc_pages(Gfp::ATOMIC, 0).ok())
-    };
+            .set_allocator(|| mm::alloc_pages(Gfp::ATOMIC, 0).ok());
+    }
     Ok(pool)
 }
 
