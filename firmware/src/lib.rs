@@ -18,6 +18,8 @@ pub mod exceptions;
 #[cfg(target_os = "none")]
 pub mod exit;
 #[cfg(target_os = "none")]
+pub mod ledger;
+#[cfg(target_os = "none")]
 pub mod machine;
 #[cfg(target_os = "none")]
 pub mod report;

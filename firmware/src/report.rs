@@ -1,11 +1,15 @@
 //! The report: KTAP version 1 on the console (docs.kernel.org/dev-tools/ktap.html).
 //!
-//! Suites are the outer level, tests the inner. A diagnostic line precedes the result it explains.
+//! Suites are the outer level, tests the inner. A suite's last test is the ledger's: what was free
+//! before the suite is free after it. A diagnostic line precedes the result it explains.
 //! The last line is a plain total.
 
+use crate::check_ok;
 use crate::console;
+use crate::ledger::Ledger;
 use core::fmt;
 use core::sync::atomic::{AtomicU8, Ordering};
+use hal::smp::SmpError;
 
 /// Why a test did not pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,31 +128,44 @@ pub fn run_suite(
     console::line(format_args!("  KTAP version 1"));
     console::line(format_args!("  # Subtest: {}", suite.name));
     let count = suite.tests.iter().filter(|test| selected(test)).count();
-    console::line(format_args!("  1..{count}"));
+    console::line(format_args!("  1..{}", count + 1));
+    let before = Ledger::take();
     for (index, test) in suite.tests.iter().filter(|test| selected(test)).enumerate() {
         let outcome = (0..rounds).try_for_each(|_| (test.run)());
-        let (word, skip) = match outcome {
-            Ok(()) => ("ok", None),
-            Err(Stop::Failed) => ("not ok", None),
-            Err(Stop::Skipped(reason)) => ("ok", Some(reason)),
-        };
-        match skip {
-            None => console::line(format_args!("  {word} {} {}", index + 1, test.name)),
-            Some(reason) => {
-                console::line(format_args!(
-                    "  {word} {} {} # SKIP {reason}",
-                    index + 1,
-                    test.name
-                ));
-            }
-        }
+        result(index + 1, test.name, outcome);
         own.count(outcome);
     }
+    let outcome = leaves_no_leak(before);
+    result(count + 1, "leaves_no_leak", outcome);
+    own.count(outcome);
     let word = if own.failed == 0 { "ok" } else { "not ok" };
     console::line(format_args!("{word} {number} {}", suite.name));
     totals.passed += own.passed;
     totals.failed += own.failed;
     totals.skipped += own.skipped;
+}
+
+/// Writes the result line of a test.
+fn result(number: usize, name: &str, outcome: Outcome) {
+    match outcome {
+        Ok(()) => console::line(format_args!("  ok {number} {name}")),
+        Err(Stop::Failed) => console::line(format_args!("  not ok {number} {name}")),
+        Err(Stop::Skipped(reason)) => {
+            console::line(format_args!("  ok {number} {name} # SKIP {reason}"));
+        }
+    }
+}
+
+fn leaves_no_leak(before: Result<Ledger, SmpError>) -> Outcome {
+    let before = check_ok!(before);
+    let after = check_ok!(Ledger::take());
+    match before.difference(&after) {
+        None => Ok(()),
+        Some(difference) => {
+            diagnostic(format_args!("{difference}"));
+            Err(Stop::Failed)
+        }
+    }
 }
 
 /// Reports a selection that matched no test, as a failure.
