@@ -1,0 +1,525 @@
+//! `kmalloc`: sizes, alignment, contiguity, refusals, several cores, interrupts.
+
+use super::fragment;
+use super::mapping;
+use super::random::Random;
+use super::raw::{self, Area, Object, Pages};
+use crate::ledger::Ledger;
+use crate::machine::machine;
+use crate::report::{Outcome, Stop, Suite, Test, diagnostic};
+use crate::{check, check_ok};
+use core::ops::Range;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use hal::addr::{PAGE_SIZE, VirtAddr};
+use hal::arch::counter;
+use hal::drivers::gic::Line;
+use hal::drivers::irq::IrqHandler;
+use hal::drivers::timer::{DeadlineInterrupt, VIRTUAL_TIMER};
+use hal::layout;
+use hal::mm::{
+    self, AllocError, CLASSES, DMA_ALIGN, Gfp, MAX_CLASS_SIZE, MAX_SIZE, ObjectError,
+    ZERO_SIZE_PTR, ZoneKind, class_of, class_size,
+};
+use hal::smp;
+use hal::sync::{IrqLock, PerCpu};
+
+/// The suite.
+pub(super) const SUITE: Suite = Suite {
+    name: "kmalloc",
+    tests: &[
+        test("every_size_has_its_class_alignment_and_ksize", sizes),
+        test(
+            "every_size_has_its_class_alignment_and_ksize_planted",
+            sizes_planted,
+        ),
+        test("kmalloc_pages_are_physically_contiguous", contiguous),
+        test(
+            "kmalloc_pages_are_physically_contiguous_planted",
+            contiguous_planted,
+        ),
+        test(
+            "kmalloc_memory_is_at_the_direct_map_offset",
+            constant_offset,
+        ),
+        test(
+            "kmalloc_memory_is_at_the_direct_map_offset_planted",
+            constant_offset_planted,
+        ),
+        test("kmalloc_writes_no_page_table", no_table_writes),
+        test(
+            "kmalloc_writes_no_page_table_planted",
+            no_table_writes_planted,
+        ),
+        test("kzalloc_zeroes_all_usable_bytes", zeroed),
+        test("nothing_is_allocated_for_zero_bytes", zero_size),
+        test("too_large_is_refused", too_large),
+        test("bad_frees_are_refused_by_name", bad_frees),
+        test("gfp_dma_memory_is_in_the_dma_zone", dma_zone),
+        test("cores_allocate_and_free_each_others_objects", all_cores),
+        test(
+            "an_interrupt_allocates_while_the_allocator_is_interrupted",
+            interrupt,
+        ),
+    ],
+};
+
+const fn test(name: &'static str, run: fn() -> Outcome) -> Test {
+    Test { name, run }
+}
+
+/// The alignment promised for `size` bytes: at least a cache line's, the size of a power of two,
+/// otherwise the largest power of two that divides the class.
+fn promised_alignment(size: usize) -> usize {
+    if size.is_power_of_two() {
+        return size.max(DMA_ALIGN);
+    }
+    let rounded = if size <= MAX_CLASS_SIZE {
+        class_size(class_of(size))
+    } else {
+        size.next_power_of_two()
+    };
+    // Blocks of pages promise a page where the class's own divisor is larger.
+    (1usize << rounded.trailing_zeros()).clamp(DMA_ALIGN, PAGE_SIZE)
+}
+
+/// What is wrong with an object of `size` bytes at `va` with `usable` bytes.
+fn broken_promise(va: VirtAddr, size: usize, usable: usize) -> Option<&'static str> {
+    if usable < size {
+        return Some("too small");
+    }
+    if !usable.is_multiple_of(DMA_ALIGN) {
+        return Some("not whole cache lines");
+    }
+    if size <= MAX_CLASS_SIZE && usable != class_size(class_of(size)) {
+        return Some("not the size of its class");
+    }
+    if size > MAX_CLASS_SIZE && usable != size.next_power_of_two() {
+        return Some("not the size of its block");
+    }
+    (!va.is_aligned(promised_alignment(size))).then_some("not aligned as promised")
+}
+
+fn judge_size(size: usize) -> Outcome {
+    let mut object = check_ok!(Object::alloc(size, Gfp::KERNEL));
+    let usable = object.usable();
+    let broken = broken_promise(object.va(), size, usable);
+    check!(
+        broken.is_none(),
+        "{size} bytes at {}, {usable} usable: {broken:?}",
+        object.va()
+    );
+    object.bytes().fill(0x5A);
+    check_ok!(object.free());
+    Ok(())
+}
+
+fn sizes() -> Outcome {
+    const SAMPLES: usize = 256;
+    let mut count = 0;
+    for class in 0..CLASSES {
+        let edge = class_size(class);
+        for size in [edge - 1, edge, edge + 1] {
+            judge_size(size)?;
+            count += 1;
+        }
+    }
+    let mut random = Random::new(11);
+    for _ in 0..SAMPLES {
+        judge_size(1 + random.below(MAX_CLASS_SIZE))?;
+    }
+    let mut power = 1;
+    while power <= MAX_SIZE {
+        judge_size(power)?;
+        power *= 2;
+        count += 1;
+    }
+    diagnostic(format_args!(
+        "{count} edges and powers of two, {SAMPLES} seeded sizes"
+    ));
+    Ok(())
+}
+
+fn sizes_planted() -> Outcome {
+    let object = check_ok!(Object::alloc(256, Gfp::KERNEL));
+    let (va, usable) = (object.va(), object.usable());
+    check!(
+        broken_promise(va, 256, usable).is_none(),
+        "a good object is called broken"
+    );
+    check!(
+        broken_promise(va + DMA_ALIGN, 256, usable).is_some(),
+        "alignment is not judged"
+    );
+    check!(
+        broken_promise(va, 257, usable).is_some(),
+        "a small object passes"
+    );
+    check!(
+        broken_promise(va, 256, usable + DMA_ALIGN).is_some(),
+        "the class is not judged"
+    );
+    Ok(())
+}
+
+/// Sizes of objects that span pages.
+const SPANNING: [usize; 6] = [4 << 10, 8 << 10, 12 << 10, 64 << 10, 1 << 20, 4 << 20];
+
+fn contiguous() -> Outcome {
+    let mut pages = 0;
+    for size in SPANNING {
+        let object = check_ok!(Object::alloc(size, Gfp::KERNEL));
+        let usable = object.usable();
+        let breaks = mapping::physical_breaks(object.va(), usable);
+        check!(
+            breaks == Ok(0),
+            "{size} bytes at {}: {breaks:?} breaks",
+            object.va()
+        );
+        pages += usable / PAGE_SIZE;
+    }
+    diagnostic(format_args!(
+        "structural: AT S1E1R of {pages} pages, 0 breaks"
+    ));
+    Ok(())
+}
+
+fn contiguous_planted() -> Outcome {
+    const PAGES: usize = 16;
+    let scattered = fragment::fragment(2 * PAGES)?;
+    let area = check_ok!(Area::alloc(PAGES * PAGE_SIZE));
+    let breaks = mapping::physical_breaks(area.va(), area.len());
+    drop((area, scattered));
+    diagnostic(format_args!("{PAGES} scattered pages: {breaks:?} breaks"));
+    check!(
+        breaks.is_ok_and(|breaks| breaks > 0),
+        "scattered pages pass as contiguous"
+    );
+    Ok(())
+}
+
+fn constant_offset() -> Outcome {
+    for size in [1, 64, 100, 8192].into_iter().chain(SPANNING) {
+        let object = check_ok!(Object::alloc(size, Gfp::KERNEL));
+        let page = object.va().align_down(PAGE_SIZE);
+        let len = object.usable() + object.va().page_offset();
+        let off = mapping::off_the_direct_map(page, len);
+        check!(
+            off.is_none(),
+            "{size} bytes: {off:?} is not at the direct map's offset"
+        );
+    }
+    let base = layout::DIRECT_MAP.base;
+    diagnostic(format_args!("structural: VA - PA = {base} for all"));
+    Ok(())
+}
+
+fn constant_offset_planted() -> Outcome {
+    let area = check_ok!(Area::alloc(PAGE_SIZE));
+    let found = mapping::off_the_direct_map(area.va(), area.len());
+    check!(found == Some(area.va()), "a vmalloc address passes");
+    Ok(())
+}
+
+fn no_table_writes() -> Outcome {
+    const COUNT: usize = 1000;
+    let before = mapping::fingerprint();
+    let mut random = Random::new(13);
+    let mut held = [const { None::<Object> }; 64];
+    for _ in 0..COUNT {
+        let size = 1 + random.below(2 * MAX_CLASS_SIZE);
+        let object = check_ok!(Object::alloc(size, Gfp::KERNEL));
+        let slot = random.below(held.len());
+        held[slot] = Some(object);
+    }
+    let during = mapping::fingerprint();
+    drop(held);
+    let after = mapping::fingerprint();
+    check!(
+        before == during && before == after,
+        "{before:x?}, {during:x?}, {after:x?}"
+    );
+    diagnostic(format_args!(
+        "structural: {COUNT} allocations left all leaves and {} tables as they were",
+        before.1
+    ));
+    Ok(())
+}
+
+fn no_table_writes_planted() -> Outcome {
+    let before = mapping::fingerprint();
+    let area = check_ok!(Area::alloc(PAGE_SIZE));
+    let during = mapping::fingerprint();
+    check_ok!(area.free());
+    check!(before != during, "a new mapping was not found");
+    Ok(())
+}
+
+fn zeroed() -> Outcome {
+    for size in [1, 64, 100, 1000, 5000, 8192, 20_000] {
+        let mut dirty = check_ok!(Object::alloc(size, Gfp::KERNEL));
+        dirty.bytes().fill(0xA5);
+        let was = dirty.va();
+        check_ok!(dirty.free());
+        let mut object = check_ok!(Object::alloc(size, Gfp::KERNEL | Gfp::ZERO));
+        if size <= MAX_CLASS_SIZE {
+            check!(
+                object.va() == was,
+                "{size} bytes: the dirtied object did not come back"
+            );
+        }
+        let found = object.bytes().iter().position(|byte| *byte != 0);
+        check!(found.is_none(), "{size} bytes: byte {found:?} is not zero");
+        // The plant: the last usable byte.
+        let last = object.usable() - 1;
+        object.bytes()[last] = 1;
+        let found = object.bytes().iter().position(|byte| *byte != 0);
+        check!(
+            found == Some(last),
+            "{size} bytes: a dirty byte was not found"
+        );
+    }
+    Ok(())
+}
+
+fn zero_size() -> Outcome {
+    let zero = check_ok!(mm::kmalloc(0, Gfp::KERNEL));
+    check!(zero == ZERO_SIZE_PTR, "kmalloc(0) is {zero:?}");
+    let usable = check_ok!(mm::ksize(zero.as_ptr()));
+    check!(usable == 0, "{usable} bytes usable at ZERO_SIZE_PTR");
+    for va in [VirtAddr::new(0), VirtAddr::from_ptr(ZERO_SIZE_PTR.as_ptr())] {
+        let freed = raw::free_no_object(va);
+        check!(freed == Some(Ok(())), "kfree({va}): {freed:?}");
+    }
+    Ok(())
+}
+
+fn too_large() -> Outcome {
+    let refused = Object::alloc(MAX_SIZE + 1, Gfp::KERNEL).map(drop);
+    check!(
+        matches!(refused, Err(AllocError::SizeTooLarge { .. })),
+        "{refused:?}"
+    );
+    let refused = Object::alloc(usize::MAX, Gfp::KERNEL).map(drop);
+    check!(
+        matches!(refused, Err(AllocError::SizeTooLarge { .. })),
+        "{refused:?}"
+    );
+    Ok(())
+}
+
+fn bad_frees() -> Outcome {
+    let before = check_ok!(Ledger::take());
+    {
+        let object = check_ok!(Object::alloc(256, Gfp::KERNEL));
+        let large = check_ok!(Object::alloc(64 << 10, Gfp::KERNEL));
+        let area = check_ok!(Area::alloc(PAGE_SIZE));
+        let pages = check_ok!(Pages::alloc(Gfp::KERNEL, 1));
+        let (first, twice) = check_ok!(Object::alloc(256, Gfp::KERNEL)).free_twice();
+        check_ok!(first);
+        let image = VirtAddr::from_ptr(&raw const SUITE_NAME);
+        let pool = machine().pool;
+        let in_pool = raw::free_pool_frame(pool.frames().start.pfn());
+        let (small, whole) = (object.free_interior(64), large.free_interior(PAGE_SIZE));
+        let cases = [
+            ("vmalloc address", raw::free_no_object(area.va())),
+            ("interior of a small object", Some(small)),
+            ("interior of a large object", Some(whole)),
+            ("double free", Some(twice)),
+            ("pool address", raw::free_no_object(pool.cpu_base())),
+            ("pool frame's place in the direct map", in_pool),
+            ("image address", raw::free_no_object(image)),
+            ("block of pages", Some(pages.free_as_object())),
+        ];
+        for (what, result) in &cases {
+            let Some(Err(error)) = result else {
+                check!(false, "{what} was not refused: {result:?}");
+                return Ok(());
+            };
+            diagnostic(format_args!("{what}: {error}"));
+        }
+        let [vmalloc, _, _, double, ..] = cases;
+        let named = matches!(vmalloc.1, Some(Err(ObjectError::VmallocAddress(_))));
+        check!(named, "{vmalloc:?}");
+        let named = matches!(double.1, Some(Err(ObjectError::DoubleFree(_))));
+        check!(named, "{double:?}");
+    }
+    let changed = before.difference(&check_ok!(Ledger::take()));
+    check!(
+        changed.is_none(),
+        "a refused free changed something: {changed:?}"
+    );
+    Ok(())
+}
+
+/// Something in the image.
+static SUITE_NAME: [u8; 7] = *b"kmalloc";
+
+fn dma_zone() -> Outcome {
+    let Some(allocator) = mm::pages() else {
+        return Err(Stop::Failed);
+    };
+    if allocator.zone(ZoneKind::Dma).managed == 0 {
+        return Err(Stop::Skipped("no memory below this board's DMA limit"));
+    }
+    let limit = machine().board.zone_limits().dma;
+    for size in [64, 1000, 8192, 64 << 10] {
+        let object = check_ok!(Object::alloc(size, Gfp::KERNEL | Gfp::DMA));
+        let pa = layout::virt_to_phys(object.va()).unwrap_or(limit);
+        check!(
+            pa + object.usable() <= limit,
+            "{size} bytes at {pa}, the zone ends at {limit}"
+        );
+    }
+    Ok(())
+}
+
+/// Where cores leave objects for others to free.
+static EXCHANGE: IrqLock<[Option<Object>; 32]> = IrqLock::new([const { None }; 32]);
+
+fn all_cores() -> Outcome {
+    const ROUNDS: usize = 500;
+    let before = check_ok!(Ledger::take());
+    let (remote, bad) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    check_ok!(smp::run_on_all(|core| {
+        let mut random = Random::new(core as u64 + 101);
+        for _ in 0..ROUNDS {
+            // Small sizes often, large ones now and then.
+            let limit = 64 << random.below(8);
+            let size = 1 + random.below(limit);
+            let Ok(mut object) = Object::alloc(size, Gfp::KERNEL) else {
+                bad.fetch_add(1, Ordering::Relaxed);
+                continue;
+            };
+            let fill = size as u8;
+            object.bytes().fill(fill);
+            let slot = random.below(32);
+            let old = EXCHANGE.lock()[slot].replace(object);
+            let Some(mut old) = old else {
+                continue;
+            };
+            remote.fetch_add(1, Ordering::Relaxed);
+            let expected = old.size() as u8;
+            let intact = old.bytes().iter().all(|byte| *byte == expected);
+            if !intact || old.free().is_err() {
+                bad.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }));
+    for slot in 0..32 {
+        drop(EXCHANGE.lock()[slot].take());
+    }
+    let (remote, bad) = (remote.into_inner(), bad.into_inner());
+    diagnostic(format_args!(
+        "{remote} objects changed hands on {} cores",
+        smp::online().count()
+    ));
+    check!(bad == 0, "{bad} objects refused, shared or not freed");
+    let difference = before.difference(&check_ok!(Ledger::take()));
+    check!(difference.is_none(), "{difference:?}");
+    Ok(())
+}
+
+/// Bytes written of each object, few, so that most of the time goes to the allocator.
+const TOUCHED: usize = 32;
+
+/// Allocates in the timer's interrupt, and asks for the next one.
+struct AllocateInInterrupt {
+    served: AtomicUsize,
+    failed: AtomicUsize,
+    seed: AtomicU64,
+}
+
+static IN_INTERRUPT: AllocateInInterrupt = AllocateInInterrupt {
+    served: AtomicUsize::new(0),
+    failed: AtomicUsize::new(0),
+    seed: AtomicU64::new(0),
+};
+
+impl AllocateInInterrupt {
+    /// Asks for an interrupt after some time, never the same, and long enough that the
+    /// interrupted code gets most of it when a handler takes `spent_ns`.
+    fn arm(&self, spent_ns: u64) {
+        const SHORTEST_NS: u64 = 2_000;
+        let stream = self.seed.fetch_add(1, Ordering::Relaxed);
+        let ns = SHORTEST_NS + Random::new(stream).next() % SHORTEST_NS;
+        counter::arm(machine().timer.deadline_after(ns + 4 * spent_ns));
+    }
+}
+
+impl IrqHandler for AllocateInInterrupt {
+    fn handle(&self, _line: Line) {
+        let start = machine().timer.now_ns();
+        let in_handler = PerCpu::current().irq_depth() > 0;
+        for size in [64, 1024] {
+            let done = Object::alloc(size, Gfp::ATOMIC).is_ok_and(|mut object| {
+                object.bytes()[..TOUCHED].fill(0xEE);
+                object.free().is_ok()
+            });
+            let tally = if done && in_handler {
+                &self.served
+            } else {
+                &self.failed
+            };
+            tally.fetch_add(1, Ordering::Relaxed);
+        }
+        self.arm(machine().timer.now_ns() - start);
+    }
+}
+
+fn interrupt() -> Outcome {
+    const WANTED: usize = 200;
+    const LEAST_ROUNDS: usize = 50;
+    const MOST_ROUNDS: usize = 100_000;
+    let interrupts = machine().interrupts;
+    IN_INTERRUPT.served.store(0, Ordering::Relaxed);
+    IN_INTERRUPT.failed.store(0, Ordering::Relaxed);
+    counter::disarm();
+    interrupts.unregister(VIRTUAL_TIMER);
+    check_ok!(interrupts.register(VIRTUAL_TIMER, &IN_INTERRUPT));
+    IN_INTERRUPT.arm(0);
+    let outcome = interrupted_loop(WANTED, LEAST_ROUNDS..MOST_ROUNDS);
+    counter::disarm();
+    interrupts.unregister(VIRTUAL_TIMER);
+    check_ok!(interrupts.register(VIRTUAL_TIMER, &DeadlineInterrupt));
+    let (served, failed) = (
+        IN_INTERRUPT.served.load(Ordering::Relaxed),
+        IN_INTERRUPT.failed.load(Ordering::Relaxed),
+    );
+    let rounds = outcome?;
+    diagnostic(format_args!(
+        "{served} allocations in interrupts during {rounds} rounds"
+    ));
+    check!(failed == 0, "{failed} allocations in an interrupt failed");
+    check!(
+        served >= WANTED,
+        "{served} of {WANTED} allocations in {MOST_ROUNDS} rounds"
+    );
+    Ok(())
+}
+
+/// Allocates and frees without pause until the handler has allocated `wanted` times, for a number
+/// of rounds within `limits`.
+fn interrupted_loop(wanted: usize, limits: Range<usize>) -> Result<usize, Stop> {
+    let mut rounds = 0;
+    let waiting = || IN_INTERRUPT.served.load(Ordering::Relaxed) < wanted;
+    while rounds < limits.start || waiting() && rounds < limits.end {
+        let mut held = [const { None::<Object> }; 8];
+        for (index, slot) in held.iter_mut().enumerate() {
+            // The handler's own sizes, so that it meets the caches that were interrupted.
+            let size = if index % 2 == 0 { 64 } else { 1024 };
+            let mut object = check_ok!(Object::alloc(size, Gfp::KERNEL));
+            object.bytes()[..TOUCHED].fill(index as u8);
+            *slot = Some(object);
+        }
+        for (index, slot) in held.iter_mut().enumerate() {
+            let intact =
+                |object: &mut Object| object.bytes()[..TOUCHED].iter().all(|b| *b == index as u8);
+            check!(
+                slot.as_mut().is_some_and(intact),
+                "an interrupt wrote into object {index}"
+            );
+        }
+        rounds += 1;
+    }
+    Ok(rounds)
+}
