@@ -39,6 +39,14 @@ pub fn disarm() {
     barrier::isb();
 }
 
+/// The deadline of this core's virtual timer, if it is armed.
+#[inline]
+pub fn armed() -> Option<u64> {
+    CNTV_CTL_EL0
+        .is_set(CNTV_CTL_EL0::ENABLE)
+        .then(|| CNTV_CVAL_EL0.get())
+}
+
 /// `CNTKCTL_EL1.EVNTEN`: the event stream is on.
 const EVNTEN: u64 = 1 << 2;
 /// `CNTKCTL_EL1.EVNTI`, bits 7:4: an event each time this counter bit goes from 0 to 1. Bit 12 is
