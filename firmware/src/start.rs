@@ -67,10 +67,8 @@ extern "C" fn primary_main(x0: u64, entry_level: u64, image: u64) -> ! {
 /// The first Rust function on every other core.
 #[unsafe(no_mangle)]
 extern "C" fn secondary_main(_index: usize) -> ! {
-    if let Some(interrupts) = irq::interrupts() {
-        if let Err(error) = set_up_core(interrupts) {
-            panic!("interrupts of core {}: {error}", PerCpu::current().index());
-        }
+    if let Some(Err(error)) = irq::interrupts().map(set_up_core) {
+        panic!("interrupts of core {}: {error}", PerCpu::current().index());
     }
     smp::set_online();
     smp::idle()
@@ -264,16 +262,16 @@ fn start_cores(
 ) -> heapless::Vec<StartError, MAX_CPUS> {
     let own = cpu::affinity();
     let mut cores = description.cpus.clone();
-    if cores.is_empty() {
-        if let SecondaryStart::SpinTable(words) = board.secondary_start() {
-            for (number, &release) in words.iter().enumerate() {
-                let enable_method = EnableMethod::SpinTable { release };
-                // The table has a word per core, at most MAX_CPUS.
-                let _ = cores.push(Cpu {
-                    mpidr: number as u64,
-                    enable_method,
-                });
-            }
+    if cores.is_empty()
+        && let SecondaryStart::SpinTable(words) = board.secondary_start()
+    {
+        for (number, &release) in words.iter().enumerate() {
+            let enable_method = EnableMethod::SpinTable { release };
+            // The table has a word per core, at most MAX_CPUS.
+            let _ = cores.push(Cpu {
+                mpidr: number as u64,
+                enable_method,
+            });
         }
     }
     // SAFETY: the device tree has a PSCI node.

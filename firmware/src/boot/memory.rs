@@ -99,7 +99,7 @@ static POOL: Once<CoherentPool> = Once::new();
 struct Tree {
     tree: DeviceTree<'static>,
     blob: PhysRange,
-    description: Description<'static>,
+    description: Result<Description<'static>, DtbError<'static>>,
 }
 
 /// Finds out what memory there is and who has it. `x0` is what the loader passed.
@@ -134,21 +134,47 @@ pub fn survey(
         reserved: &reserved,
         devices: board.device_windows(),
     };
-    let found = find_tree(tables, board, x0).and_then(|found| {
-        let map =
-            MemoryMap::from_description(&found.description, &facts, image.frames(), found.blob)
-                .map_err(TreeFault::Lies)?;
+    let judge = |found: &Tree| {
+        let description = found
+            .description
+            .as_ref()
+            .map_err(|&fault| TreeFault::Damaged(fault))?;
+        let map = MemoryMap::from_description(description, &facts, image.frames(), found.blob)
+            .map_err(TreeFault::Lies)?;
         match map.ram().iter().find_map(|ram| first_silent(tables, *ram)) {
-            None => Ok((found, map)),
+            None => Ok(map),
             Some(silent) => Err(TreeFault::NoRam(silent)),
         }
-    });
-    match found {
-        Ok((found, map)) => Ok((map, Ok(found.tree), found.description)),
-        Err(fault) => {
-            let map = MemoryMap::from_board(&facts, image.frames())?;
-            Ok((map, Err(fault), Description::default()))
-        }
+    };
+    let (fault, liar) = match find_tree(tables, board, x0) {
+        Ok(found) => match judge(&found) {
+            Ok(map) => return Ok((map, Ok(found.tree), found.description.unwrap_or_default())),
+            Err(fault) => (fault, Some(found)),
+        },
+        Err(fault) => (fault, None),
+    };
+    let mut map = MemoryMap::from_board(&facts, image.frames())?;
+    let mut description = Description::default();
+    if let Some(liar) = liar {
+        keep_view(&mut map, liar.blob);
+        // It is wrong about the hardware; the command line is still what the user asked for.
+        description.bootargs = liar.description.ok().and_then(|said| said.bootargs);
+    }
+    Ok((map, Err(fault), description))
+}
+
+/// Reserves what `map` calls RAM of a device tree that stays mapped: no frame of it may become
+/// memory of another type. What `map` does not call RAM is never handed out.
+fn keep_view(map: &mut MemoryMap, blob: PhysRange) {
+    let parts: heapless::Vec<PhysRange, { memory_map::MAX_RAM }> = map
+        .ram()
+        .iter()
+        .map(|ram| PhysRange::new(blob.start.max(ram.start), blob.end.min(ram.end)))
+        .filter(|part| part.start < part.end)
+        .collect();
+    for part in parts {
+        // Refused where somebody has it already, and then it is not free either.
+        let _ = map.reserve(part, ReservedKind::DeviceTree);
     }
 }
 
@@ -171,14 +197,16 @@ fn find_tree(
     let candidates = [Some(passed), start_of_ram];
     for pa in candidates.into_iter().flatten().filter(could_be_ram) {
         match view_tree(tables, pa) {
-            Ok(Some(blob)) => {
-                let tree = DeviceTree::new(blob).map_err(TreeFault::Damaged)?;
-                let blob = PhysRange::new(pa, pa + tree.size());
-                let description = tree.describe().map_err(TreeFault::Damaged)?;
+            Ok(Some(view)) => {
+                let blob = PhysRange::new(pa, pa + view.len());
+                let tree = DeviceTree::new(view).map_err(|fault| {
+                    discard_view(tables, blob);
+                    TreeFault::Damaged(fault)
+                })?;
                 return Ok(Tree {
                     tree,
                     blob,
-                    description,
+                    description: tree.describe(),
                 });
             }
             Ok(None) => {}
@@ -224,12 +252,23 @@ fn view_tree(
         map(EARLY.base + PAGE_SIZE, PhysRange::new(first.end, end))?;
     }
     if let Err(silent) = answers(EARLY.base, (end.get() - first.start.get()) as usize) {
+        discard_view(tables, PhysRange::new(pa, pa + size));
         return Err(TreeFault::NoRam(
             first.start + (silent.get() - EARLY.base.get()),
         ));
     }
-    // SAFETY: the pages are mapped for good, answered, and are reserved in the memory map.
+    // SAFETY: the pages answered. They are reserved in the memory map and stay mapped, or are
+    // unmapped by `discard_view` when nothing refers to them.
     Ok(Some(unsafe { slice::from_raw_parts(start.as_ptr(), size) }))
+}
+
+/// Removes the view of a device tree that is of no use: nobody reserves its frames, so they may
+/// become memory of another type.
+fn discard_view(tables: &IrqLock<KernelMapper>, blob: PhysRange) {
+    let start = blob.start.align_down(PAGE_SIZE);
+    let size = (blob.end.get() - start.get()).next_multiple_of(PAGE_SIZE as u64);
+    // SAFETY: the callers are done with the tree. It was mapped whole; if not, nothing changes.
+    let _ = unsafe { tables.lock().unmap(EARLY.base, size as usize) };
 }
 
 /// Whether every page of a mapped range can be read; the first that cannot otherwise.
