@@ -8,6 +8,8 @@ pub mod cmdline;
 pub mod glob;
 
 #[cfg(target_os = "none")]
+pub mod address_space;
+#[cfg(target_os = "none")]
 pub mod boot;
 #[cfg(target_os = "none")]
 pub mod clock;

@@ -3,7 +3,7 @@
 use crate::cmdline::CmdLine;
 use crate::machine::Machine;
 use crate::report::{self, Suite, Test, Totals};
-use crate::{console, exit, suites};
+use crate::{address_space, console, exit, suites};
 
 /// Tests that show what a failure looks like; they run only when named.
 const SELFTEST: &str = "selftest";
@@ -85,6 +85,7 @@ fn describe(machine: &Machine, cmdline: &CmdLine<'_>) {
         report::warning(format_args!("{absent}"));
     }
     report::note(format_args!("cores online={}", hal::smp::online().count()));
+    address_space::print(machine.tables);
     for complaint in cmdline.complaints() {
         report::warning(format_args!("command line: {complaint}"));
     }
