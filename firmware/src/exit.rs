@@ -12,6 +12,11 @@ pub fn use_semihosting() {
     SEMIHOSTING.store(true, Ordering::Relaxed);
 }
 
+/// Whether the command line says that an emulator (or a debugger) watches.
+pub fn is_emulated() -> bool {
+    SEMIHOSTING.load(Ordering::Relaxed)
+}
+
 /// Ends the run: the emulator's exit status says whether it was a success; without one the core
 /// stops.
 pub fn leave(success: bool) -> ! {

@@ -182,6 +182,16 @@ pub fn end(totals: &Totals) {
     console::line(format_args!("{totals}"));
 }
 
+/// Says why a test fails, and is the failure.
+///
+/// # Errors
+///
+/// Always [`Stop::Failed`].
+pub fn failed<T>(why: fmt::Arguments<'_>) -> Result<T, Stop> {
+    diagnostic(why);
+    Err(Stop::Failed)
+}
+
 /// Ends the test with a failure, saying where and why, unless the condition holds.
 #[macro_export]
 macro_rules! check {

@@ -1,10 +1,13 @@
 //! The test suites, in the order they run.
 
+mod boot;
 mod coherent;
 mod fragment;
 mod kmalloc;
 mod mapping;
+mod mmu;
 mod pages;
+mod plant;
 mod random;
 mod raw;
 mod selftest;
@@ -14,6 +17,8 @@ use crate::report::Suite;
 
 /// Every suite there is.
 pub const ALL: &[Suite] = &[
+    boot::SUITE,
+    mmu::SUITE,
     pages::SUITE,
     kmalloc::SUITE,
     vmalloc::SUITE,

@@ -1,9 +1,12 @@
 //! Where the image is.
 
+use core::ops::Range;
 use hal::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
 use hal::layout::IMAGE;
 
 unsafe extern "C" {
+    static __text_end: [u8; 0];
+    static __rodata_end: [u8; 0];
     static __image_end: [u8; 0];
     static __secondary_entry: [u8; 0];
     static KERNEL_ROOT: [u8; 0];
@@ -58,6 +61,16 @@ impl Image {
     pub fn root_table(&self) -> PhysAddr {
         self.phys(VirtAddr::from_ptr(&raw const KERNEL_ROOT))
     }
+}
+
+/// The part of the image that can be executed. It starts with the header.
+pub fn text() -> Range<VirtAddr> {
+    IMAGE.base..VirtAddr::from_ptr(&raw const __text_end)
+}
+
+/// The part of the image that can only be read.
+pub fn rodata() -> Range<VirtAddr> {
+    text().end..VirtAddr::from_ptr(&raw const __rodata_end)
 }
 
 /// First address after the image; a page boundary.
