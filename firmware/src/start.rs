@@ -233,13 +233,16 @@ fn find_gic(
     Ok(gic)
 }
 
-/// What every core does for itself: its interrupt interface, timer and events, then IRQs on.
+/// What every core does for itself: its interrupt interface, timer and events, then SErrors and
+/// IRQs on.
 fn set_up_core(interrupts: &Interrupts) -> Result<(), GicError> {
     interrupts.gic().init_core()?;
     for line in KICK.into_iter().chain([VIRTUAL_TIMER]) {
         interrupts.gic().enable(line)?;
     }
     counter::enable_event_stream();
+    // A bus error after the fact is reported at once, not at the next reset.
+    cpu::serror_enable();
     cpu::irq_enable();
     Ok(())
 }
@@ -280,20 +283,20 @@ fn start_cores(
         .map(|conduit| unsafe { Psci::new(conduit) });
     // At EL3 nobody has started the other cores one by one: they came in together.
     let parked = entry_level == 3;
+    let mut absent = heapless::Vec::new();
     let others = cores.iter().filter(|core| core.mpidr != own);
-    others
-        .enumerate()
-        .filter_map(|(number, core)| {
-            secondary::start(
-                image,
-                number + 1,
-                core,
-                parked,
-                psci.as_ref(),
-                &in_ram,
-                timer,
-            )
-            .err()
-        })
-        .collect()
+    for (number, core) in others.enumerate() {
+        let index = number + 1;
+        let started =
+            secondary::start(image, index, core, parked, psci.as_ref(), &in_ram, timer);
+        if let Err(error) = started {
+            // As many entries as cores at most.
+            let _ = absent.push(error);
+            if matches!(error, StartError::Silent(_)) {
+                // Should it wake up late, it must not find another core's number.
+                break;
+            }
+        }
+    }
+    absent
 }

@@ -61,10 +61,6 @@ static FRAMES: Frames = Frames(
 /// # Safety
 ///
 /// IRQs are masked on this core, and no other reference to the frame is live.
-#[expect(
-    clippy::mut_from_ref,
-    reason = "each core has a frame of its own behind the cell"
-)]
 unsafe fn own_frame() -> &'static mut Frame {
     // SAFETY: the core is the only user of its frame; the caller vouches for the rest.
     unsafe { &mut *FRAMES.0[PerCpu::current().index()].get() }

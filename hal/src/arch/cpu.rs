@@ -37,6 +37,15 @@ pub fn irq_enable() {
     unsafe { asm!("msr daifclr, #2", options(nostack, preserves_flags)) };
 }
 
+/// Unmasks SErrors, asynchronous external aborts among them, on this core.
+#[inline(always)]
+pub fn serror_enable() {
+    // SAFETY: as for `irq_enable`.
+    unsafe {
+        asm!("msr daifclr, #4", options(nostack, preserves_flags));
+    }
+}
+
 /// Whether IRQs are masked on this core.
 #[inline(always)]
 pub fn irqs_masked() -> bool {
