@@ -1,0 +1,62 @@
+//! Every test that docs/memory-model.md names exists.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The text of every Rust file below `folder`.
+fn sources(folder: &Path, into: &mut Vec<(PathBuf, String)>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            into.push((path, text));
+        }
+    }
+}
+
+/// The names in backquotes that look like tests: `suite.test` or a long snake_case name.
+fn names(text: &str) -> impl Iterator<Item = &str> {
+    let quoted = text.split('`').skip(1).step_by(2);
+    quoted.filter(|name| {
+        let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_.".contains(c);
+        name.chars().all(is_name) && name.matches('_').count() >= 2 && !name.ends_with('_')
+    })
+}
+
+fn is_defined(name: &str, files: &[(PathBuf, String)]) -> bool {
+    match name.split_once('.') {
+        Some((suite, test)) => {
+            let file = format!("suites/{suite}");
+            files.iter().any(|(path, text)| {
+                path.to_string_lossy().contains(&file) && text.contains(&format!("\"{test}\""))
+            })
+        }
+        None => files.iter().any(|(_, text)| text.contains(&format!("fn {name}("))),
+    }
+}
+
+#[test]
+fn every_named_test_exists() {
+    let text = fs::read_to_string(root().join("docs/memory-model.md")).unwrap();
+    let mut files = Vec::new();
+    for folder in ["hal/src", "firmware/src", "tools/runner/src"] {
+        sources(&root().join(folder), &mut files);
+    }
+    let missing: Vec<_> = names(&text).filter(|name| !is_defined(name, &files)).collect();
+    assert!(missing.is_empty(), "docs/memory-model.md names tests that do not exist: {missing:?}");
+    assert!(names(&text).count() > 50, "the names are not recognised any more");
+}
+
+#[test]
+fn a_name_that_is_nowhere_is_found() {
+    let files = [(PathBuf::from("firmware/src/suites/mmu.rs"), String::from("\"a_b_c\" fn d_e_f()"))];
+    assert!(is_defined("mmu.a_b_c", &files) && is_defined("d_e_f", &files));
+    assert!(!is_defined("mmu.a_b_x", &files) && !is_defined("boot.a_b_c", &files));
+    assert!(!is_defined("d_e_x", &files));
+}
