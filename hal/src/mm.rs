@@ -207,11 +207,11 @@ struct MachinePages;
 unsafe impl PageSource for MachinePages {
     const MAX_ORDER: u32 = MAX_ORDER;
 
-    fn alloc(&self, order: u32) -> Option<Pfn> {
+    fn alloc(&self, order: u32, gfp: Gfp) -> Option<Pfn> {
         let gfp = match order {
-            0 => Gfp::KERNEL,
+            0 => gfp,
             // A smaller run will do, so nothing is moved or reclaimed for a large one.
-            _ => Gfp::KERNEL | Gfp::NORETRY | Gfp::NOWARN,
+            _ => gfp | Gfp::NORETRY | Gfp::NOWARN,
         };
         alloc_pages(gfp, order).ok()
     }
@@ -269,6 +269,17 @@ pub fn vmalloc(size: usize) -> Result<VirtAddr, VmallocError> {
 /// As [`vmalloc`].
 pub fn vzalloc(size: usize) -> Result<VirtAddr, VmallocError> {
     VMALLOC.get().ok_or(VmallocError::NotReady)?.vzalloc(size)
+}
+
+/// Allocates memory contiguous in virtual addresses only, of frames that `gfp` admits:
+/// [`Vmalloc::vmalloc_with`].
+///
+/// # Errors
+///
+/// As [`vmalloc`].
+pub fn vmalloc_with(size: usize, gfp: Gfp) -> Result<VirtAddr, VmallocError> {
+    let vmalloc = VMALLOC.get().ok_or(VmallocError::NotReady)?;
+    vmalloc.vmalloc_with(size, gfp)
 }
 
 /// Frees what [`vmalloc()`] returned: [`Vmalloc::vfree`].

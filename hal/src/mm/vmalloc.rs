@@ -14,6 +14,7 @@
 //! it. The flush is eager today; a batch of retired areas waiting for one flush fits between
 //! `retire` and `purge`.
 
+use super::Gfp;
 use super::va::{Chunk, VaAllocator, VaError};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::arch::cpu;
@@ -34,9 +35,9 @@ pub unsafe trait PageSource: Sync {
     /// Largest order [`alloc`](Self::alloc) can serve, at most 14.
     const MAX_ORDER: u32;
 
-    /// Takes `2^order` frames. May block; above order 0 it gives up early, because the caller
-    /// falls back to smaller runs.
-    fn alloc(&self, order: u32) -> Option<Pfn>;
+    /// Takes `2^order` frames from the zones `gfp` admits. May block; above order 0 it gives up
+    /// early, because the caller falls back to smaller runs.
+    fn alloc(&self, order: u32, gfp: Gfp) -> Option<Pfn>;
 
     /// Takes frames back.
     ///
@@ -137,7 +138,7 @@ impl<P: PageSource> Vmalloc<P> {
     ///
     /// See [`VmallocError`]; nothing stays allocated.
     pub fn vmalloc(&self, size: usize) -> Result<VirtAddr, VmallocError> {
-        self.alloc(size, Content::Unspecified)
+        self.vmalloc_with(size, Gfp::KERNEL)
     }
 
     /// As [`vmalloc`](Self::vmalloc), zeroed to the end of the last page.
@@ -146,7 +147,7 @@ impl<P: PageSource> Vmalloc<P> {
     ///
     /// As [`vmalloc`](Self::vmalloc).
     pub fn vzalloc(&self, size: usize) -> Result<VirtAddr, VmallocError> {
-        self.alloc(size, Content::Zero)
+        self.vmalloc_with(size, Gfp::KERNEL | Gfp::ZERO)
     }
 
     /// Takes memory back. On return no core can reach it through `va`.
@@ -198,7 +199,14 @@ impl<P: PageSource> Vmalloc<P> {
             .ok_or(VmallocError::NotMapped(va))
     }
 
-    fn alloc(&self, size: usize, content: Content) -> Result<VirtAddr, VmallocError> {
+    /// As [`vmalloc`](Self::vmalloc), of frames that `gfp` admits: with [`Gfp::DMA`], of frames
+    /// the most limited DMA master reaches. Linux: `__vmalloc`.
+    ///
+    /// # Errors
+    ///
+    /// As [`vmalloc`](Self::vmalloc).
+    #[doc(alias = "__vmalloc")]
+    pub fn vmalloc_with(&self, size: usize, gfp: Gfp) -> Result<VirtAddr, VmallocError> {
         if in_atomic_context() {
             return Err(VmallocError::AtomicContext);
         }
@@ -211,7 +219,7 @@ impl<P: PageSource> Vmalloc<P> {
         }
         let size = size.next_multiple_of(PAGE_SIZE);
         let va = self.reserve(size)?;
-        if let Err((mapped, error)) = self.populate(va, size, content) {
+        if let Err((mapped, error)) = self.populate(va, size, gfp) {
             if mapped > 0 {
                 // SAFETY: the addresses were not given out.
                 let stale = unsafe { self.retire(va, mapped) }?;
@@ -237,7 +245,7 @@ impl<P: PageSource> Vmalloc<P> {
                 Err(VaError::OutOfNodes) => {}
                 Err(error) => return Err(error.into()),
             }
-            let frame = self.pages.alloc(0);
+            let frame = self.pages.alloc(0, Gfp::KERNEL);
             let frame = frame.ok_or(VmallocError::OutOfMemory { mapped: 0, size })?;
             // SAFETY: the frame is ours, in the direct map, and freed only if the chunk is not
             // taken.
@@ -252,17 +260,12 @@ impl<P: PageSource> Vmalloc<P> {
     }
 
     /// Maps fresh frames for `size` bytes at `va`; on error also how many bytes were mapped.
-    fn populate(
-        &self,
-        va: VirtAddr,
-        size: usize,
-        content: Content,
-    ) -> Result<(), (usize, VmallocError)> {
+    fn populate(&self, va: VirtAddr, size: usize, gfp: Gfp) -> Result<(), (usize, VmallocError)> {
         let mut mapped = 0;
         let mut largest = P::MAX_ORDER;
         while mapped < size {
             let order = ((size - mapped) / PAGE_SIZE).ilog2().min(largest);
-            let Some(pfn) = self.pages.alloc(order) else {
+            let Some(pfn) = self.pages.alloc(order, gfp - Gfp::ZERO) else {
                 if order == 0 {
                     return Err((mapped, VmallocError::OutOfMemory { mapped, size }));
                 }
@@ -270,7 +273,7 @@ impl<P: PageSource> Vmalloc<P> {
                 continue;
             };
             let run = Run { pfn, order };
-            if content == Content::Zero {
+            if gfp.contains(Gfp::ZERO) {
                 let start = layout::phys_to_virt(pfn.phys()).as_ptr::<u8>();
                 // SAFETY: the run is ours alone and in the direct map.
                 unsafe { start.write_bytes(0, run.size()) };
@@ -319,12 +322,6 @@ impl<P: PageSource> Vmalloc<P> {
         }
         Ok(())
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Content {
-    Unspecified,
-    Zero,
 }
 
 /// Whether `va` lies in the vmalloc window, mapped or not.

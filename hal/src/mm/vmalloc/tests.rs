@@ -20,7 +20,7 @@ struct Pages {
 unsafe impl PageSource for Pages {
     const MAX_ORDER: u32 = MAX_ORDER;
 
-    fn alloc(&self, order: u32) -> Option<Pfn> {
+    fn alloc(&self, order: u32, _: Gfp) -> Option<Pfn> {
         assert_eq!(PerCpu::current().locks_held(), 0, "may block");
         let mut budget = self.budget.lock().unwrap();
         if order > *self.largest.lock().unwrap() || *budget == 0 {
