@@ -27,6 +27,8 @@ pub enum SmpError {
 struct Job {
     call: unsafe fn(*mut ()),
     argument: *mut (),
+    /// The core that waits.
+    poster: usize,
     done: AtomicBool,
 }
 
@@ -60,7 +62,7 @@ pub fn online() -> impl Iterator<Item = usize> {
 ///
 /// # Context
 ///
-/// Task context, no lock held: the caller sleeps (`WFE`) until `f` has returned.
+/// Task context, no lock held: the caller sleeps (`WFI`) until `f` has returned.
 ///
 /// # Errors
 ///
@@ -110,16 +112,7 @@ pub fn run_on_all(f: impl Fn(usize) + Sync) -> Result<(), SmpError> {
 pub fn idle() -> ! {
     loop {
         run_pending();
-        // Masked, so that an interrupt that brings a job between the check and the WFI stays
-        // pending and ends the WFI; its handler runs as soon as the mask is lifted.
-        let irq = cpu::irq_save();
-        if JOBS[PerCpu::current().index()]
-            .load(Ordering::Acquire)
-            .is_null()
-        {
-            cpu::wait_for_interrupt();
-        }
-        cpu::irq_restore(irq);
+        sleep_unless(has_job);
     }
 }
 
@@ -134,9 +127,42 @@ fn run_pending() {
     // only this core, once per posting, runs a job from its own slot.
     unsafe { ((*job).call)((*job).argument) };
     slot.store(ptr::null_mut(), Ordering::Release);
-    // SAFETY: as above; this is the last access before the poster may let the job go.
-    unsafe { (*job).done.store(true, Ordering::Release) };
-    cpu::send_event();
+    // SAFETY: as above; the store is the last access before the poster may let the job go.
+    let poster = unsafe {
+        let poster = (*job).poster;
+        (*job).done.store(true, Ordering::Release);
+        poster
+    };
+    wake(poster);
+}
+
+/// Ends another core's `WFI`, or its `WFE` before there is a way to do that.
+fn wake(index: usize) {
+    match KICK.get() {
+        Some(kick) => kick(index),
+        None => cpu::send_event(),
+    }
+}
+
+/// Sleeps until `ready`, or until an interrupt: the one that brings it, or another. May return
+/// early.
+fn sleep_unless(ready: impl Fn() -> bool) {
+    // Masked, so that an interrupt that comes between the check and the WFI stays pending and ends
+    // the WFI; its handler runs as soon as the mask is lifted.
+    let irq = cpu::irq_save();
+    if !ready() {
+        match KICK.get() {
+            Some(_) => cpu::wait_for_interrupt(),
+            None => cpu::wait_for_event(),
+        }
+    }
+    cpu::irq_restore(irq);
+}
+
+/// Whether a function waits for the executing core.
+fn has_job() -> bool {
+    let slot = &JOBS[PerCpu::current().index()];
+    !slot.load(Ordering::Acquire).is_null()
 }
 
 fn post(index: usize, job: &Job) -> Result<(), SmpError> {
@@ -156,16 +182,14 @@ fn post(index: usize, job: &Job) -> Result<(), SmpError> {
         run_pending();
         core::hint::spin_loop();
     }
-    if let Some(kick) = KICK.get() {
-        kick(index);
-    }
+    wake(index);
     Ok(())
 }
 
 fn wait(job: &Job) {
     while !job.done.load(Ordering::Acquire) {
         run_pending();
-        cpu::wait_for_event();
+        sleep_unless(|| has_job() || job.done.load(Ordering::Acquire));
     }
 }
 
@@ -187,6 +211,7 @@ impl<R, F: FnOnce() -> R> Call<F, R> {
         Job {
             call: Self::run,
             argument: ptr::from_mut(self).cast(),
+            poster: PerCpu::current().index(),
             done: AtomicBool::new(false),
         }
     }
