@@ -163,10 +163,10 @@ pub enum DmaError {
         /// The engine's limit.
         max: usize,
     },
-    /// The engine is working on an earlier submission.
+    /// The engine is working on an earlier submission, or its result was not collected yet.
     #[error("engine busy")]
     Busy,
-    /// The ticket's result was collected, or a later submission replaced it.
+    /// The ticket's result was collected already.
     #[error("ticket {0} is not the engine's current one")]
     StaleTicket(u32),
     /// Waiting needs interrupts, and they are masked here.

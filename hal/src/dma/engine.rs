@@ -60,7 +60,8 @@ pub trait DmaEngine: Sync {
     /// Nanoseconds after which a submission of `len` bytes in all counts as hung.
     fn timeout_ns(&self, len: usize) -> u64;
 
-    /// Starts `transfers`, one after the other, and returns without waiting.
+    /// Starts `transfers`, one after the other, and returns without waiting. The engine is busy
+    /// until [`Self::wait`] has returned how they ended.
     ///
     /// Every transfer is checked ([`Self::check`]) before the first register is touched. Earlier
     /// stores and cache maintenance of this core are complete before the engine starts.
@@ -79,6 +80,9 @@ pub trait DmaEngine: Sync {
     ///
     /// To be called by the interrupt handler, before the end of interrupt is signalled.
     fn on_interrupt(&self) -> bool;
+
+    /// Interrupts of the engine that [`Self::on_interrupt`] has served.
+    fn interrupts(&self) -> u64;
 
     /// Sleeps until the submission has ended, at most `timeout_ns`, and returns how it ended.
     ///
@@ -258,6 +262,7 @@ impl Iterator for Transfers<'_> {
 pub(crate) struct Progress {
     ticket: u32,
     state: State,
+    interrupts: u64,
 }
 
 #[derive(Debug)]
@@ -272,14 +277,31 @@ impl Progress {
         Self {
             ticket: 0,
             state: State::Idle,
+            interrupts: 0,
         }
+    }
+
+    /// Notes an interrupt of the engine.
+    pub(crate) fn interrupted(&mut self) {
+        self.interrupts += 1;
+    }
+
+    /// Interrupts noted.
+    pub(crate) fn interrupts(&self) -> u64 {
+        self.interrupts
     }
 
     pub(crate) fn is_running(&self) -> bool {
         matches!(self.state, State::Running)
     }
 
-    /// Opens a submission. A result nobody waited for is forgotten.
+    /// Whether there is a submission whose result nobody has collected. Another must not start:
+    /// it would replace the result before its `wait`, perhaps on another core, has seen it.
+    pub(crate) fn is_taken(&self) -> bool {
+        !matches!(self.state, State::Idle)
+    }
+
+    /// Opens a submission.
     pub(crate) fn start(&mut self) -> Ticket {
         self.ticket = self.ticket.wrapping_add(1);
         self.state = State::Running;
@@ -312,11 +334,15 @@ impl Progress {
     }
 }
 
-/// Longest sleep between two looks, in nanoseconds.
+/// Shortest sleep between two looks, in nanoseconds.
 ///
 /// The completion interrupt may be routed to another core, and its handler cannot wake this core
 /// from `WFI`.
 const LOOK_INTERVAL_NS: u64 = 1_000_000;
+
+/// A sleep lasts at most this part of the time already waited, so that a look that comes late
+/// costs little and a long wait few looks.
+const LOOK_PART: u64 = 8;
 
 /// Sleeps until `ready` returns something, at most `timeout_ns`; `None` after that.
 ///
@@ -332,13 +358,15 @@ pub(crate) fn wait_for<T>(
     if cpu::irqs_masked() {
         return Err(DmaError::IrqsMasked);
     }
-    let deadline = clock.now_ns().saturating_add(timeout_ns);
+    let begin = clock.now_ns();
+    let deadline = begin.saturating_add(timeout_ns);
     loop {
         let irq = cpu::irq_save();
         let result = ready();
         let now = clock.now_ns();
         if result.is_none() && now < deadline {
-            clock.sleep_until(deadline.min(now.saturating_add(LOOK_INTERVAL_NS)));
+            let interval = LOOK_INTERVAL_NS.max((now - begin) / LOOK_PART);
+            clock.sleep_until(deadline.min(now.saturating_add(interval)));
         }
         cpu::irq_restore(irq);
         if result.is_some() || now >= deadline {

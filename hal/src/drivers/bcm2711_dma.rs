@@ -311,7 +311,7 @@ impl<Io: RegisterIo + Send> DmaEngine for Channel<Io> {
     unsafe fn submit(&self, transfers: &[Transfer]) -> Result<Ticket, DmaError> {
         self.check(transfers)?;
         let mut inner = self.inner.lock();
-        if inner.progress.is_running() {
+        if inner.progress.is_taken() {
             return Err(DmaError::Busy);
         }
         inner.write_chain(self.kind, transfers)?;
@@ -338,6 +338,7 @@ impl<Io: RegisterIo + Send> DmaEngine for Channel<Io> {
         if !status.is_set(CS::INT) && !status.is_set(CS::ERROR) {
             return false;
         }
+        inner.progress.interrupted();
         let flags = inner.errors();
         if status.is_set(CS::ERROR) || flags != 0 {
             inner.stop();
@@ -350,6 +351,10 @@ impl<Io: RegisterIo + Send> DmaEngine for Channel<Io> {
         }
         barrier::dsb_sy();
         true
+    }
+
+    fn interrupts(&self) -> u64 {
+        self.inner.lock().progress.interrupts()
     }
 
     fn wait(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {

@@ -225,7 +225,7 @@ impl<Io: RegisterIo + Send> DmaEngine for Edu<Io> {
     unsafe fn submit(&self, transfers: &[Transfer]) -> Result<Ticket, DmaError> {
         self.check(transfers)?;
         let mut inner = self.inner.lock();
-        if inner.progress.is_running() {
+        if inner.progress.is_taken() {
             return Err(DmaError::Busy);
         }
         // A half step that outlived its submission: the registers ignore what is written.
@@ -249,6 +249,7 @@ impl<Io: RegisterIo + Send> DmaEngine for Edu<Io> {
         if pending == 0 {
             return false;
         }
+        inner.progress.interrupted();
         inner.io.write32(INTERRUPT_ACKNOWLEDGE, pending);
         if pending & INTERRUPT_DMA != 0 && inner.progress.is_running() && !inner.is_busy() {
             if let Some(error) = inner.cancelled.take() {
@@ -262,6 +263,10 @@ impl<Io: RegisterIo + Send> DmaEngine for Edu<Io> {
         // The line is level: the acknowledgement reaches the device before the end of interrupt.
         barrier::dsb_sy();
         true
+    }
+
+    fn interrupts(&self) -> u64 {
+        self.inner.lock().progress.interrupts()
     }
 
     fn wait(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {

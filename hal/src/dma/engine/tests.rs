@@ -117,6 +117,9 @@ impl DmaEngine for Recorder {
     fn on_interrupt(&self) -> bool {
         false
     }
+    fn interrupts(&self) -> u64 {
+        0
+    }
     fn wait(&self, ticket: Ticket, _: u64) -> Result<(), DmaError> {
         if self.fail_batch == Some(u64::from(ticket.0)) {
             return Err(DmaError::Bus { flags: 2 });
@@ -223,12 +226,15 @@ fn tickets_are_collected_once() {
     let mut progress = Progress::new();
     let first = progress.start();
     assert_eq!(progress.collect(first), None);
+    assert!(progress.is_taken());
     progress.finish(Err(DmaError::Bus { flags: 1 }));
     progress.finish(Ok(()));
+    assert!(progress.is_taken(), "nobody has seen the result yet");
     assert_eq!(
         progress.collect(first),
         Some(Err(DmaError::Bus { flags: 1 }))
     );
+    assert!(!progress.is_taken());
     assert_eq!(progress.collect(first), Some(Err(DmaError::StaleTicket(1))));
     let second = progress.start();
     assert_eq!(progress.collect(first), Some(Err(DmaError::StaleTicket(1))));
@@ -248,4 +254,20 @@ fn waiting_looks_often_and_ends_at_the_deadline() {
     assert_eq!(looks, 11);
     assert_eq!(clock.now_ns(), 10 * LOOK_INTERVAL_NS);
     assert!(!cpu::irqs_masked());
+}
+
+#[test]
+fn a_long_wait_looks_seldom_but_never_late() {
+    let clock = FakeClock::leaked();
+    let (mut looks, mut last) = (0, 0);
+    let timeout = 1_000_000 * LOOK_INTERVAL_NS;
+    let result = wait_for(clock, timeout, || {
+        let now = clock.now_ns();
+        assert!(now - last <= LOOK_INTERVAL_NS.max(last / LOOK_PART));
+        (looks, last) = (looks + 1, now);
+        None::<()>
+    });
+    assert_eq!(result, Ok(None));
+    assert_eq!(clock.now_ns(), timeout);
+    assert!(looks < 150, "{looks}");
 }
