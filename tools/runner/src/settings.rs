@@ -170,8 +170,9 @@ impl Settings {
                 "IMAGE",
                 "elf or raw",
                 match board {
-                    Board::QemuVirt => Image::Elf,
-                    Board::Rpi4 => Image::Raw,
+                    // QEMU loads a payload beside a raw image only.
+                    Board::QemuVirt if get("PAYLOAD").is_none() => Image::Elf,
+                    Board::QemuVirt | Board::Rpi4 => Image::Raw,
                 },
                 |v| match v {
                     "elf" => Some(Image::Elf),
@@ -230,9 +231,13 @@ impl Settings {
             })
         };
         match self.board {
+            Board::QemuVirt if self.image == Image::Elf && self.payload.is_some() => refuse(
+                "IMAGE",
+                "raw when there is a PAYLOAD: QEMU passes an ELF file none",
+            ),
             Board::QemuVirt if self.image == Image::Raw && self.dtb != Dtb::Auto => refuse(
                 "DTB",
-                "auto when IMAGE=raw: QEMU passes a raw image its tree",
+                "auto when IMAGE=raw, as with a PAYLOAD: QEMU passes a raw image its tree",
             ),
             Board::QemuVirt => Ok(()),
             Board::Rpi4 if self.smp != 4 => refuse("SMP", "4, as on the board"),
@@ -435,6 +440,15 @@ mod tests {
             assert!(text.starts_with(&format!("{key}={value} with BOARD=rpi4")));
         }
         assert!(read(&[("BOARD", "rpi4"), ("SMP", "4"), ("MEM", "2G")]).is_ok());
+    }
+
+    #[test]
+    fn a_payload_on_virt_comes_with_a_raw_image() {
+        let file = ("PAYLOAD", "Cargo.toml");
+        assert_eq!(read(&[file]).unwrap().image, Image::Raw);
+        assert!(read(&[file, ("IMAGE", "raw")]).is_ok());
+        let error = read(&[file, ("IMAGE", "elf")]).unwrap_err().to_string();
+        assert!(error.contains("raw when there is a PAYLOAD"), "{error}");
     }
 
     #[test]
