@@ -6,6 +6,7 @@
 
 pub mod cmdline;
 pub mod glob;
+pub mod pattern;
 
 #[cfg(target_os = "none")]
 pub mod address_space;
@@ -24,6 +25,10 @@ pub mod ledger;
 #[cfg(target_os = "none")]
 pub mod machine;
 #[cfg(target_os = "none")]
+pub mod memory;
+#[cfg(target_os = "none")]
+pub mod payload;
+#[cfg(target_os = "none")]
 pub mod report;
 #[cfg(target_os = "none")]
 pub mod run;
@@ -33,3 +38,5 @@ pub mod start;
 pub mod suites;
 #[cfg(target_os = "none")]
 pub mod trace;
+#[cfg(target_os = "none")]
+pub mod verdict;

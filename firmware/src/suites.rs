@@ -2,6 +2,7 @@
 
 mod boot;
 mod coherent;
+mod dma;
 mod fragment;
 mod kmalloc;
 mod mapping;
@@ -23,5 +24,6 @@ pub const ALL: &[Suite] = &[
     kmalloc::SUITE,
     vmalloc::SUITE,
     coherent::SUITE,
+    dma::SUITE,
     selftest::SUITE,
 ];

@@ -1,0 +1,215 @@
+//! Bytes to copy, and what a copy of them must look like: whole, in place, nothing beside it.
+
+/// What a destination holds before a transfer. No pattern contains it.
+pub const POISON: u8 = 0xA5;
+
+/// What lies on both sides of a destination.
+pub const CANARY: u8 = 0x5C;
+
+/// Bytes of canary that are laid out and looked at on each side: a cache line and more, so that
+/// they share the destination's first and last line.
+pub const GUARD: usize = 72;
+
+/// How far off a copy is still recognised as a shifted one.
+const FARTHEST_SHIFT: isize = 64;
+
+/// Bytes that must agree before a copy counts as shifted and not as wrong.
+const SHIFT_EVIDENCE: usize = 8;
+
+/// Byte `index` of the pattern `seed`.
+pub fn byte(seed: u64, index: usize) -> u8 {
+    // SplitMix64's finaliser, eight bytes a step.
+    let mut word = seed.wrapping_add((index as u64 / 8 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    word ^= word >> 31;
+    match word.to_le_bytes()[index % 8] {
+        POISON => !POISON,
+        byte => byte,
+    }
+}
+
+/// Writes the pattern `seed` over `bytes`.
+pub fn fill(bytes: &mut [u8], seed: u64) {
+    for (index, to) in bytes.iter_mut().enumerate() {
+        *to = byte(seed, index);
+    }
+}
+
+/// Poisons the `len` bytes at `at` of `bytes` and lays canaries on both sides, as far as there is
+/// room.
+pub fn lay_out(bytes: &mut [u8], at: usize, len: usize) {
+    let end = bytes.len().min(at + len + GUARD);
+    bytes[at.saturating_sub(GUARD)..end].fill(CANARY);
+    bytes[at..at + len].fill(POISON);
+}
+
+/// What is wrong with a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    /// A byte before the destination was overwritten.
+    #[error("lost neighbour: {distance} bytes before the copy is {found:#04x}")]
+    CanaryBefore {
+        /// Distance from the destination's first byte.
+        distance: usize,
+        /// What is there now.
+        found: u8,
+    },
+    /// A byte after the destination was overwritten.
+    #[error("lost neighbour: {distance} bytes after the copy is {found:#04x}")]
+    CanaryAfter {
+        /// Distance from the destination's last byte.
+        distance: usize,
+        /// What is there now.
+        found: u8,
+    },
+    /// Bytes hold what they held before: they were not written, or a cache hides that they were.
+    #[error("{count} bytes, the first at {first}, are old")]
+    Old {
+        /// The first of them.
+        first: usize,
+        /// How many.
+        count: usize,
+    },
+    /// The right bytes in the wrong place.
+    #[error("shifted by {by} bytes")]
+    Shifted {
+        /// By how many bytes, towards the end.
+        by: isize,
+    },
+    /// A byte is wrong.
+    #[error("byte {index} is {found:#04x}, not {expected:#04x}")]
+    Wrong {
+        /// The first such.
+        index: usize,
+        /// What it should be.
+        expected: u8,
+        /// What it is.
+        found: u8,
+    },
+}
+
+/// Looks at the `len` bytes at `at` of `bytes`, laid out by [`lay_out`] and then written with the
+/// pattern `seed`.
+///
+/// # Errors
+///
+/// The first thing that is wrong: the canaries, then the bytes.
+pub fn verify(bytes: &[u8], at: usize, len: usize, seed: u64) -> Result<(), Mismatch> {
+    let (before, rest) = bytes.split_at(at);
+    let (copy, after) = rest.split_at(len);
+    let lost = |&(_, &byte): &(usize, &u8)| byte != CANARY;
+    let mut neighbours = before.iter().rev().take(GUARD).enumerate();
+    if let Some((index, &found)) = neighbours.find(lost) {
+        let distance = index + 1;
+        return Err(Mismatch::CanaryBefore { distance, found });
+    }
+    if let Some((index, &found)) = after.iter().take(GUARD).enumerate().find(lost) {
+        let distance = index + 1;
+        return Err(Mismatch::CanaryAfter { distance, found });
+    }
+    let wrong = |&(index, &found): &(usize, &u8)| found != byte(seed, index);
+    let Some((index, &found)) = copy.iter().enumerate().find(wrong) else {
+        return Ok(());
+    };
+    if found == POISON {
+        let count = copy.iter().filter(|&&byte| byte == POISON).count();
+        return Err(Mismatch::Old {
+            first: index,
+            count,
+        });
+    }
+    let shifts = (1..=FARTHEST_SHIFT).flat_map(|by| [by, -by]);
+    match shifts.into_iter().find(|&by| is_shifted(copy, seed, by)) {
+        Some(by) => Err(Mismatch::Shifted { by }),
+        None => Err(Mismatch::Wrong {
+            index,
+            expected: byte(seed, index),
+            found,
+        }),
+    }
+}
+
+/// Whether all of `copy` that can be is the pattern, `by` bytes further on.
+fn is_shifted(copy: &[u8], seed: u64, by: isize) -> bool {
+    let origin = |index: usize| {
+        index
+            .checked_add_signed(-by)
+            .filter(|&from| from < copy.len())
+    };
+    let overlap = copy.len().saturating_sub(by.unsigned_abs());
+    overlap >= SHIFT_EVIDENCE
+        && copy
+            .iter()
+            .enumerate()
+            .all(|(index, &found)| origin(index).is_none_or(|from| found == byte(seed, from)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: usize = 100;
+    const LEN: usize = 257;
+
+    fn copy(seed: u64) -> Vec<u8> {
+        let mut bytes = vec![0; 1024];
+        lay_out(&mut bytes, AT, LEN);
+        fill(&mut bytes[AT..AT + LEN], seed);
+        bytes
+    }
+
+    #[test]
+    fn a_good_copy_passes_and_every_flaw_is_named() {
+        assert_eq!(verify(&copy(7), AT, LEN, 7), Ok(()));
+        let flawed = |flaw: &dyn Fn(&mut [u8])| {
+            let mut bytes = copy(7);
+            flaw(&mut bytes);
+            verify(&bytes, AT, LEN, 7).unwrap_err()
+        };
+        for index in [0, 1, 128, LEN - 1] {
+            let found = flawed(&|bytes| bytes[AT + index] ^= 0x10);
+            assert!(
+                matches!(found, Mismatch::Wrong { index: at, .. } if at == index)
+                    || matches!(found, Mismatch::Old { .. })
+            );
+        }
+        assert_eq!(
+            flawed(&|bytes| bytes[AT + LEN - 3..AT + LEN].fill(POISON)),
+            Mismatch::Old {
+                first: LEN - 3,
+                count: 3
+            }
+        );
+        for by in [1_isize, 3, 4, 63, -1, -4, -64] {
+            let found = flawed(&|bytes| {
+                for index in 0..LEN {
+                    let origin = index.checked_add_signed(-by).filter(|&from| from < LEN);
+                    bytes[AT + index] = origin.map_or(0x77, |from| byte(7, from));
+                }
+            });
+            assert_eq!(found, Mismatch::Shifted { by });
+        }
+        assert_eq!(
+            flawed(&|bytes| bytes[AT - 1] = 1),
+            Mismatch::CanaryBefore {
+                distance: 1,
+                found: 1
+            }
+        );
+        assert_eq!(
+            flawed(&|bytes| bytes[AT + LEN + 63] = 2),
+            Mismatch::CanaryAfter {
+                distance: 64,
+                found: 2
+            }
+        );
+    }
+
+    #[test]
+    fn no_pattern_holds_poison_and_seeds_differ() {
+        let bytes = |seed| (0..4096).map(|index| byte(seed, index)).collect::<Vec<_>>();
+        assert!(!bytes(1).contains(&POISON));
+        assert_ne!(bytes(1), bytes(2));
+    }
+}

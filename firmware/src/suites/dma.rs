@@ -1,0 +1,65 @@
+//! The DMA engines: what they copy, what they refuse, how they end.
+
+mod engines;
+mod lengths;
+mod maintained;
+mod refused;
+mod scattered;
+
+use crate::machine::machine;
+use crate::payload::{self, Method};
+use crate::report::{Outcome, Stop, Suite, Test};
+use crate::verdict;
+use hal::dma::DmaEngine;
+
+macro_rules! tests {
+    ($($name:ident: $run:expr,)*) => {
+        &[$(Test { name: stringify!($name), run: $run },)*]
+    };
+}
+
+/// The suite.
+pub(super) const SUITE: Suite = Suite {
+    name: "dma",
+    tests: tests! {
+        verdict: verdict::print,
+        whole_words_arrive_in_coherent_memory: lengths::whole_words_to_device,
+        whole_words_arrive_in_kmalloc_memory: lengths::whole_words_from_device,
+        odd_lengths_arrive_in_coherent_memory: lengths::odd_lengths_to_device,
+        odd_lengths_arrive_in_kmalloc_memory: lengths::odd_lengths_from_device,
+        bad_copies_planted: lengths::bad_copies_planted,
+        memory_that_is_no_dma_memory_is_refused: refused::kinds_of_memory,
+        memory_out_of_reach_is_refused: refused::out_of_reach,
+        bad_lengths_are_refused: refused::lengths,
+        foreign_addresses_are_refused: refused::foreign_addresses,
+        refusals_planted: refused::planted,
+        maintenance_is_what_the_lines_demand: maintained::lines,
+        maintenance_planted: maintained::planted,
+        fragmented_vmalloc_is_gathered_run_by_run: scattered::fragmented,
+        fragmented_vmalloc_planted: scattered::planted,
+        copies_end_by_interrupt: engines::interrupts,
+        copies_end_by_interrupt_planted: engines::interrupts_planted,
+        a_second_submission_is_busy: engines::busy,
+        aborted_engines_copy_again: engines::abort,
+        timed_out_engines_copy_again: engines::timeout,
+        every_core_copies: engines::every_core,
+        two_cores_share_an_engine: engines::two_cores,
+        coherent_memory_is_not_cacheable: maintained::coherent_attributes,
+        coherent_memory_planted: maintained::coherent_attributes_planted,
+        payload_kmalloc: || payload::run(Method::Kmalloc),
+        payload_vmalloc: || payload::run(Method::Vmalloc),
+        payload_coherent: || payload::run(Method::Coherent),
+        nothing_stays_allocated: engines::ledger,
+    },
+};
+
+/// Runs `test` with each engine; without one there is nothing to show.
+fn each_engine(test: impl Fn(&'static dyn DmaEngine) -> Outcome) -> Outcome {
+    if machine().engines.is_empty() {
+        return Err(Stop::Skipped("no DMA engine"));
+    }
+    machine()
+        .engines
+        .iter()
+        .try_for_each(|&engine| test(engine))
+}

@@ -1,0 +1,269 @@
+//! How submissions end: by interrupt, by abort, by timeout; on every core, and from two at once.
+
+use super::each_engine;
+use crate::machine::machine;
+use crate::memory::{Heap, copy_while, reachable, submit_while_busy};
+use crate::report::{self, Outcome, Stop};
+use crate::{check, check_ok, pattern};
+use core::sync::atomic::{AtomicU32, Ordering};
+use hal::addr::PAGE_SIZE;
+use hal::arch::cpu;
+use hal::dma::engine::copy;
+use hal::dma::streaming::map_slice;
+use hal::dma::{Clock, Coherent, DmaEngine, DmaError, ToDevice};
+use hal::{mm, smp};
+
+const LEN: usize = PAGE_SIZE;
+
+/// Long enough for an engine of silicon not to end within a few instructions.
+const LONG: usize = 256 << 10;
+
+/// A copy of kmalloc memory into the pool, verified.
+fn verified_copy(engine: &dyn DmaEngine, seed: u64) -> Result<(), CopyFault> {
+    let device = engine.device();
+    let mut source = Heap::new(LEN, reachable(device))?;
+    let mut pooled = machine().pool.alloc(device, LEN)?;
+    pattern::fill(&mut source, seed);
+    let mapping = map_slice::<ToDevice>(device, &mut source)?;
+    loop {
+        pooled.as_mut_slice().fill(pattern::POISON);
+        match copy(engine, &mapping, &mut pooled.part_mut(0, LEN)?) {
+            // Another core's submission runs.
+            Err(DmaError::Busy) => {
+                BUSY.fetch_add(1, Ordering::Relaxed);
+                pause();
+            }
+            done => break done?,
+        }
+    }
+    mapping.unmap();
+    Ok(pattern::verify(pooled.as_slice(), 0, LEN, seed)?)
+}
+
+/// Submissions that another core's kept from starting.
+static BUSY: AtomicU32 = AtomicU32::new(0);
+
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+enum CopyFault {
+    #[error(transparent)]
+    Dma(#[from] DmaError),
+    #[error(transparent)]
+    Memory(#[from] mm::AllocError),
+    #[error(transparent)]
+    Bytes(#[from] pattern::Mismatch),
+}
+
+/// Sleeps a little, so that who waits for an engine does not keep it from working.
+fn pause() {
+    const PAUSE_NS: u64 = 5_000_000;
+    let clock: &dyn Clock = &machine().timer;
+    let irq = cpu::irq_save();
+    clock.sleep_until(clock.now_ns() + PAUSE_NS);
+    cpu::irq_restore(irq);
+}
+
+pub(super) fn interrupts() -> Outcome {
+    each_engine(|engine| {
+        let before = engine.interrupts();
+        check_ok!(verified_copy(engine, machine().seed));
+        let served = engine.interrupts() - before;
+        check!(served > 0, "a copy ended without an interrupt");
+        report::diagnostic(format_args!(
+            "engine={} bytes={LEN} interrupts={served}",
+            engine.device().name()
+        ));
+        Ok(())
+    })
+}
+
+/// Two buffers of an engine, for submissions that end in another way.
+struct Ends {
+    source: Heap,
+    pooled: Coherent,
+}
+
+impl Ends {
+    fn new(engine: &dyn DmaEngine, len: usize) -> Result<Self, CopyFault> {
+        let device = engine.device();
+        Ok(Self {
+            source: Heap::new(len, reachable(device))?,
+            pooled: machine().pool.alloc(device, len)?,
+        })
+    }
+
+    /// Runs `during` between start and end of a copy.
+    fn copy_while(
+        &mut self,
+        engine: &dyn DmaEngine,
+        timeout_ns: u64,
+        during: impl FnOnce(),
+    ) -> Result<(), DmaError> {
+        let len = self.source.len();
+        let mapping = map_slice::<ToDevice>(engine.device(), &mut self.source)?;
+        let mut part = self.pooled.part_mut(0, len)?;
+        copy_while(engine, &mapping, &mut part, timeout_ns, during)
+    }
+}
+
+/// While the handler is kept from running, the copy does not end, however long it is done.
+pub(super) fn interrupts_planted() -> Outcome {
+    /// Longer than any engine takes for a page.
+    const KEPT_NS: u64 = 150_000_000;
+    each_engine(|engine| {
+        let mut ends = check_ok!(Ends::new(engine, 64));
+        let before = engine.interrupts();
+        let mut kept = 0;
+        let patience = engine.timeout_ns(64);
+        let ended = ends.copy_while(engine, patience, || {
+            let clock: &dyn Clock = &machine().timer;
+            clock.sleep_until(clock.now_ns() + KEPT_NS);
+            kept = engine.interrupts() - before;
+        });
+        check_ok!(ended);
+        check!(kept == 0, "{kept} interrupts were served with IRQs masked");
+        let served = engine.interrupts() - before;
+        check!(served > 0, "the copy ended without an interrupt");
+        Ok(())
+    })
+}
+
+pub(super) fn busy() -> Outcome {
+    each_engine(|engine| {
+        let mut ends = check_ok!(Ends::new(engine, 64));
+        let device = engine.device();
+        let mut source = check_ok!(Heap::new(64, reachable(device)));
+        let mut other = check_ok!(machine().pool.alloc(device, 64));
+        let mapping = check_ok!(map_slice::<ToDevice>(device, &mut source));
+        let mut part = check_ok!(other.part_mut(0, 64));
+        let mut second = None;
+        let patience = engine.timeout_ns(64);
+        let first = ends.copy_while(engine, patience, || {
+            second = submit_while_busy(engine, &mapping, &mut part);
+        });
+        check_ok!(first);
+        check!(
+            second == Some(DmaError::Busy),
+            "a second submission: {second:?}"
+        );
+        check_ok!(verified_copy(engine, machine().seed));
+        Ok(())
+    })
+}
+
+/// Lets a copy end with `expected`, and the next one well.
+fn ends_with(
+    engine: &dyn DmaEngine,
+    ended: Result<(), DmaError>,
+    is_expected: impl Fn(&DmaError) -> bool,
+) -> Outcome {
+    let name = engine.device().name();
+    match ended {
+        Err(error) if is_expected(&error) => {
+            report::diagnostic(format_args!("engine={name}: {error}"));
+        }
+        other => check!(false, "{name}: the copy ended with {other:?}"),
+    }
+    check_ok!(verified_copy(engine, machine().seed));
+    Ok(())
+}
+
+pub(super) fn abort() -> Outcome {
+    each_engine(|engine| {
+        let mut ends = check_ok!(Ends::new(engine, LEN));
+        let patience = engine.timeout_ns(LEN);
+        let ended = ends.copy_while(engine, patience, || engine.abort());
+        ends_with(engine, ended, |error| *error == DmaError::Aborted)
+    })
+}
+
+pub(super) fn timeout() -> Outcome {
+    let shown = AtomicU32::new(0);
+    each_engine(|engine| {
+        let mut ends = check_ok!(Ends::new(engine, LONG.min(engine.max_len())));
+        // One nanosecond. QEMU's Pi model copies inside the store that starts it.
+        let ended = ends.copy_while(engine, 1, || {});
+        if ended.is_ok() {
+            return Ok(());
+        }
+        shown.fetch_add(1, Ordering::Relaxed);
+        ends_with(engine, ended, |error| *error == DmaError::Timeout(1))
+    })?;
+    match shown.into_inner() {
+        0 => Err(Stop::Skipped(
+            "the engines end inside the store that starts them (QEMU's Pi model)",
+        )),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn every_core() -> Outcome {
+    each_engine(|engine| {
+        for core in smp::online() {
+            let seed = machine().seed.wrapping_add(core as u64);
+            let copied = check_ok!(smp::run_on(core, || verified_copy(engine, seed)));
+            check_ok!(copied);
+        }
+        report::diagnostic(format_args!(
+            "engine={} cores={}",
+            engine.device().name(),
+            smp::online().count()
+        ));
+        Ok(())
+    })
+}
+
+pub(super) fn two_cores() -> Outcome {
+    const COPIES: u64 = 3;
+    if smp::online().count() < 2 {
+        return Err(Stop::Skipped("one core"));
+    }
+    each_engine(|engine| {
+        BUSY.store(0, Ordering::Relaxed);
+        let faults = AtomicU32::new(0);
+        let copies = AtomicU32::new(0);
+        check_ok!(smp::run_on_all(|core| {
+            for round in 0..COPIES {
+                let seed = machine().seed.wrapping_add((core as u64) << 8 | round);
+                match verified_copy(engine, seed) {
+                    Ok(()) => copies.fetch_add(1, Ordering::Relaxed),
+                    Err(_) => faults.fetch_add(1, Ordering::Relaxed),
+                };
+            }
+        }));
+        let faults = faults.into_inner();
+        check!(faults == 0, "{faults} copies failed");
+        report::diagnostic(format_args!(
+            "engine={} copies={} refused as busy and repeated={}",
+            engine.device().name(),
+            copies.into_inner(),
+            BUSY.load(Ordering::Relaxed)
+        ));
+        Ok(())
+    })
+}
+
+/// Free pages and free pool pages, once every core has given back what it keeps at hand.
+fn free_memory() -> Result<(u32, usize), smp::SmpError> {
+    smp::run_on_all(|_| mm::kmalloc_caches().shrink())?;
+    let free = mm::pages().map_or(0, mm::PageAllocator::free_pages_total);
+    Ok((free, machine().pool.free_pages()))
+}
+
+pub(super) fn ledger() -> Outcome {
+    let before = check_ok!(free_memory());
+    each_engine(|engine| {
+        check_ok!(verified_copy(engine, machine().seed));
+        Ok(())
+    })?;
+    super::scattered::fragmented()?;
+    let after = check_ok!(free_memory());
+    check!(
+        before == after,
+        "free pages and pool pages: {before:?} before, {after:?} after"
+    );
+    report::diagnostic(format_args!(
+        "free pages={} pool pages={} before and after",
+        after.0, after.1
+    ));
+    Ok(())
+}

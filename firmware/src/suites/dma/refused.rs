@@ -1,0 +1,296 @@
+//! What must never reach an engine is refused by name, and the engine goes on working.
+
+use super::each_engine;
+use crate::machine::machine;
+use crate::memory::{Area, Heap, map_refused, reachable, submit_refused};
+use crate::report::{self, Outcome, Stop};
+use crate::{check, check_ok, pattern};
+use hal::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use hal::dma::engine::{Source, copy};
+use hal::dma::streaming::{map_shared, map_slice};
+use hal::dma::{BusWindow, Device, DmaEngine, DmaError, DmaMask, MemoryKind, Transfer};
+use hal::layout::{DIRECT_MAP, IOREMAP};
+use hal::mm::Gfp;
+
+/// Bytes of a buffer.
+const LEN: usize = 256;
+
+static IDENTITY: [BusWindow; 1] = match BusWindow::new(PhysAddr::new(0), 0, 1 << 40) {
+    Some(window) => [window],
+    None => panic!("the window does not wrap"),
+};
+
+/// Drives so few address bits that it reaches no memory anybody is given.
+static NARROW: Device = Device::new("narrow", DmaMask::new::<12>(), &IDENTITY);
+
+/// Sees all memory where no engine of a board sees any.
+static ELSEWHERE: Device = Device::new("elsewhere", DmaMask::new::<64>(), &ELSEWHERE_WINDOWS);
+static ELSEWHERE_WINDOWS: [BusWindow; 1] = match BusWindow::new(PhysAddr::new(0), 1 << 48, 1 << 40)
+{
+    Some(window) => [window],
+    None => panic!("the window does not wrap"),
+};
+
+/// Why a refusal is none.
+#[derive(Debug, thiserror::Error)]
+enum NotRefused {
+    #[error("{0} was accepted")]
+    Accepted(&'static str),
+    #[error("{0} was refused as something else: {1}")]
+    OtherName(&'static str, DmaError),
+}
+
+/// Whether `result` is the refusal that `is_named` knows.
+fn refusal<T>(
+    what: &'static str,
+    result: Result<T, DmaError>,
+    is_named: impl Fn(&DmaError) -> bool,
+) -> Result<(), NotRefused> {
+    match result {
+        Ok(_) => Err(NotRefused::Accepted(what)),
+        Err(error) if is_named(&error) => {
+            report::diagnostic(format_args!("{what}: {error}"));
+            Ok(())
+        }
+        Err(error) => Err(NotRefused::OtherName(what, error)),
+    }
+}
+
+/// The engine was not started since it had served `interrupts`, and copies.
+fn is_usable(engine: &dyn DmaEngine, interrupts: u64) -> Outcome {
+    let device = engine.device();
+    check!(
+        engine.interrupts() == interrupts,
+        "{} was started by what was refused",
+        device.name()
+    );
+    let seed = machine().seed;
+    let mut source = check_ok!(Heap::new(LEN, reachable(device)));
+    let mut seen = check_ok!(machine().pool.alloc(device, LEN));
+    pattern::fill(&mut source, seed);
+    let mapping = check_ok!(map_shared(device, &source));
+    check_ok!(copy(
+        engine,
+        &mapping,
+        &mut check_ok!(seen.part_mut(0, LEN))
+    ));
+    check_ok!(pattern::verify(&seen.as_slice()[..LEN], 0, LEN, seed));
+    Ok(())
+}
+
+fn is_kind(wanted: MemoryKind) -> impl Fn(&DmaError) -> bool {
+    move |error| matches!(error, DmaError::NotMappable { kind, .. } if *kind == wanted)
+}
+
+pub(super) fn kinds_of_memory() -> Outcome {
+    each_engine(|engine| {
+        let device = engine.device();
+        let before = engine.interrupts();
+        let area = check_ok!(Area::new(PAGE_SIZE, reachable(device)));
+        let coherent = check_ok!(machine().pool.alloc(device, LEN));
+        let on_stack = [0_u8; LEN];
+        static READ_ONLY: [u8; LEN] = [0x11; LEN];
+        let cases = [
+            ("vmalloc", area.va(), MemoryKind::Vmalloc),
+            ("coherent", coherent.va(), MemoryKind::Coherent),
+            ("device registers", IOREMAP.base, MemoryKind::Ioremap),
+            (
+                "stack",
+                VirtAddr::from_ptr(&raw const on_stack),
+                MemoryKind::Image,
+            ),
+            (
+                "read-only data",
+                VirtAddr::from_ptr(&raw const READ_ONLY),
+                MemoryKind::Image,
+            ),
+            ("no memory", VirtAddr::new(0x1000), MemoryKind::Unmapped),
+        ];
+        for (what, va, kind) in cases {
+            check_ok!(refusal(what, map_refused(device, va, LEN), is_kind(kind)));
+        }
+        is_usable(engine, before)
+    })
+}
+
+pub(super) fn out_of_reach() -> Outcome {
+    each_engine(|engine| {
+        let device = engine.device();
+        let before = engine.interrupts();
+        let is_named = |error: &DmaError| matches!(error, DmaError::OutOfReach { .. });
+        let mut memory = check_ok!(Heap::new(LEN, Gfp::KERNEL));
+        let narrow = map_slice::<hal::dma::ToDevice>(&NARROW, &mut memory);
+        check_ok!(refusal("memory above a 12-bit mask", narrow, is_named));
+        let pooled = machine().pool.alloc(&NARROW, LEN);
+        check_ok!(refusal("the pool above a 12-bit mask", pooled, is_named));
+        let pa = hal::layout::virt_to_phys(memory.va()).unwrap_or_default();
+        if pa > device.limit() {
+            let mapped = map_slice::<hal::dma::ToDevice>(device, &mut memory);
+            check_ok!(refusal(
+                "memory above the engine's own reach",
+                mapped,
+                is_named
+            ));
+        } else {
+            report::diagnostic(format_args!(
+                "{} reaches all memory that kmalloc gives, up to {}",
+                device.name(),
+                device.limit()
+            ));
+        }
+        is_usable(engine, before)
+    })
+}
+
+pub(super) fn lengths() -> Outcome {
+    each_engine(|engine| {
+        let device = engine.device();
+        let before = engine.interrupts();
+        let memory = check_ok!(Heap::new(LEN, reachable(device)));
+        let mut pooled = check_ok!(machine().pool.alloc(device, LEN));
+        let zero = |error: &DmaError| *error == DmaError::ZeroLength;
+        check_ok!(refusal(
+            "zero bytes",
+            map_refused(device, memory.va(), 0),
+            zero
+        ));
+        check_ok!(refusal(
+            "zero coherent bytes",
+            machine().pool.alloc(device, 0),
+            zero
+        ));
+        check_ok!(refusal("no transfer", submit_refused(engine, &[]), zero));
+        let wraps = map_refused(device, memory.va(), usize::MAX);
+        check_ok!(refusal("a length that wraps", wraps, |error| {
+            matches!(error, DmaError::Wraps { .. })
+        }));
+        let leaves = map_refused(device, DIRECT_MAP.end() + 0, LEN);
+        check_ok!(refusal(
+            "memory behind the direct map",
+            leaves,
+            is_kind(MemoryKind::Vmalloc)
+        ));
+        let outside = pooled.part(LEN, pooled.len());
+        check_ok!(refusal(
+            "more than was allocated",
+            outside.map(drop),
+            |error| { matches!(error, DmaError::OutOfBounds { .. }) }
+        ));
+        let source = check_ok!(map_shared(device, &memory[..LEN / 2]));
+        let unequal = copy(engine, &source, &mut check_ok!(pooled.part_mut(0, LEN)));
+        check_ok!(refusal("ends of different length", unequal, |error| {
+            matches!(error, DmaError::LengthMismatch { .. })
+        }));
+        drop(source);
+        transfers(engine, &memory, &pooled)?;
+        is_usable(engine, before)
+    })
+}
+
+/// What only a driver that fills transfers in by hand gets wrong.
+fn transfers(engine: &dyn DmaEngine, memory: &Heap, pooled: &hal::dma::Coherent) -> Outcome {
+    let device = engine.device();
+    let source = check_ok!(map_shared(device, memory));
+    let Some(segment) = source.segment(0) else {
+        return Err(Stop::Failed);
+    };
+    let good = Transfer {
+        src: segment.addr,
+        dst: pooled.dma_addr(),
+        len: LEN,
+    };
+    let granule = engine.length_granule();
+    if granule > 1 {
+        let odd = Transfer {
+            len: granule + 1,
+            ..good
+        };
+        check_ok!(refusal(
+            "half a granule",
+            submit_refused(engine, &[odd]),
+            |error| { matches!(error, DmaError::LengthGranule { .. }) }
+        ));
+    }
+    let empty = Transfer { len: 0, ..good };
+    check_ok!(refusal(
+        "an empty transfer",
+        submit_refused(engine, &[empty]),
+        |error| { *error == DmaError::ZeroLength }
+    ));
+    let endless = Transfer {
+        len: usize::MAX & !63,
+        ..good
+    };
+    check_ok!(refusal(
+        "a transfer of all there is",
+        submit_refused(engine, &[endless]),
+        |error| { matches!(error, DmaError::ForeignAddress { .. }) }
+    ));
+    if let Some(len) = engine
+        .max_len()
+        .checked_add(granule)
+        .filter(|&len| len < 1 << 29)
+    {
+        let long = Transfer { len, ..good };
+        // Where the engine's window ends before the length does, that is found first.
+        check_ok!(refusal(
+            "a transfer longer than the engine takes",
+            submit_refused(engine, &[long]),
+            |error| {
+                matches!(
+                    error,
+                    DmaError::SegmentTooLong { .. } | DmaError::ForeignAddress { .. }
+                )
+            }
+        ));
+    }
+    const MANY: usize = 256;
+    if engine.max_transfers() < MANY {
+        let many = [good; MANY];
+        check_ok!(refusal(
+            "more transfers than the engine takes",
+            submit_refused(engine, &many),
+            |error| { matches!(error, DmaError::TooManyTransfers { .. }) }
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn foreign_addresses() -> Outcome {
+    each_engine(|engine| {
+        let device = engine.device();
+        let before = engine.interrupts();
+        let memory = check_ok!(Heap::new(LEN, reachable(device)));
+        let mut pooled = check_ok!(machine().pool.alloc(device, LEN));
+        let foreign = check_ok!(map_shared(&ELSEWHERE, &memory));
+        let refused = copy(engine, &foreign, &mut check_ok!(pooled.part_mut(0, LEN)));
+        check_ok!(refusal(
+            "an address made for another device",
+            refused,
+            |error| { matches!(error, DmaError::ForeignAddress { .. }) }
+        ));
+        drop(foreign);
+        is_usable(engine, before)
+    })
+}
+
+/// Good memory, taken for refused; a refusal, taken for another.
+pub(super) fn planted() -> Outcome {
+    each_engine(|engine| {
+        let mut memory = check_ok!(Heap::new(LEN, reachable(engine.device())));
+        let is_named = is_kind(MemoryKind::Vmalloc);
+        let mapped = map_slice::<hal::dma::ToDevice>(engine.device(), &mut memory);
+        let found = refusal("kmalloc", mapped, &is_named);
+        check!(
+            matches!(found, Err(NotRefused::Accepted(_))),
+            "an accepted map was taken for a refusal"
+        );
+        let mapped = map_slice::<hal::dma::ToDevice>(&NARROW, &mut memory);
+        let found = refusal("kmalloc", mapped, &is_named);
+        check!(
+            matches!(found, Err(NotRefused::OtherName(..))),
+            "a refusal was taken for another"
+        );
+        Ok(())
+    })
+}
