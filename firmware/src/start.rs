@@ -264,25 +264,31 @@ fn start_cores(
     timer: &Timer,
 ) -> heapless::Vec<StartError, MAX_CPUS> {
     let own = cpu::affinity();
+    // At EL3 nobody has started the other cores one by one: they came in together.
+    let parked = entry_level == 3;
     let mut cores = description.cpus.clone();
-    if cores.is_empty()
-        && let SecondaryStart::SpinTable(words) = board.secondary_start()
-    {
-        for (number, &release) in words.iter().enumerate() {
-            let enable_method = EnableMethod::SpinTable { release };
-            // The table has a word per core, at most MAX_CPUS.
-            let _ = cores.push(Cpu {
-                mpidr: number as u64,
-                enable_method,
-            });
-        }
+    let is_guess = cores.is_empty();
+    if is_guess {
+        cores = match board.secondary_start() {
+            SecondaryStart::SpinTable(words) => words
+                .iter()
+                .zip(0..MAX_CPUS as u64)
+                .map(|(&release, mpidr)| Cpu {
+                    mpidr,
+                    enable_method: EnableMethod::SpinTable { release },
+                })
+                .collect(),
+            // Who came in with us shows when it answers.
+            SecondaryStart::ParkedOnly if parked => (0..MAX_CPUS as u64)
+                .map(|mpidr| Cpu { mpidr, enable_method: EnableMethod::None })
+                .collect(),
+            SecondaryStart::ParkedOnly => cores,
+        };
     }
     // SAFETY: the device tree has a PSCI node.
     let psci = description
         .psci
         .map(|conduit| unsafe { Psci::new(conduit) });
-    // At EL3 nobody has started the other cores one by one: they came in together.
-    let parked = entry_level == 3;
     let mut absent = heapless::Vec::new();
     let others = cores.iter().filter(|core| core.mpidr != own);
     for (number, core) in others.enumerate() {
@@ -290,9 +296,12 @@ fn start_cores(
         let started =
             secondary::start(image, index, core, parked, psci.as_ref(), &in_ram, timer);
         if let Err(error) = started {
-            // As many entries as cores at most.
-            let _ = absent.push(error);
-            if matches!(error, StartError::Silent(_)) {
+            let is_silent = matches!(error, StartError::Silent(_));
+            if !(is_silent && is_guess) {
+                // As many entries as cores at most.
+                let _ = absent.push(error);
+            }
+            if is_silent {
                 // Should it wake up late, it must not find another core's number.
                 break;
             }
