@@ -3,6 +3,7 @@
 //! The portable parts compile on a host too, which is where their tests run.
 
 #![cfg_attr(target_os = "none", no_std)]
+#![deny(unsafe_code)]
 
 pub mod cmdline;
 pub mod glob;
@@ -11,12 +12,14 @@ pub mod pattern;
 #[cfg(target_os = "none")]
 pub mod address_space;
 #[cfg(target_os = "none")]
+#[expect(unsafe_code, reason = "builds the machine the rest relies on")]
 pub mod boot;
 #[cfg(target_os = "none")]
 pub mod clock;
 #[cfg(target_os = "none")]
 pub mod console;
 #[cfg(target_os = "none")]
+#[expect(unsafe_code, reason = "called by the vectors, walks the stack")]
 pub mod exceptions;
 #[cfg(target_os = "none")]
 pub mod exit;
@@ -25,6 +28,7 @@ pub mod ledger;
 #[cfg(target_os = "none")]
 pub mod machine;
 #[cfg(target_os = "none")]
+#[expect(unsafe_code, reason = "hands raw memory of each kind to an engine")]
 pub mod memory;
 #[cfg(target_os = "none")]
 pub mod payload;
@@ -33,10 +37,15 @@ pub mod report;
 #[cfg(target_os = "none")]
 pub mod run;
 #[cfg(target_os = "none")]
+#[expect(
+    unsafe_code,
+    reason = "called by the entry code, claims the device registers"
+)]
 pub mod start;
 #[cfg(target_os = "none")]
 pub mod suites;
 #[cfg(target_os = "none")]
+#[expect(unsafe_code, reason = "implements defmt's unsafe logger")]
 pub mod trace;
 #[cfg(target_os = "none")]
 pub mod verdict;

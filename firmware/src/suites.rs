@@ -8,8 +8,10 @@ mod kmalloc;
 mod mapping;
 mod mmu;
 mod pages;
+#[expect(unsafe_code, reason = "plants the faults the suites must find")]
 mod plant;
 mod random;
+#[expect(unsafe_code, reason = "frees wrongly what the allocators must refuse")]
 mod raw;
 mod selftest;
 mod vmalloc;

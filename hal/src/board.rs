@@ -29,7 +29,7 @@ pub struct GicDescription {
 }
 
 /// The first address beyond the reach of a class of DMA masters; see
-/// [`crate::mm::zone`].
+/// [`ZoneKind`](crate::mm::ZoneKind).
 #[derive(Clone, Copy, Debug)]
 pub struct ZoneLimits {
     /// End of `ZONE_DMA`: what the most limited masters reach.

@@ -14,7 +14,7 @@
 //! The windows lie in the upper half reached through `TTBR1_EL1` with 39-bit addresses
 //! (`TCR_EL1.T1SZ` = 25), so a walk starts at level 1 (Arm ARM D8.2.4).
 //!
-//! On a host target the direct map is a stretch of ordinary memory, see [`host`].
+//! On a host target the direct map is a stretch of ordinary memory, see `host`.
 
 use crate::addr::{PhysAddr, VirtAddr};
 

@@ -4,12 +4,16 @@
 //! it. Handing over is blocking: the caller waits for the function to end, so the function may
 //! borrow from the caller's stack. There is one slot per core; a second caller waits its turn.
 
+mod slot;
+
 use crate::arch::cpu;
 use crate::sync::{MAX_CPUS, Once, PerCpu};
+use atomic::{AtomicPtr, AtomicU32, Ordering};
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic;
+use slot::{Job, Slot};
 use thiserror::Error;
 
 /// Why a function could not be handed to a core.
@@ -23,16 +27,7 @@ pub enum SmpError {
     CannotWait(usize),
 }
 
-/// A function waiting for its core, on the stack of the core that handed it over.
-struct Job {
-    call: unsafe fn(*mut ()),
-    argument: *mut (),
-    /// The core that waits.
-    poster: usize,
-    done: AtomicBool,
-}
-
-static JOBS: [AtomicPtr<Job>; MAX_CPUS] = [const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS];
+static SLOTS: [Slot; MAX_CPUS] = [const { Slot::new(AtomicPtr::new(ptr::null_mut())) }; MAX_CPUS];
 static ONLINE: AtomicU32 = AtomicU32::new(0);
 static KICK: Once<fn(usize)> = Once::new();
 
@@ -73,7 +68,8 @@ pub fn run_on<R: Send>(index: usize, f: impl FnOnce() -> R + Send) -> Result<R, 
     }
     let mut call = Call::new(f);
     let job = call.job();
-    post(index, &job)?;
+    // SAFETY: `wait` follows, and neither can unwind.
+    unsafe { post(index, &job) }?;
     wait(&job);
     Ok(call.into_result())
 }
@@ -96,7 +92,9 @@ pub fn run_on_all(f: impl Fn(usize) + Sync) -> Result<(), SmpError> {
     let mut posted = [false; MAX_CPUS];
     let mut result = Ok(());
     for index in online().filter(|&index| index != me) {
-        match post(index, &jobs[index]) {
+        // SAFETY: each job that is posted is waited for below; the firmware does not unwind, so
+        // that `f` ends in a return or not at all.
+        match unsafe { post(index, &jobs[index]) } {
             Ok(()) => posted[index] = true,
             Err(error) => result = Err(error),
         }
@@ -118,22 +116,9 @@ pub fn idle() -> ! {
 
 /// Runs the function waiting for this core, if there is one.
 fn run_pending() {
-    let slot = &JOBS[PerCpu::current().index()];
-    let job = slot.load(Ordering::Acquire);
-    if job.is_null() {
-        return;
+    if let Some(poster) = SLOTS[PerCpu::current().index()].run_pending() {
+        wake(poster);
     }
-    // SAFETY: whoever posted the job keeps it and what it borrows alive until `done` is set, and
-    // only this core, once per posting, runs a job from its own slot.
-    unsafe { ((*job).call)((*job).argument) };
-    slot.store(ptr::null_mut(), Ordering::Release);
-    // SAFETY: as above; the store is the last access before the poster may let the job go.
-    let poster = unsafe {
-        let poster = (*job).poster;
-        (*job).done.store(true, Ordering::Release);
-        poster
-    };
-    wake(poster);
 }
 
 /// Ends another core's `WFI`, or its `WFE` before there is a way to do that.
@@ -161,11 +146,15 @@ fn sleep_unless(ready: impl Fn() -> bool) {
 
 /// Whether a function waits for the executing core.
 fn has_job() -> bool {
-    let slot = &JOBS[PerCpu::current().index()];
-    !slot.load(Ordering::Acquire).is_null()
+    !SLOTS[PerCpu::current().index()].is_empty()
 }
 
-fn post(index: usize, job: &Job) -> Result<(), SmpError> {
+/// Hands `job` to core `index`.
+///
+/// # Safety
+///
+/// After `Ok`, the caller keeps `job` where it is until [`wait`] has returned for it.
+unsafe fn post(index: usize, job: &Job) -> Result<(), SmpError> {
     let this = PerCpu::current();
     if !is_online(index) {
         return Err(SmpError::Offline(index));
@@ -173,11 +162,8 @@ fn post(index: usize, job: &Job) -> Result<(), SmpError> {
     if this.irq_depth() != 0 || this.locks_held() != 0 || cpu::irqs_masked() {
         return Err(SmpError::CannotWait(index));
     }
-    let job = ptr::from_ref(job).cast_mut();
-    while JOBS[index]
-        .compare_exchange_weak(ptr::null_mut(), job, Ordering::AcqRel, Ordering::Relaxed)
-        .is_err()
-    {
+    // SAFETY: the caller's contract.
+    while !unsafe { SLOTS[index].try_post(job) } {
         // Someone may be waiting for this very core meanwhile.
         run_pending();
         core::hint::spin_loop();
@@ -187,9 +173,9 @@ fn post(index: usize, job: &Job) -> Result<(), SmpError> {
 }
 
 fn wait(job: &Job) {
-    while !job.done.load(Ordering::Acquire) {
+    while !job.is_done() {
         run_pending();
-        sleep_unless(|| has_job() || job.done.load(Ordering::Acquire));
+        sleep_unless(|| has_job() || job.is_done());
     }
 }
 
@@ -208,12 +194,10 @@ impl<R, F: FnOnce() -> R> Call<F, R> {
     }
 
     fn job(&mut self) -> Job {
-        Job {
-            call: Self::run,
-            argument: ptr::from_mut(self).cast(),
-            poster: PerCpu::current().index(),
-            done: AtomicBool::new(false),
-        }
+        let poster = PerCpu::current().index();
+        // SAFETY: `run` demands this value, which its owner keeps and leaves alone until the job is
+        // done: see the calls of `post`. The bounds on `run_on` and `run_on_all` let it cross cores.
+        unsafe { Job::new(Self::run, ptr::from_mut(self).cast(), poster) }
     }
 
     /// # Safety
@@ -238,6 +222,7 @@ impl<R, F: FnOnce() -> R> Call<F, R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::iter;
     use std::sync::mpsc;
     use std::thread;
 
@@ -254,8 +239,8 @@ mod tests {
     #[test]
     fn a_function_runs_on_the_other_core_and_returns() {
         let me = PerCpu::current().index();
-        let other = spawn_idle_core();
-        assert_ne!(me, other);
+        // Threads share numbers when there are more of them than cores.
+        let other = iter::repeat_with(spawn_idle_core).find(|&core| core != me).unwrap();
         let local = [1_u64, 2, 3];
         let got = run_on(other, || {
             (PerCpu::current().index(), local.iter().sum::<u64>())
@@ -279,5 +264,23 @@ mod tests {
         .unwrap();
         assert_eq!(hits[me].load(Ordering::Relaxed), 1);
         assert_eq!(hits[other].load(Ordering::Relaxed), 1);
+    }
+
+    /// The waiting core looks for work in its slot: it must not find what it is running.
+    #[test]
+    fn a_function_that_hands_over_does_not_meet_itself() {
+        let runs = AtomicU32::new(0);
+        let slot = Slot::new(AtomicPtr::new(ptr::null_mut()));
+        let mut call = Call::new(|| {
+            runs.fetch_add(1, Ordering::Relaxed);
+            assert!(slot.is_empty());
+            assert_eq!(slot.run_pending(), None);
+        });
+        let job = call.job();
+        // SAFETY: this thread runs the job on the next line.
+        assert!(unsafe { slot.try_post(&job) });
+        assert_eq!(slot.run_pending(), Some(PerCpu::current().index()));
+        assert!(job.is_done());
+        assert_eq!(runs.load(Ordering::Relaxed), 1);
     }
 }

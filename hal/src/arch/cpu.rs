@@ -1,5 +1,6 @@
 //! The executing core: identity, interrupt masking, waiting.
 
+use super::barrier;
 use aarch64_cpu::registers::{ID_AA64PFR0_EL1, MPIDR_EL1, Readable};
 use core::arch::asm;
 
@@ -67,9 +68,11 @@ pub fn wait_for_event() {
     aarch64_cpu::asm::wfe();
 }
 
-/// `SEV`: wakes every core waiting in `WFE`.
+/// `SEV`: wakes every core waiting in `WFE`, which then sees every earlier store of this one.
 #[inline(always)]
 pub fn send_event() {
+    // An event travels outside the memory system: it may overtake the store it announces.
+    barrier::dsb_ishst();
     aarch64_cpu::asm::sev();
 }
 

@@ -1,5 +1,10 @@
 //! A spin lock that masks IRQs on its core while held.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "the one place that masks IRQs around a raw lock"
+)]
+
 use super::PerCpu;
 use crate::arch::cpu::{self, IrqState};
 use core::ops::{Deref, DerefMut};

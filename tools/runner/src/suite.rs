@@ -42,6 +42,7 @@ pub(crate) fn run(names: &[String]) -> Result<bool> {
         let result = match &lane.work {
             Work::Checks(checks) => run_checks(lane.name, checks),
             Work::Tests(checks) => run_tests(lane.name, checks),
+            Work::Script(path) => run_script(lane.name, path),
             Work::Miri(check) => run_miri(lane.name, check),
             Work::Firmware => build(&mut firmware),
             Work::Boots(count, boots) => run_boots(lane.name, *count, boots, firmware.as_ref()),
@@ -186,6 +187,35 @@ fn run_tests(lane: &str, checks: &[Check]) -> Result<Counts> {
         counts.add(test_counts(&ended));
     }
     Ok(counts)
+}
+
+/// Runs a script of the repository and reads what it counts.
+fn run_script(lane: &str, path: &str) -> Result<Counts> {
+    let mut command = Command::new(paths::root().join(path));
+    command.current_dir(paths::root());
+    Ok(script_counts(&run_command(lane, path, command)?))
+}
+
+/// What the last line of a script says, `N passed, N failed`. A run that fails has a failure.
+fn script_counts(ended: &Ended) -> Counts {
+    let last = ended.output.lines().last().unwrap_or_default();
+    let number = |word: &str| {
+        let mut parts = last.split(',').map(str::trim);
+        let number = parts.find_map(|part| part.strip_suffix(word))?;
+        number.trim().parse().ok()
+    };
+    let mut counts = match (number("passed"), number("failed")) {
+        (Some(passed), Some(failed)) => Counts {
+            passed,
+            failed,
+            skipped: 0,
+        },
+        _ => Counts::default(),
+    };
+    if !ended.success && counts.failed == 0 {
+        counts.failed = 1;
+    }
+    counts
 }
 
 /// What the `test result:` lines of a test run count. A run that fails has a failure.

@@ -114,7 +114,7 @@ impl FrameTable {
     /// # Errors
     ///
     /// See [`FrameError`]. A tail in a pageblock that is ready is returned as a frame of kind
-    /// [`FrameKind::Tail`].
+    /// [`FrameKind::Tail`](super::FrameKind::Tail).
     #[inline]
     pub fn get(&self, pfn: Pfn) -> Result<&'static Frame, FrameError> {
         let state = self.state(pfn).ok_or(FrameError::OutOfRange(pfn))?;

@@ -22,6 +22,27 @@ fn test_results_add_up() {
 }
 
 #[test]
+fn a_script_counts_for_itself() {
+    let counts = |success, output| script_counts(&ended(success, output)).to_string();
+    assert_eq!(
+        counts(true, "ok - a\n3 passed, 0 failed\n"),
+        passed(3).to_string()
+    );
+    assert_eq!(
+        counts(false, "3 passed, 2 failed"),
+        "3 passed, 2 failed, 0 skipped"
+    );
+    assert_eq!(
+        counts(false, "3 passed, 0 failed\nkilled"),
+        failed(1).to_string()
+    );
+    assert_eq!(
+        counts(true, "nothing of this kind"),
+        Counts::default().to_string()
+    );
+}
+
+#[test]
 fn a_run_that_does_not_build_is_a_failure() {
     let counts = test_counts(&ended(false, "error: could not compile"));
     assert_eq!(counts, failed(1));

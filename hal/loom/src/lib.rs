@@ -1,0 +1,143 @@
+//! Every interleaving of the hand-over between cores, within loom's memory model.
+//!
+//! The protocol's own source file is compiled here over loom's atomics instead of the core's, so
+//! that the library need not know of loom. A package of its own keeps loom out of the builds of
+//! the other tests.
+
+#![cfg_attr(not(test), no_std)]
+#![cfg(test)]
+
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+use loom::sync::atomic::{self, AtomicPtr, AtomicUsize, Ordering};
+use loom::thread;
+use slot::{Job, Slot};
+use std::ptr;
+
+#[path = "../../src/smp/slot.rs"]
+mod slot;
+
+/// What a job writes and its poster reads, both without any synchronisation of their own.
+struct Counter(UnsafeCell<u32>);
+
+impl Counter {
+    fn new() -> Self {
+        Self(UnsafeCell::new(0))
+    }
+
+    /// # Safety
+    ///
+    /// `this` points to a live `Counter`.
+    unsafe fn increment(this: *mut ()) {
+        // SAFETY: the caller's contract; loom reports an access at the same time.
+        unsafe { (*this.cast::<Self>()).0.with_mut(|value| *value += 1) };
+    }
+
+    /// Reads as the owner of the counter: a late access of a job is a race with this write.
+    fn take(self) -> u32 {
+        // SAFETY: loom reports an access at the same time.
+        self.0
+            .with_mut(|value| unsafe { std::mem::take(&mut *value) })
+    }
+}
+
+fn slot() -> Arc<Slot> {
+    Arc::new(Slot::new(AtomicPtr::new(ptr::null_mut())))
+}
+
+/// What `run_on` does: posts to `to`, runs what comes for `own` while it waits.
+fn hand_over(to: &Slot, own: &Slot) -> u32 {
+    let mut counter = Counter::new();
+    // SAFETY: `counter` is left alone until the job is done.
+    let job = unsafe { Job::new(Counter::increment, ptr::from_mut(&mut counter).cast()) };
+    // SAFETY: `job` lives until it is done: the loop below.
+    while !unsafe { to.try_post(&job) } {
+        own.run_pending();
+        thread::yield_now();
+    }
+    while !job.is_done() {
+        own.run_pending();
+        thread::yield_now();
+    }
+    counter.take()
+}
+
+/// What an idle core does, until it has run `jobs`.
+fn idle(own: &Slot, jobs: usize) {
+    let mut run = 0;
+    while run < jobs {
+        run += usize::from(own.run_pending());
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn what_a_job_wrote_is_visible_when_it_is_done() {
+    loom::model(|| {
+        let (mine, other) = (slot(), slot());
+        let runner = thread::spawn({
+            let other = other.clone();
+            move || idle(&other, 1)
+        });
+        assert_eq!(hand_over(&other, &mine), 1);
+        runner.join().unwrap();
+        assert!(other.is_empty());
+    });
+}
+
+#[test]
+fn a_slot_is_used_again_at_once() {
+    loom::model(|| {
+        let (mine, other) = (slot(), slot());
+        let runner = thread::spawn({
+            let other = other.clone();
+            move || idle(&other, 2)
+        });
+        assert_eq!(hand_over(&other, &mine), 1);
+        assert_eq!(hand_over(&other, &mine), 1);
+        runner.join().unwrap();
+    });
+}
+
+#[test]
+fn two_posters_each_get_their_own_job_run_once() {
+    loom::model(|| {
+        let target = slot();
+        let poster = thread::spawn({
+            let target = target.clone();
+            move || hand_over(&target, &slot())
+        });
+        let runner = thread::spawn({
+            let target = target.clone();
+            move || idle(&target, 2)
+        });
+        assert_eq!(hand_over(&target, &slot()), 1);
+        assert_eq!(poster.join().unwrap(), 1);
+        runner.join().unwrap();
+        assert!(target.is_empty());
+    });
+}
+
+/// Both go on serving until both are done, as cores that fall back to idling do.
+#[test]
+fn cores_that_wait_for_each_other_serve_each_other() {
+    loom::model(|| {
+        let (a, b) = (slot(), slot());
+        let core = |own: Arc<Slot>, to: Arc<Slot>, finished: Arc<AtomicUsize>| {
+            let got = hand_over(&to, &own);
+            finished.fetch_add(1, Ordering::AcqRel);
+            while finished.load(Ordering::Acquire) < 2 {
+                own.run_pending();
+                thread::yield_now();
+            }
+            got
+        };
+        let finished = Arc::new(AtomicUsize::new(0));
+        let other = thread::spawn({
+            let (a, b, finished) = (a.clone(), b.clone(), finished.clone());
+            move || core(b, a, finished)
+        });
+        assert_eq!(core(a, b, finished), 1);
+        assert_eq!(other.join().unwrap(), 1);
+    });
+}
