@@ -180,8 +180,6 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 256 }))]
-
         /// Against a set of pages: blocks are aligned, in the pool, disjoint, and refused only
         /// where no aligned block is free.
         #[test]
