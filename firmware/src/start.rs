@@ -293,8 +293,7 @@ fn start_cores(
     let others = cores.iter().filter(|core| core.mpidr != own);
     for (number, core) in others.enumerate() {
         let index = number + 1;
-        let started =
-            secondary::start(image, index, core, parked, psci.as_ref(), &in_ram, timer);
+        let started = secondary::start(image, index, core, parked, psci.as_ref(), &in_ram, timer);
         if let Err(error) = started {
             let is_silent = matches!(error, StartError::Silent(_));
             if !(is_silent && is_guess) {

@@ -240,7 +240,9 @@ mod tests {
     fn a_function_runs_on_the_other_core_and_returns() {
         let me = PerCpu::current().index();
         // Threads share numbers when there are more of them than cores.
-        let other = iter::repeat_with(spawn_idle_core).find(|&core| core != me).unwrap();
+        let other = iter::repeat_with(spawn_idle_core)
+            .find(|&core| core != me)
+            .unwrap();
         let local = [1_u64, 2, 3];
         let got = run_on(other, || {
             (PerCpu::current().index(), local.iter().sum::<u64>())

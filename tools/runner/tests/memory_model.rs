@@ -37,7 +37,9 @@ fn is_defined(name: &str, files: &[(PathBuf, String)]) -> bool {
                 path.to_string_lossy().contains(&file) && text.contains(&format!("\"{test}\""))
             })
         }
-        None => files.iter().any(|(_, text)| text.contains(&format!("fn {name}("))),
+        None => files
+            .iter()
+            .any(|(_, text)| text.contains(&format!("fn {name}("))),
     }
 }
 
@@ -48,14 +50,25 @@ fn every_named_test_exists() {
     for folder in ["hal/src", "firmware/src", "tools/runner/src"] {
         sources(&root().join(folder), &mut files);
     }
-    let missing: Vec<_> = names(&text).filter(|name| !is_defined(name, &files)).collect();
-    assert!(missing.is_empty(), "docs/memory-model.md names tests that do not exist: {missing:?}");
-    assert!(names(&text).count() > 50, "the names are not recognised any more");
+    let missing: Vec<_> = names(&text)
+        .filter(|name| !is_defined(name, &files))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "docs/memory-model.md names tests that do not exist: {missing:?}"
+    );
+    assert!(
+        names(&text).count() > 50,
+        "the names are not recognised any more"
+    );
 }
 
 #[test]
 fn a_name_that_is_nowhere_is_found() {
-    let files = [(PathBuf::from("firmware/src/suites/mmu.rs"), String::from("\"a_b_c\" fn d_e_f()"))];
+    let files = [(
+        PathBuf::from("firmware/src/suites/mmu.rs"),
+        String::from("\"a_b_c\" fn d_e_f()"),
+    )];
     assert!(is_defined("mmu.a_b_c", &files) && is_defined("d_e_f", &files));
     assert!(!is_defined("mmu.a_b_x", &files) && !is_defined("boot.a_b_c", &files));
     assert!(!is_defined("d_e_x", &files));
