@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub const RAM_BASE: PhysAddr = PhysAddr::new(0x4000_0000);
 
 /// Bytes of pretended RAM. Miri commits every byte, so it gets less.
-pub const RAM_SIZE: u64 = if cfg!(miri) { 64 << 20 } else { 4 << 30 };
+pub const RAM_SIZE: u64 = if cfg!(miri) { 128 << 20 } else { 4 << 30 };
 
 /// Alignment of the stretch, so that physical and virtual alignment agree up to 4 MiB.
 const RAM_ALIGN: usize = 4 << 20;

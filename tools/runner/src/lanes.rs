@@ -167,6 +167,8 @@ const MIRI: Check = Check {
         "mm::slab::geometry::",
         "--skip",
         "mm::kmalloc::tests::kzalloc_clears",
+        "--skip",
+        "mm::kmalloc::tests::memory_in_pages",
     ],
     env: &[
         (

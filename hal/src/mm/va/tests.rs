@@ -70,7 +70,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 64 }))]
 
     #[test]
-    fn areas_agree_with_a_scanning_model(steps in prop::collection::vec(step(), 1..if cfg!(miri) { 30 } else { 300 })) {
+    fn areas_agree_with_a_scanning_model(steps in prop::collection::vec(step(), 1..if cfg!(miri) { 15 } else { 300 })) {
         let mut areas = VaAllocator::<u32, 4>::new(&window(WINDOW_PAGES), 0);
         grow(&mut areas);
         grow(&mut areas);
