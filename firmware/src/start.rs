@@ -128,7 +128,7 @@ fn bring_up(
     smp::set_online();
     let clock = clock::install(timer);
 
-    let in_ram = |pa| map.ram().iter().any(|ram| ram.contains(pa));
+    let in_ram = |pa| map.direct_map_ranges().any(|ram| ram.contains(pa));
     let absent_cores = start_cores(board, &image, entry_level, &description, in_ram, &timer);
 
     report::begin();

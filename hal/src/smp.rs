@@ -6,7 +6,7 @@
 
 mod slot;
 
-use crate::arch::cpu;
+use crate::arch::{barrier, cpu};
 use crate::sync::{MAX_CPUS, Once, PerCpu};
 use atomic::{AtomicPtr, AtomicU32, Ordering};
 use core::cell::UnsafeCell;
@@ -142,6 +142,8 @@ fn sleep_unless(ready: impl Fn() -> bool) {
         }
     }
     cpu::irq_restore(irq);
+    // What is pending is taken here, before the mask comes back (Arm ARM D1.3.6).
+    barrier::isb();
 }
 
 /// Whether a function waits for the executing core.

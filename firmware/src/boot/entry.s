@@ -42,6 +42,8 @@
 .equ    DESC_PXN_BIT,           53
 .equ    DESC_UXN_BIT,           54
 
+// SCTLR_EL2: the RES1 bits alone.
+.equ    SCTLR_EL2_OFF,          0x30C50830
 .equ    HCR_RW,                 1 << 31
 .equ    SPSR_EL1H_MASKED,       0x3C5
 .equ    SPSR_EL2H_MASKED,       0x3C9
@@ -162,7 +164,8 @@ from_el3:
         msr     scr_el3, x0
         msr     cptr_el3, xzr
         msr     mdcr_el3, xzr
-        // A board's firmware sets CNTFRQ; without one it reads 0 and the board's value goes in.
+        // Platform firmware sets CNTFRQ. It is unknown at reset without any; where that reads as 0,
+        // as on the boards here, the board's value goes in.
         mrs     x0, cntfrq_el0
         cbnz    x0, 0f
         ldr     x0, =BOARD_CNTFRQ
@@ -170,6 +173,9 @@ from_el3:
 0:
         // CPUECTLR_EL1 exists as S3_1_C15_C2_1 on A53, A57, A72, A73 (parts 0xD03, 0xD07..0xD09).
         mrs     x0, midr_el1
+        ubfx    x1, x0, #24, #8
+        cmp     x1, #0x41                       // Arm Ltd.
+        b.ne    3f
         ubfx    x1, x0, #4, #12
         mov     x2, #0xD03
         cmp     x1, x2
@@ -209,16 +215,20 @@ gic_v3_el3:
         msr     S3_4_C12_C9_5, x1               // ICC_SRE_EL2
         isb
 0:      mov     x1, #1
-        msr     S3_0_C12_C12_5, x1              // ICC_SRE_EL1 (secure copy)
+        msr     S3_0_C12_C12_5, x1              // ICC_SRE_EL1, the non-secure copy (SCR_EL3.NS)
         msr     S3_6_C12_C12_7, x1              // ICC_IGRPEN1_EL3: EnableGrp1NS
         mov     x1, #0xFF
         msr     S3_0_C4_C6_0, x1                // ICC_PMR_EL1
         isb
         ldr     x1, =BOARD_GICD
         ldr     w2, [x1]
-        mov     w3, #0x32                       // GICD_CTLR: ARE_NS, ARE_S, EnableGrp1NS
+        mov     w3, #0x30                       // GICD_CTLR: ARE_NS, ARE_S before any group
         orr     w2, w2, w3
         str     w2, [x1]
+        bl      wait_gicd
+        orr     w2, w2, #2                      // EnableGrp1NS
+        str     w2, [x1]
+        bl      wait_gicd
         bl      set_groups_spi
         // This core's redistributor: the frame whose GICR_TYPER affinity (63:32) is ours.
         mrs     x0, mpidr_el1
@@ -249,6 +259,8 @@ leave_el3:
         mrs     x0, id_aa64pfr0_el1
         ubfx    x0, x0, #8, #4
         cbz     x0, 0f
+        ldr     x0, =SCTLR_EL2_OFF              // unknown at reset: MMU, caches, big endian off
+        msr     sctlr_el2, x0
         adr     x0, from_el2
         msr     elr_el3, x0
         mov     x0, #SPSR_EL2H_MASKED
@@ -258,6 +270,12 @@ leave_el3:
 1:      msr     spsr_el3, x0
         isb
         eret
+
+// x1 = GICD base: waits until a write to GICD_CTLR has taken effect (RWP). Clobbers x3.
+wait_gicd:
+0:      ldr     w3, [x1]
+        tbnz    w3, #31, 0b
+        ret
 
 // x1 = GICD base: puts every interrupt into group 1. Clobbers x2-x4. The GICv2 entry includes the
 // banked word 0 of this core; with affinity routing that word belongs to the redistributor.
@@ -284,13 +302,15 @@ erratum_859971:
         cmp     x0, #3
         b.hi    0f
         mrs     x2, S3_1_C15_C2_0
+        tbnz    x2, #CPUACTLR_DIS_INSTR_PREFETCH_BIT, 0f
         orr     x2, x2, #(1 << CPUACTLR_DIS_INSTR_PREFETCH_BIT)
         msr     S3_1_C15_C2_0, x2
         isb
 0:      ret
 
 from_el2:
-        // Whether EL2 may write CPUACTLR is the EL3 firmware's choice, and being wrong traps.
+        // Whether EL2 may write CPUACTLR is the EL3 firmware's choice, and being wrong traps. The
+        // Pi's stub allows it; TF-A has set the bit itself, and then it is not written again.
         ldr     x0, =BOARD_CPUACTLR_AT_EL2
         cbz     x0, 0f
         bl      erratum_859971
@@ -308,9 +328,15 @@ from_el2:
         mov     x0, #0x33FF                     // CPTR_EL2 RES1, no traps
         msr     cptr_el2, x0
         msr     hstr_el2, xzr
+        mrs     x1, id_aa64dfr0_el1
+        ubfx    x1, x1, #8, #4                  // PMUVer: 0 is none, 15 is one of another kind
+        sub     x1, x1, #1
+        mov     x0, xzr
+        cmp     x1, #14
+        b.hs    1f
         mrs     x0, pmcr_el0
         ubfx    x0, x0, #11, #5                 // MDCR_EL2.HPMN = PMCR_EL0.N, no traps
-        msr     mdcr_el2, x0
+1:      msr     mdcr_el2, x0
         msr     vttbr_el2, xzr
         mrs     x0, id_aa64pfr0_el1
         ubfx    x0, x0, #24, #4
@@ -318,6 +344,8 @@ from_el2:
         mov     x0, #0xF
         msr     S3_4_C12_C9_5, x0               // ICC_SRE_EL2
         isb
+        mrs     x0, S3_4_C12_C9_5
+        tbz     x0, #0, 0f                      // EL3 may have kept the registers from us
         msr     S3_4_C12_C11_0, xzr             // ICH_HCR_EL2
 0:      ldr     x0, =SCTLR_RES1
         msr     sctlr_el1, x0

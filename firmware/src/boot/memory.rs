@@ -249,7 +249,8 @@ fn view_tree(
     };
     let end = (pa + size + (PAGE_SIZE - 1)).align_down(PAGE_SIZE);
     if end > first.end {
-        map(EARLY.base + PAGE_SIZE, PhysRange::new(first.end, end))?;
+        map(EARLY.base + PAGE_SIZE, PhysRange::new(first.end, end))
+            .inspect_err(|_| discard_view(tables, first))?;
     }
     if let Err(silent) = answers(EARLY.base, (end.get() - first.start.get()) as usize) {
         discard_view(tables, PhysRange::new(pa, pa + size));

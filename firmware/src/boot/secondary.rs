@@ -75,6 +75,13 @@ pub fn start(
     barrier::dsb_sy();
     let entry = image.secondary_entry();
     match (core.enable_method, psci) {
+        // Where a core waits is what the boot code did, whatever a device tree says.
+        _ if parked => {
+            // SAFETY: the symbol is the aligned, initialised word of `entry.s`.
+            let word = unsafe { &PARK_RELEASE };
+            word.store(mpidr | RELEASE_VALID, Ordering::Relaxed);
+            publish_uncached(VirtAddr::from_ptr(word));
+        }
         (EnableMethod::Psci, Some(psci)) => {
             // SAFETY: `entry` is the boot code's entry for secondary cores; it needs no context.
             unsafe { psci.cpu_on(mpidr, entry, 0) }?;
@@ -87,12 +94,6 @@ pub fn start(
                 mpidr,
                 word: release,
             });
-        }
-        _ if parked => {
-            // SAFETY: the symbol is the aligned, initialised word of `entry.s`.
-            let word = unsafe { &PARK_RELEASE };
-            word.store(mpidr | RELEASE_VALID, Ordering::Relaxed);
-            publish_uncached(VirtAddr::from_ptr(word));
         }
         _ => return Err(StartError::NoMethod(mpidr)),
     }

@@ -2,8 +2,9 @@
 //!
 //! A probe is one load or store in a code range of its own. When it faults, the exception
 //! handler calls [`resume`], which puts the syndrome into the registers the probe returns and
-//! continues after it, so the caller gets the syndrome as a value. No memory is involved: probes
-//! nest, and one in an interrupt handler does not disturb another.
+//! continues after it, so the caller gets the syndrome as a value. No memory is involved.
+//!
+//! Probes are for task context: handlers run on the exception stack, where any fault is fatal.
 //!
 //! Only synchronous faults can be caught: translation, permission, alignment, and an external
 //! abort the core reports synchronously. A store to Device memory may fail later, as an SError.
@@ -91,7 +92,7 @@ macro_rules! probes {
     (read: $($name:ident, $symbol:ident, $size:literal;)*) => {$(
         #[doc = concat!("Loads ", $size, " from `va`, or says why that is impossible.")]
         ///
-        /// `va` need not be mapped nor aligned. May be called in any context.
+        /// `va` need not be mapped nor aligned. Task context only.
         ///
         /// # Errors
         ///
@@ -109,7 +110,7 @@ macro_rules! probes {
     (write: $($name:ident, $symbol:ident, $size:literal;)*) => {$(
         #[doc = concat!("Stores the low ", $size, " of `value` to `va`, or says why that is impossible.")]
         ///
-        /// `va` need not be mapped nor aligned. May be called in any context.
+        /// `va` need not be mapped nor aligned. Task context only.
         ///
         /// # Errors
         ///

@@ -369,6 +369,8 @@ pub(crate) fn wait_for<T>(
             clock.sleep_until(deadline.min(now.saturating_add(interval)));
         }
         cpu::irq_restore(irq);
+        // What is pending is taken here, before the mask comes back (Arm ARM D1.3.6).
+        barrier::isb();
         if result.is_some() || now >= deadline {
             // Loads of what the device wrote come after the look that saw it done.
             barrier::dmb_oshld();

@@ -382,10 +382,14 @@ impl Gic {
     /// Takes the most urgent pending interrupt of the executing core, or `None` if there is none
     /// (any more). Called with IRQs masked.
     pub fn acknowledge(&self) -> Option<Acknowledged> {
-        match &self.version {
+        let interrupt = match &self.version {
             Version::V2(gic) => Acknowledged::new(gic.acknowledge()),
             Version::V3(gic) => gic.acknowledge().and_then(Acknowledged::new),
-        }
+        };
+        // The handler's loads come after the acknowledgement: they see what was stored before the
+        // interrupt was raised.
+        barrier::dsb_sy();
+        interrupt
     }
 
     /// Ends `interrupt`, on the core that acknowledged it.

@@ -41,8 +41,8 @@ impl Psci {
         Self { conduit }
     }
 
-    /// `CPU_ON`: starts the core with affinity `affinity` at `entry`, MMU off, at the caller's
-    /// exception level, with `context` in `x0`.
+    /// `CPU_ON`: starts the core with affinity `affinity` at `entry`, MMU off, with `context` in
+    /// `x0`, at the exception level the firmware enters cores at: EL2 where there is one.
     ///
     /// Everything the core touches before its caches are on must have been cleaned to the point
     /// of coherency. Returns before the core runs.

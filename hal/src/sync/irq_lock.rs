@@ -6,7 +6,8 @@
 )]
 
 use super::PerCpu;
-use crate::arch::cpu::{self, IrqState};
+use crate::arch::cpu;
+use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 
@@ -18,8 +19,9 @@ use spin::mutex::{SpinMutex, SpinMutexGuard};
 /// The lock word is an atomic: the lock must lie in Normal write-back memory, never in the
 /// coherent window or in device memory, and must not be taken before the MMU and caches are on.
 ///
-/// Order, outermost first: kernel tables, vmalloc areas, slab cache, zone, console. A core holding
-/// one takes only locks further down the list.
+/// Order, outermost first: kernel tables, vmalloc areas, slab cache, zone, DMA engine, interrupt
+/// handlers, interrupt controller, console. A core holding one takes only locks further down the
+/// list.
 #[derive(Debug, Default)]
 pub struct IrqLock<T> {
     inner: SpinMutex<T>,
@@ -37,11 +39,8 @@ impl<T> IrqLock<T> {
     #[inline]
     pub fn lock(&self) -> IrqLockGuard<'_, T> {
         let irq = cpu::irq_save();
-        PerCpu::current().lock_taken();
-        IrqLockGuard {
-            inner: Some(self.inner.lock()),
-            irq,
-        }
+        PerCpu::current().lock_taken(irq);
+        IrqLockGuard::new(self.inner.lock())
     }
 
     /// Takes the lock if it is free. IRQs are masked only if it was.
@@ -50,11 +49,8 @@ impl<T> IrqLock<T> {
         let irq = cpu::irq_save();
         match self.inner.try_lock() {
             Some(inner) => {
-                PerCpu::current().lock_taken();
-                Some(IrqLockGuard {
-                    inner: Some(inner),
-                    irq,
-                })
+                PerCpu::current().lock_taken(irq);
+                Some(IrqLockGuard::new(inner))
             }
             None => {
                 cpu::irq_restore(irq);
@@ -69,12 +65,31 @@ impl<T> IrqLock<T> {
     }
 }
 
-/// Access to what an [`IrqLock`] protects; releases the lock and restores IRQs when dropped.
+/// Access to what an [`IrqLock`] protects; releases the lock when dropped. IRQs come back with the
+/// last guard of a core, in whatever order they are dropped.
+///
+/// A guard stays on its core, whose IRQs it keeps masked:
+///
+/// ```compile_fail,E0277
+/// # use hal::sync::IrqLock;
+/// fn is_send<T: Send>(_: T) {}
+/// is_send(IrqLock::new(()).lock());
+/// ```
 #[derive(Debug)]
 pub struct IrqLockGuard<'a, T> {
     /// `Some` until `drop`, which must release the lock before it unmasks IRQs.
     inner: Option<SpinMutexGuard<'a, T>>,
-    irq: IrqState,
+    stays_on_its_core: PhantomData<*mut ()>,
+}
+
+impl<'a, T> IrqLockGuard<'a, T> {
+    #[inline]
+    const fn new(inner: SpinMutexGuard<'a, T>) -> Self {
+        Self {
+            inner: Some(inner),
+            stays_on_its_core: PhantomData,
+        }
+    }
 }
 
 impl<T> Deref for IrqLockGuard<'_, T> {
@@ -104,7 +119,6 @@ impl<T> Drop for IrqLockGuard<'_, T> {
     fn drop(&mut self) {
         self.inner = None;
         PerCpu::current().lock_released();
-        cpu::irq_restore(self.irq);
     }
 }
 
@@ -127,6 +141,16 @@ mod tests {
         assert!(!cpu::irqs_masked());
         assert_eq!(PerCpu::current().locks_held(), 0);
         assert_eq!(*lock.lock(), 2);
+    }
+
+    #[test]
+    fn irqs_come_back_with_the_last_lock_in_any_order() {
+        let (a, b) = (IrqLock::new(()), IrqLock::new(()));
+        let (first, second) = (a.lock(), b.lock());
+        drop(first);
+        assert!(cpu::irqs_masked());
+        drop(second);
+        assert!(!cpu::irqs_masked());
     }
 
     #[test]

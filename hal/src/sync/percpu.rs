@@ -8,7 +8,7 @@
     )
 )]
 
-use crate::arch::cpu;
+use crate::arch::cpu::{self, IrqState};
 use core::cell::Cell;
 #[cfg(target_os = "none")]
 use core::cell::UnsafeCell;
@@ -27,6 +27,8 @@ pub struct PerCpu {
     index: usize,
     irq_depth: Cell<u32>,
     locks_held: Cell<u32>,
+    /// Whether IRQs were masked before the first of the locks held.
+    irq_before_locks: Cell<Option<IrqState>>,
 }
 
 impl PerCpu {
@@ -36,6 +38,7 @@ impl PerCpu {
             index,
             irq_depth: Cell::new(0),
             locks_held: Cell::new(0),
+            irq_before_locks: Cell::new(None),
         }
     }
 
@@ -69,14 +72,27 @@ impl PerCpu {
         self.irq_depth.set(self.irq_depth.get() - 1);
     }
 
+    /// Counts a lock taken with IRQs masked; `irq` is the state before that. The outermost lock's
+    /// state is kept, so that IRQs come back when the last lock goes, in whatever order they go.
     #[inline]
-    pub(super) fn lock_taken(&self) {
-        self.locks_held.set(self.locks_held.get() + 1);
+    pub(super) fn lock_taken(&self, irq: IrqState) {
+        let held = self.locks_held.get();
+        if held == 0 {
+            self.irq_before_locks.set(Some(irq));
+        }
+        self.locks_held.set(held + 1);
     }
 
+    /// Counts a lock released; with the last one IRQs are as they were before the first.
     #[inline]
     pub(super) fn lock_released(&self) {
-        self.locks_held.set(self.locks_held.get() - 1);
+        let held = self.locks_held.get() - 1;
+        self.locks_held.set(held);
+        if held == 0
+            && let Some(irq) = self.irq_before_locks.take()
+        {
+            cpu::irq_restore(irq);
+        }
     }
 
     /// The executing core's area.

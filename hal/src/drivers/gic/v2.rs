@@ -22,6 +22,9 @@ const PRIORITY: u8 = 0x80;
 const PRIORITY_MASK: u32 = 0xF0;
 /// `GICC_CTLR.Enable`, `EOImode` 0: ending an interrupt drops its priority and deactivates it.
 const CPU_INTERFACE_ENABLE: u32 = 1;
+/// `GICC_APR0`, and how many of them there are (IHI 0048B 4.4.9). `arm-gic` does not name them.
+const ACTIVE_PRIORITIES: usize = 0xD0;
+const ACTIVE_PRIORITY_WORDS: usize = 4;
 /// `GICD_SGIR.CPUTargetList`.
 const SGIR_TARGETS_SHIFT: u32 = 16;
 
@@ -91,6 +94,15 @@ impl GicV2 {
             interface.store(own, Ordering::Relaxed);
         }
         drop(gicd);
+        // A predecessor that acknowledged an interrupt and never ended it left its priority active,
+        // which would keep every line of that priority back.
+        for index in 0..ACTIVE_PRIORITY_WORDS {
+            let offset = ACTIVE_PRIORITIES + index * size_of::<u32>();
+            // SAFETY: `new` was promised the registers, which are banked; see `cpu_interface`.
+            let mut word: UniqueMmioPointer<'_, ReadPureWrite<u32>> =
+                unsafe { registers(self.cpu_interface + offset) };
+            word.write(0);
+        }
         let mut gicc = self.cpu_interface();
         field!(gicc, pmr).write(PRIORITY_MASK);
         field!(gicc, ctlr).write(CPU_INTERFACE_ENABLE);
