@@ -8,6 +8,7 @@
 pub mod cmdline;
 pub mod glob;
 pub mod pattern;
+pub mod random;
 
 #[cfg(target_os = "none")]
 pub mod address_space;
@@ -28,8 +29,8 @@ pub mod ledger;
 #[cfg(target_os = "none")]
 pub mod machine;
 #[cfg(target_os = "none")]
-#[expect(unsafe_code, reason = "hands raw memory of each kind to an engine")]
-pub mod memory;
+#[expect(unsafe_code, reason = "owns raw memory of each kind")]
+mod memory;
 #[cfg(target_os = "none")]
 pub mod payload;
 #[cfg(target_os = "none")]
@@ -42,6 +43,9 @@ pub mod run;
     reason = "called by the entry code, claims the device registers"
 )]
 pub mod start;
+#[cfg(target_os = "none")]
+#[expect(unsafe_code, reason = "submits what an engine must refuse")]
+mod submission;
 #[cfg(target_os = "none")]
 pub mod suites;
 #[cfg(target_os = "none")]

@@ -1,20 +1,21 @@
-//! Memory of each kind, owned: what the suites hand to the DMA engines.
+//! Memory of each kind, owned: what the suites work on and hand to the DMA engines.
 //!
-//! The one place outside the boot code that turns addresses into slices.
+//! A test that ends early leaks nothing. Wrong frees are methods of what they are wrong about,
+//! because the owner is what proves that nothing is freed under somebody else's feet.
+
+pub(crate) mod hoard;
 
 use crate::machine::machine;
 use core::ops::{Deref, DerefMut};
-use core::ptr::NonNull;
-use hal::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
-use hal::arch::{cpu, translate};
-use hal::dma::engine::{Destination, Source};
-use hal::dma::{Device, DmaEngine, DmaError, Transfer};
-use hal::layout::phys_to_virt;
-use hal::mm::{self, AllocError, Gfp, VmallocError};
+use hal::addr::{PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr};
+use hal::arch::translate;
+use hal::dma::Device;
+use hal::layout::{self, phys_to_virt};
+use hal::mm::{self, AllocError, FreeError, Gfp, ObjectError, VmallocError};
 use hal::mmu::MemoryType;
 
 /// The flags for memory `device` reaches: zone bits only where some RAM is out of its reach.
-pub fn reachable(device: &Device) -> Gfp {
+pub(crate) fn reachable(device: &Device) -> Gfp {
     let limits = machine().board.zone_limits();
     let ram_end = machine().map.ram().iter().map(|ram| ram.end).max();
     let end = device.limit().checked_add(1).unwrap_or(device.limit());
@@ -27,105 +28,281 @@ pub fn reachable(device: &Device) -> Gfp {
     }
 }
 
-/// `kmalloc` memory.
+/// A block of pages.
 #[derive(Debug)]
-pub struct Heap {
-    object: NonNull<u8>,
-    len: usize,
+pub(crate) struct Pages {
+    pfn: Pfn,
+    order: u32,
 }
 
-impl Heap {
-    /// `len` zeroed bytes, at least 1.
+impl Pages {
+    /// `alloc_pages`.
+    pub(crate) fn alloc(gfp: Gfp, order: u32) -> Result<Self, AllocError> {
+        mm::alloc_pages(gfp, order).map(|pfn| Self { pfn, order })
+    }
+
+    /// The first frame.
+    pub(crate) fn pfn(&self) -> Pfn {
+        self.pfn
+    }
+
+    /// All of its frames.
+    pub(crate) fn frames(&self) -> PhysRange {
+        let start = self.pfn.phys();
+        PhysRange::new(start, start + (PAGE_SIZE << self.order))
+    }
+
+    /// Where the direct map has the block.
+    pub(crate) fn va(&self) -> VirtAddr {
+        layout::phys_to_virt(self.pfn.phys())
+    }
+
+    /// The content.
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: the block is RAM in the direct map and belongs to `self`.
+        unsafe { core::slice::from_raw_parts_mut(self.va().as_ptr(), PAGE_SIZE << self.order) }
+    }
+
+    /// Gives the block up without freeing it: its number and order, for [`Pages::from_parts`].
+    pub(super) fn into_parts(self) -> (Pfn, u32) {
+        let parts = (self.pfn, self.order);
+        core::mem::forget(self);
+        parts
+    }
+
+    /// The block that [`Pages::into_parts`] gave up.
     ///
-    /// # Errors
+    /// # Safety
     ///
-    /// Those of `kmalloc`.
-    pub fn new(len: usize, gfp: Gfp) -> Result<Self, AllocError> {
-        let len = len.max(1);
-        Ok(Self {
-            object: mm::kzalloc(len, gfp)?,
-            len,
+    /// The parts came from there, and are used once.
+    pub(super) unsafe fn from_parts(pfn: Pfn, order: u32) -> Self {
+        Self { pfn, order }
+    }
+
+    /// `free_pages`.
+    pub(crate) fn free(self) -> Result<(), FreeError> {
+        let (pfn, order) = self.into_parts();
+        // SAFETY: the block belonged to `self`.
+        unsafe { mm::free_pages(pfn, order) }
+    }
+
+    /// Frees the block, and then what is no longer its own.
+    pub(crate) fn free_twice(self) -> (Result<(), FreeError>, Result<(), FreeError>) {
+        let (pfn, order) = (self.pfn, self.order);
+        let first = self.free();
+        // SAFETY: nobody allocates between the two calls: the other cores are idle and interrupt
+        // handlers allocate only in the tests that let them. So no block in use is there.
+        (first, unsafe { mm::free_pages(pfn, order) })
+    }
+
+    /// Frees the block with another order, which must be refused.
+    pub(crate) fn free_with_order(&self, order: u32) -> Result<(), FreeError> {
+        debug_assert_ne!(order, self.order);
+        // SAFETY: a block of that order does not start here: one of another does.
+        unsafe { mm::free_pages(self.pfn, order) }
+    }
+
+    /// Frees a page inside the block, which must be refused. `page` is not 0.
+    pub(crate) fn free_tail(&self, page: u32) -> Result<(), FreeError> {
+        debug_assert!(page != 0 && page < 1 << self.order);
+        // SAFETY: no block starts inside another.
+        unsafe { mm::free_pages(self.pfn + page, 0) }
+    }
+
+    /// Frees the block as an object, which must be refused.
+    pub(crate) fn free_as_object(&self) -> Result<(), ObjectError> {
+        // SAFETY: pages are no object.
+        unsafe { mm::kfree(self.va().as_ptr()) }
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: the block belongs to `self`. A refusal shows in the ledger.
+        let _ = unsafe { mm::free_pages(self.pfn, self.order) };
+    }
+}
+
+/// Frees a frame that no page allocator handed out, which must be refused: no RAM, a frame of the
+/// image or of the coherent pool. `None` if the frame is one an allocator owns.
+pub(crate) fn free_foreign(pfn: Pfn) -> Option<Result<(), FreeError>> {
+    let machine = crate::machine::machine();
+    let free = machine
+        .map
+        .free_ranges()
+        .any(|range| range.contains(pfn.phys()));
+    // SAFETY: the page allocator got the free ranges only, and this frame is in none of them.
+    (!free).then(|| unsafe { mm::free_pages(pfn, 0) })
+}
+
+/// An object from `kmalloc`.
+#[derive(Debug)]
+pub(crate) struct Object {
+    va: VirtAddr,
+    size: usize,
+}
+
+// SAFETY: an object belongs to its holder, whichever core that runs on.
+unsafe impl Send for Object {}
+
+impl Object {
+    /// `kmalloc`. The content is unspecified.
+    pub(crate) fn alloc(size: usize, gfp: Gfp) -> Result<Self, AllocError> {
+        mm::kmalloc(size, gfp).map(|object| Self {
+            va: VirtAddr::from_ptr(object.as_ptr()),
+            size,
         })
     }
 
-    /// The address of the first byte.
-    pub fn va(&self) -> VirtAddr {
-        VirtAddr::from_ptr(self.object.as_ptr())
-    }
-}
-
-impl Deref for Heap {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        // SAFETY: `kzalloc` returned the bytes, initialised, and only `drop` frees them.
-        unsafe { core::slice::from_raw_parts(self.object.as_ptr(), self.len) }
-    }
-}
-
-impl DerefMut for Heap {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as for `deref`; the borrow is exclusive.
-        unsafe { core::slice::from_raw_parts_mut(self.object.as_ptr(), self.len) }
-    }
-}
-
-impl Drop for Heap {
-    fn drop(&mut self) {
-        // SAFETY: the object is this value's, which ends.
-        let freed = unsafe { mm::kfree(self.object.as_ptr()) };
-        assert_eq!(freed, Ok(()), "an object of kmalloc");
-    }
-}
-
-/// `vmalloc` memory.
-#[derive(Debug)]
-pub struct Area {
-    va: VirtAddr,
-    len: usize,
-}
-
-impl Area {
-    /// `len` zeroed bytes.
-    ///
-    /// # Errors
-    ///
-    /// Those of `vmalloc`.
-    pub fn new(len: usize, gfp: Gfp) -> Result<Self, VmallocError> {
-        let va = mm::vmalloc_with(len, gfp | Gfp::ZERO)?;
-        Ok(Self { va, len })
+    /// `kzalloc`.
+    pub(crate) fn zeroed(size: usize, gfp: Gfp) -> Result<Self, AllocError> {
+        Self::alloc(size, gfp | Gfp::ZERO)
     }
 
-    /// `len` zeroed bytes of single pages, no two of which are neighbours in physical memory as
-    /// far as that can be had. Needs the machine for itself while it takes all other memory.
-    ///
-    /// # Errors
-    ///
-    /// Those of `vmalloc`.
-    pub fn fragmented(len: usize, gfp: Gfp) -> Result<Self, VmallocError> {
-        let gfp = gfp | Gfp::MEMALLOC;
-        // The tables for the addresses are there afterwards, so that only pages are taken.
-        drop(Self::new(len, gfp)?);
-        let _hoard = Hoard::leave_singles(len.div_ceil(PAGE_SIZE), gfp);
-        Self::new(len, gfp)
-    }
-
-    /// The address of the first byte.
-    pub fn va(&self) -> VirtAddr {
+    /// Where it is.
+    pub(crate) fn va(&self) -> VirtAddr {
         self.va
     }
 
-    /// How many physical runs the pages form, asking the MMU for each page.
-    pub fn runs(&self) -> usize {
-        let pages = (0..self.len).step_by(PAGE_SIZE);
-        let mut next = None;
-        let starts = pages.filter(|&offset| {
-            let page = translate::read_el1(self.va + offset).page();
-            let is_start = page.is_none() || page != next;
-            next = page.and_then(|page| page.checked_add(PAGE_SIZE));
-            is_start
-        });
-        starts.count()
+    /// `ksize`; 0 if it is refused.
+    pub(crate) fn usable(&self) -> usize {
+        mm::ksize(self.va.as_ptr()).unwrap_or(0)
+    }
+
+    /// All usable bytes.
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: `ksize` bytes from the object's start are its own.
+        unsafe { core::slice::from_raw_parts_mut(self.va.as_ptr(), self.usable()) }
+    }
+
+    /// `kfree`.
+    pub(crate) fn free(self) -> Result<(), ObjectError> {
+        let va = self.va;
+        core::mem::forget(self);
+        // SAFETY: the object belonged to `self`.
+        unsafe { mm::kfree(va.as_ptr()) }
+    }
+
+    /// Frees the object, and then what is no longer its own.
+    pub(crate) fn free_twice(self) -> (Result<(), ObjectError>, Result<(), ObjectError>) {
+        let va = self.va;
+        let first = self.free();
+        // SAFETY: nobody allocates between the two calls, as in `Pages::free_twice`.
+        (first, unsafe { mm::kfree(va.as_ptr()) })
+    }
+
+    /// Frees the object's first page as pages, which must be refused.
+    pub(crate) fn free_as_page(&self) -> Result<(), FreeError> {
+        let pa = layout::virt_to_phys(self.va).unwrap_or_default();
+        // SAFETY: the frame holds an object, so no block of pages in use starts there.
+        unsafe { mm::free_pages(pa.pfn(), 0) }
+    }
+
+    /// Frees an address inside the object, which must be refused. `offset` is not 0.
+    pub(crate) fn free_interior(&self, offset: usize) -> Result<(), ObjectError> {
+        debug_assert!(offset != 0 && offset < self.len());
+        // SAFETY: no object starts inside another.
+        unsafe { mm::kfree((self.va + offset).as_ptr()) }
+    }
+}
+
+/// The bytes asked for.
+impl Deref for Object {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `kmalloc` gave at least `size` bytes, which belong to `self`.
+        unsafe { core::slice::from_raw_parts(self.va.as_ptr(), self.size) }
+    }
+}
+
+impl DerefMut for Object {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for `deref`; the borrow is exclusive.
+        unsafe { core::slice::from_raw_parts_mut(self.va.as_ptr(), self.size) }
+    }
+}
+
+impl Drop for Object {
+    fn drop(&mut self) {
+        // SAFETY: the object belongs to `self`. A refusal shows in the ledger.
+        let _ = unsafe { mm::kfree(self.va.as_ptr()) };
+    }
+}
+
+/// Frees an address outside the direct map, or one `kmalloc` gives out for nothing. `None` if the
+/// address is in the direct map.
+pub(crate) fn free_no_object(va: VirtAddr) -> Option<Result<(), ObjectError>> {
+    // SAFETY: objects lie in the direct map only, so none starts there.
+    (layout::virt_to_phys(va).is_none()).then(|| unsafe { mm::kfree(va.as_ptr()) })
+}
+
+/// Frees where the direct map would have a frame of the pool, which must be refused.
+pub(crate) fn free_pool_frame(frame: Pfn) -> Option<Result<(), ObjectError>> {
+    let pool = crate::machine::machine().pool.frames();
+    let va = layout::phys_to_virt(frame.phys());
+    // SAFETY: objects lie in frames of the page allocator, and this one is the pool's.
+    pool.contains(frame.phys())
+        .then(|| unsafe { mm::kfree(va.as_ptr()) })
+}
+
+/// An area from `vmalloc`.
+#[derive(Debug)]
+pub(crate) struct Area {
+    va: VirtAddr,
+    /// Whole pages.
+    size: usize,
+}
+
+impl Area {
+    /// `vmalloc`. The content is unspecified.
+    pub(crate) fn alloc(size: usize) -> Result<Self, VmallocError> {
+        Self::alloc_with(size, Gfp::KERNEL)
+    }
+
+    /// `vmalloc`, from the zones that `gfp` admits.
+    pub(crate) fn alloc_with(size: usize, gfp: Gfp) -> Result<Self, VmallocError> {
+        let va = mm::vmalloc_with(size, gfp)?;
+        let size = size.next_multiple_of(PAGE_SIZE);
+        Ok(Self { va, size })
+    }
+
+    /// `vzalloc`.
+    pub(crate) fn zeroed(size: usize) -> Result<Self, VmallocError> {
+        Self::alloc_with(size, Gfp::KERNEL | Gfp::ZERO)
+    }
+
+    /// Where it is.
+    pub(crate) fn va(&self) -> VirtAddr {
+        self.va
+    }
+
+    /// First address after the area: its guard page.
+    pub(crate) fn end(&self) -> VirtAddr {
+        self.va + self.len()
+    }
+
+    /// `vfree`.
+    pub(crate) fn free(self) -> Result<(), VmallocError> {
+        let va = self.va;
+        core::mem::forget(self);
+        // SAFETY: the area belonged to `self`.
+        unsafe { mm::vfree(va) }
+    }
+
+    /// Frees the area, and then what is no longer its own.
+    pub(crate) fn free_twice(self) -> (Result<(), VmallocError>, Result<(), VmallocError>) {
+        let va = self.va;
+        let first = self.free();
+        // SAFETY: nobody allocates between the two calls, as in `Pages::free_twice`.
+        (first, unsafe { mm::vfree(va) })
+    }
+
+    /// Frees an address inside the area, which must be refused. `offset` is not 0.
+    pub(crate) fn free_interior(&self, offset: usize) -> Result<(), VmallocError> {
+        debug_assert!(offset != 0 && offset < self.len());
+        // SAFETY: no area starts inside another.
+        unsafe { mm::vfree(self.va + offset) }
     }
 }
 
@@ -133,105 +310,34 @@ impl Deref for Area {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `vmalloc_with` mapped the bytes, initialised, and only `drop` frees them.
-        unsafe { core::slice::from_raw_parts(self.va.as_ptr(), self.len) }
+        // SAFETY: the area is mapped whole, and belongs to `self`.
+        unsafe { core::slice::from_raw_parts(self.va.as_ptr(), self.size) }
     }
 }
 
 impl DerefMut for Area {
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as for `deref`; the borrow is exclusive.
-        unsafe { core::slice::from_raw_parts_mut(self.va.as_ptr(), self.len) }
+        // SAFETY: as for `deref`, mapped read-write; the borrow is exclusive.
+        unsafe { core::slice::from_raw_parts_mut(self.va.as_ptr(), self.size) }
     }
 }
 
 impl Drop for Area {
     fn drop(&mut self) {
-        // SAFETY: the area is this value's, which ends.
-        let freed = unsafe { mm::vfree(self.va) };
-        assert_eq!(freed, Ok(()), "an area of vmalloc");
+        // SAFETY: the area belongs to `self`. A refusal shows in the ledger.
+        let _ = unsafe { mm::vfree(self.va) };
     }
 }
 
-/// Every block of two and more pages there is, so that what is left are single pages: a zone
-/// fragmented to the utmost. Dropping it gives them back.
-#[derive(Debug)]
-pub struct Hoard {
-    /// Blocks as a list threaded through their first words.
-    blocks: Option<NonNull<Block>>,
-    singles: Option<NonNull<Block>>,
-}
-
-#[derive(Debug)]
-struct Block {
-    next: Option<NonNull<Block>>,
-    order: u32,
-}
-
-impl Hoard {
-    /// Leaves `singles` free pages, no two of them neighbours, in the zones `gfp` admits, and no
-    /// larger block.
-    pub fn leave_singles(singles: usize, gfp: Gfp) -> Self {
-        let gfp = gfp | Gfp::MEMALLOC | Gfp::NOWARN;
-        let mut hoard = Self {
-            blocks: None,
-            singles: None,
-        };
-        // Pages come in pairs out of larger blocks: every second one is kept.
-        let mut to_free = None;
-        for index in 0..2 * singles {
-            let list = if index % 2 == 0 {
-                &mut to_free
-            } else {
-                &mut hoard.singles
-            };
-            push(list, gfp, 0);
-        }
-        for order in (1..=mm::MAX_ORDER).rev() {
-            while push(&mut hoard.blocks, gfp, order) {}
-        }
-        free_all(&mut to_free);
-        hoard
-    }
-}
-
-impl Drop for Hoard {
-    fn drop(&mut self) {
-        free_all(&mut self.blocks);
-        free_all(&mut self.singles);
-    }
-}
-
-fn push(list: &mut Option<NonNull<Block>>, gfp: Gfp, order: u32) -> bool {
-    let Ok(pfn) = mm::alloc_pages(gfp, order) else {
-        return false;
-    };
-    let Some(block) = NonNull::new(phys_to_virt(pfn.phys()).as_ptr::<Block>()) else {
-        return false;
-    };
-    let next = list.take();
-    // SAFETY: the block was just allocated, is in the direct map and aligned to a page.
-    unsafe { block.write(Block { next, order }) };
-    *list = Some(block);
-    true
-}
-
-fn free_all(list: &mut Option<NonNull<Block>>) {
-    while let Some(block) = list.take() {
-        // SAFETY: `push` wrote it, and the list owns the block.
-        let Block { next, order } = unsafe { block.read() };
-        *list = next;
-        if let Some(pa) = hal::layout::virt_to_phys(VirtAddr::from_ptr(block.as_ptr())) {
-            // SAFETY: `push` allocated the block with this order, and nothing refers to it now.
-            let freed = unsafe { mm::free_pages(pa.pfn(), order) };
-            assert_eq!(freed, Ok(()), "a block of the page allocator");
-        }
-    }
+/// Frees an address outside the vmalloc window as an area. `None` if it is inside.
+pub(crate) fn free_no_area(va: VirtAddr) -> Option<Result<(), VmallocError>> {
+    // SAFETY: areas lie in the window only.
+    (!mm::is_vmalloc_addr(va)).then(|| unsafe { mm::vfree(va) })
 }
 
 /// Why there is no payload to copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoPayload {
+pub(crate) enum NoPayload {
     /// The device tree names none.
     #[error("no payload: make run PAYLOAD=FILE")]
     Absent,
@@ -248,7 +354,7 @@ pub enum NoPayload {
 /// # Errors
 ///
 /// [`NoPayload`].
-pub fn payload() -> Result<&'static [u8], NoPayload> {
+pub(crate) fn payload() -> Result<&'static [u8], NoPayload> {
     let range = machine().payload.ok_or(NoPayload::Absent)?;
     let reserved = machine().map.reserved().iter();
     if !reserved
@@ -269,100 +375,4 @@ pub fn payload() -> Result<&'static [u8], NoPayload> {
     // SAFETY: every page is mapped, as checked; the memory is reserved, so that no allocator owns
     // it, and nothing writes it.
     Ok(unsafe { core::slice::from_raw_parts(start, range.size() as usize) })
-}
-
-/// Copies the first segment of `src` to that of `dst`, of the same length, and calls `during`
-/// between start and end, with IRQs masked so that no handler of this core ends it before. Waits
-/// at most `timeout_ns`.
-///
-/// # Errors
-///
-/// Those of the engine.
-pub fn copy_while(
-    engine: &dyn DmaEngine,
-    src: &dyn Source,
-    dst: &mut dyn Destination,
-    timeout_ns: u64,
-    during: impl FnOnce(),
-) -> Result<(), DmaError> {
-    let (Some(from), Some(to)) = (src.segment(0), dst.segment(0)) else {
-        return Err(DmaError::ZeroLength);
-    };
-    let transfer = Transfer {
-        src: from.addr,
-        dst: to.addr,
-        len: from.len.min(to.len),
-    };
-    let irq = cpu::irq_save();
-    // SAFETY: source and destination are borrowed until this returns, which is after `wait`.
-    let started = unsafe { engine.submit(&[transfer]) };
-    if started.is_ok() {
-        during();
-    }
-    cpu::irq_restore(irq);
-    engine.wait(started?, timeout_ns)
-}
-
-/// What the engine says to a submission of `transfers`, if its own check refuses them.
-///
-/// # Errors
-///
-/// The engine's refusal.
-///
-/// # Panics
-///
-/// If the engine starts what its check refuses: the machine is not to be trusted any further.
-pub fn submit_refused(engine: &dyn DmaEngine, transfers: &[Transfer]) -> Result<(), DmaError> {
-    // Asked first, so that a submission that would run is never made.
-    if engine.check(transfers).is_ok() {
-        return Ok(());
-    }
-    // SAFETY: the engine refuses what its check refuses, or nothing runs after this.
-    match unsafe { engine.submit(transfers) } {
-        Ok(ticket) => panic!("{ticket:?} for what the engine's check refuses"),
-        Err(refusal) => Err(refusal),
-    }
-}
-
-/// What a busy engine says to another submission.
-///
-/// # Panics
-///
-/// If the engine takes it: nothing could be said of either copy any more.
-pub fn submit_while_busy(
-    engine: &dyn DmaEngine,
-    src: &dyn Source,
-    dst: &mut dyn Destination,
-) -> Option<DmaError> {
-    let (from, to) = (src.segment(0)?, dst.segment(0)?);
-    let transfer = Transfer {
-        src: from.addr,
-        dst: to.addr,
-        len: from.len.min(to.len),
-    };
-    // SAFETY: the memory is borrowed until this returns, and it does not return if the engine took
-    // the submission.
-    match unsafe { engine.submit(&[transfer]) } {
-        Ok(ticket) => panic!("{ticket:?} from a busy engine"),
-        Err(refusal) => Some(refusal),
-    }
-}
-
-/// Asks for a streaming map of `len` bytes at `va`, which must be refused: an address outside the
-/// direct map, no bytes, or a length that wraps.
-///
-/// # Errors
-///
-/// The refusal.
-pub fn map_refused(device: &Device, va: VirtAddr, len: usize) -> Result<(), DmaError> {
-    let is_direct = hal::layout::virt_to_phys(va).is_some();
-    let wraps = va.checked_add(len).is_none();
-    if is_direct && len != 0 && !wraps {
-        return Ok(());
-    }
-    // SAFETY: the address is outside the direct map, or the range empty or impossible: each is
-    // refused and carries no obligation.
-    let mapping =
-        unsafe { hal::dma::streaming::map_single::<hal::dma::ToDevice>(device, va.as_ptr(), len) };
-    mapping.map(drop)
 }

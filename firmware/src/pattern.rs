@@ -1,5 +1,7 @@
 //! Bytes to copy, and what a copy of them must look like: whole, in place, nothing beside it.
 
+use crate::random;
+
 /// What a destination holds before a transfer. No pattern contains it.
 pub const POISON: u8 = 0xA5;
 
@@ -18,12 +20,7 @@ const SHIFT_EVIDENCE: usize = 8;
 
 /// Byte `index` of the pattern `seed`.
 pub fn byte(seed: u64, index: usize) -> u8 {
-    // SplitMix64's finaliser, eight bytes a step.
-    let mut word = seed.wrapping_add((index as u64 / 8 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    word ^= word >> 31;
-    match word.to_le_bytes()[index % 8] {
+    match random::nth(seed, index as u64 / 8).to_le_bytes()[index % 8] {
         POISON => !POISON,
         byte => byte,
     }

@@ -2,8 +2,9 @@
 //! memory and hashed there. The hash is that of the file if the copy is right.
 
 use crate::machine::machine;
-use crate::memory::{self, Area, Heap, NoPayload, reachable};
+use crate::memory::{self, Area, NoPayload, Object, reachable};
 use crate::report::{self, Outcome, Stop};
+use crate::verdict::Fault;
 use core::fmt;
 use core::ops::Range;
 use hal::addr::PAGE_SIZE;
@@ -11,7 +12,7 @@ use hal::dma::engine::{Source, copy};
 use hal::dma::sg::ScatterEntry;
 use hal::dma::streaming::{map_shared, map_slice};
 use hal::dma::{DmaEngine, DmaError, FromDevice, ScatterList};
-use hal::mm::{AllocError, VmallocError};
+use hal::mm::AllocError;
 use hal::sync::Once;
 use sha2::{Digest, Sha256};
 
@@ -40,16 +41,6 @@ impl fmt::Display for Method {
             Self::Coherent => "coherent",
         })
     }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum Fault {
-    #[error(transparent)]
-    Dma(#[from] DmaError),
-    #[error(transparent)]
-    Kmalloc(#[from] AllocError),
-    #[error(transparent)]
-    Vmalloc(#[from] VmallocError),
 }
 
 type Hash = [u8; 32];
@@ -115,7 +106,7 @@ pub fn run(method: Method) -> Outcome {
 fn by_kmalloc(engine: &dyn DmaEngine, payload: &[u8]) -> Result<(Hash, usize), Fault> {
     let device = engine.device();
     let gfp = reachable(device);
-    let (mut buffer, size) = largest(payload.len(), |size| Heap::new(size, gfp))?;
+    let (mut buffer, size) = largest(payload.len(), |size| Object::zeroed(size, gfp))?;
     let mut hash = Sha256::new();
     for chunk in payload.chunks(size) {
         deliver(engine, chunk, |source, part| {
@@ -131,7 +122,7 @@ fn by_vmalloc(engine: &dyn DmaEngine, payload: &[u8]) -> Result<(Hash, usize), F
     let device = engine.device();
     let gfp = reachable(device);
     let whole = payload.len().next_multiple_of(PAGE_SIZE);
-    let (mut area, _) = largest_below(whole, whole, |size| Area::new(size, gfp))?;
+    let (mut area, _) = largest_below(whole, whole, |size| Area::alloc_with(size, gfp))?;
     let mut hash = Sha256::new();
     // The area holds the payload, or as much of it as there is memory for, several times over.
     for filling in payload.chunks(area.len()) {
@@ -200,8 +191,8 @@ fn deliver(
     let device = engine.device();
     let granule = engine.length_granule();
     let (body, tail) = chunk.split_at(chunk.len() - chunk.len() % granule);
-    let bounce = |bytes: &[u8]| -> Result<Heap, AllocError> {
-        let mut bounce = Heap::new(bytes.len().next_multiple_of(granule), reachable(device))?;
+    let bounce = |bytes: &[u8]| -> Result<Object, AllocError> {
+        let mut bounce = Object::zeroed(bytes.len().next_multiple_of(granule), reachable(device))?;
         bounce[..bytes.len()].copy_from_slice(bytes);
         Ok(bounce)
     };

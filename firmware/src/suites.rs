@@ -3,16 +3,14 @@
 mod boot;
 mod coherent;
 mod dma;
-mod fragment;
 mod kmalloc;
-mod mapping;
+pub(crate) mod mapping;
 mod mmu;
 mod pages;
 #[expect(unsafe_code, reason = "plants the faults the suites must find")]
 mod plant;
-mod random;
-#[expect(unsafe_code, reason = "frees wrongly what the allocators must refuse")]
-mod raw;
+#[expect(unsafe_code, reason = "accesses memory that may not be there")]
+mod probe;
 mod selftest;
 mod vmalloc;
 

@@ -6,9 +6,12 @@
 //! and `[not observable]` that this machine shows no difference.
 
 use crate::machine::machine;
-use crate::memory::{Area, Heap, map_refused, reachable};
+use crate::memory::hoard::{LOWEST_ZONE, SLACK, fragment};
+use crate::memory::{Area, Object, reachable};
 use crate::pattern::{self, Mismatch};
 use crate::report::{self, Outcome, Stop};
+use crate::submission::map_refused;
+use crate::suites::mapping::physical_breaks;
 use core::fmt;
 use hal::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr};
 use hal::arch::translate;
@@ -70,7 +73,7 @@ pub(crate) enum UncleanedLine {
 /// Stores new bytes over old ones, keeps the lines from being cleaned, and lets the engine look.
 pub(crate) fn probe(engine: &dyn DmaEngine) -> Result<UncleanedLine, Fault> {
     let device = engine.device();
-    let mut memory = Heap::new(LEN, reachable(device))?;
+    let mut memory = Object::zeroed(LEN, reachable(device))?;
     let mut seen = machine().pool.alloc(device, LEN)?;
     memory.fill(pattern::POISON);
     {
@@ -99,7 +102,7 @@ trait Handed {
     fn send(&mut self, engine: &dyn DmaEngine, to: &mut dyn Destination) -> Result<(), DmaError>;
 }
 
-impl Handed for Heap {
+impl Handed for Object {
     fn bytes(&mut self) -> &mut [u8] {
         self
     }
@@ -260,10 +263,15 @@ pub fn print() -> Outcome {
         return Err(Stop::Skipped("no DMA engine"));
     }
     let mut outcome = Ok(());
+    let mut first = None;
     for &engine in engines {
-        match table(engine) {
-            Ok(true) => {}
-            Ok(false) => outcome = Err(Stop::Failed),
+        match of_engine(engine, first) {
+            Ok(behaviour) => {
+                if !behaviour.good {
+                    outcome = Err(Stop::Failed);
+                }
+                first.get_or_insert(behaviour);
+            }
             Err(fault) => {
                 report::diagnostic(format_args!("{}: {fault}", engine.device().name()));
                 outcome = Err(Stop::Failed);
@@ -273,25 +281,77 @@ pub fn print() -> Outcome {
     outcome
 }
 
-macro_rules! say {
-    ($($text:tt)*) => { report::diagnostic(format_args!($($text)*)) };
+/// Prints the table of `engine`, or one line if it behaves as the `first` engine did.
+fn of_engine(engine: &dyn DmaEngine, first: Option<Behaviour>) -> Result<Behaviour, Fault> {
+    if let Some(first) = first {
+        let behaviour = table(&Out::Discarded, engine)?;
+        if behaviour == first {
+            report::diagnostic(format_args!(
+                "{}: the same trips, the same results as above",
+                engine.device().name()
+            ));
+            return Ok(behaviour);
+        }
+    }
+    table(&Out::Printed, engine)
 }
 
-/// The table of one engine, and whether all is as it must be.
-fn table(engine: &dyn DmaEngine) -> Result<bool, Fault> {
+/// What came of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Behaviour {
+    /// The right ways work and the wrong one is refused.
+    good: bool,
+    /// Memory handed over bare had the right bytes.
+    bare_is_equal: bool,
+    /// Bytes nobody had cleaned arrived.
+    snoops: bool,
+    /// The device is taken as coherent.
+    coherent: bool,
+}
+
+/// Where a table goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Out {
+    Printed,
+    Discarded,
+}
+
+macro_rules! say {
+    ($out:expr, $($text:tt)*) => {
+        if *$out == Out::Printed { report::diagnostic(format_args!($($text)*)) }
+    };
+}
+
+/// The table of one engine.
+fn table(out: &Out, engine: &dyn DmaEngine) -> Result<Behaviour, Fault> {
     let device = engine.device();
     let name = device.name();
     let probed = probe(engine)?;
-    say!("");
+    say!(out, "");
     match probed {
         UncleanedLine::Arrives => {
-            say!("THIS MACHINE: {name} read bytes that the CPU had stored and nobody had cleaned.");
-            say!("  Caches are not observable: {name} snoops them, or there are none (QEMU models");
-            say!("  none). A forgotten clean or invalidate goes unpunished here; not on silicon.");
+            say!(
+                out,
+                "THIS MACHINE: {name} read bytes that the CPU had stored and nobody had cleaned."
+            );
+            say!(
+                out,
+                "  Caches are not observable: {name} snoops them, or there are none (QEMU models"
+            );
+            say!(
+                out,
+                "  none). A forgotten clean or invalidate goes unpunished here; not on silicon."
+            );
         }
         UncleanedLine::StaysBehind(old) => {
-            say!("THIS MACHINE: {name} read {old} old bytes of {LEN}, because nobody had cleaned");
-            say!("  the lines. Caches are observable: a forgotten clean or invalidate shows.");
+            say!(
+                out,
+                "THIS MACHINE: {name} read {old} old bytes of {LEN}, because nobody had cleaned"
+            );
+            say!(
+                out,
+                "  the lines. Caches are observable: a forgotten clean or invalidate shows."
+            );
         }
     }
     let kind = if device.is_coherent() {
@@ -299,98 +359,132 @@ fn table(engine: &dyn DmaEngine) -> Result<bool, Fault> {
     } else {
         "not coherent"
     };
-    say!("");
-    say!("WHICH MEMORY {name} WAS HANDED (taken as {kind}), and what came of it");
-    let mut good = streaming(engine, probed)?;
-    good &= unmaintained(engine, probed)?;
-    good &= vmalloc(engine)?;
-    good &= coherent(engine)?;
-    say!("");
-    say!("IN SHORT: hand {name} kmalloc memory through a streaming map, vmalloc memory as a");
-    say!("  scatter list, or dma_alloc_coherent memory. Never a bare pointer.");
-    say!("");
-    Ok(good)
+    say!(out, "");
+    say!(
+        out,
+        "WHICH MEMORY {name} WAS HANDED (taken as {kind}), and what came of it"
+    );
+    let mut good = streaming(out, engine, probed)?;
+    let bare_is_equal = unmaintained(out, engine, probed)?;
+    good &= vmalloc(out, engine)?;
+    good &= coherent(out, engine)?;
+    say!(out, "");
+    say!(
+        out,
+        "IN SHORT: hand {name} kmalloc memory through a streaming map, vmalloc memory as a"
+    );
+    say!(
+        out,
+        "  scatter list, or dma_alloc_coherent memory. Never a bare pointer."
+    );
+    say!(out, "");
+    Ok(Behaviour {
+        good,
+        bare_is_equal,
+        snoops: probed == UncleanedLine::Arrives,
+        coherent: device.is_coherent(),
+    })
 }
 
-fn row(what: &str, place: &Place) {
-    say!("");
-    say!("{what}");
-    say!("  memory  {place}");
+fn row(out: &Out, what: &str, place: &Place) {
+    say!(out, "");
+    say!(out, "{what}");
+    say!(out, "  memory  {place}");
 }
 
-fn equal(trip: &Trip) -> bool {
-    say!("  result  {trip} [data]");
+fn equal(out: &Out, trip: &Trip) -> bool {
+    say!(out, "  result  {trip} [data]");
     trip.is_equal()
 }
 
-fn streaming(engine: &dyn DmaEngine, probed: UncleanedLine) -> Result<bool, Fault> {
+fn streaming(out: &Out, engine: &dyn DmaEngine, probed: UncleanedLine) -> Result<bool, Fault> {
     let device = engine.device();
-    let mut memory = Heap::new(LEN, reachable(device))?;
+    let mut memory = Object::zeroed(LEN, reachable(device))?;
     row(
+        out,
         "kmalloc, through a streaming map: right",
         &Place::of(device, memory.va()),
     );
     let trip = Trip::make(engine, &mut memory)?;
-    say!("  driver  {} [structural]", Lines(trip.maintained));
-    let good = equal(&trip);
+    say!(out, "  driver  {} [structural]", Lines(trip.maintained));
+    let good = equal(out, &trip);
     if probed == UncleanedLine::Arrives && !device.is_coherent() {
-        say!("          whether the maintenance was needed: [not observable]");
+        say!(
+            out,
+            "          whether the maintenance was needed: [not observable]"
+        );
     }
     Ok(good)
 }
 
-fn unmaintained(engine: &dyn DmaEngine, probed: UncleanedLine) -> Result<bool, Fault> {
+/// Whether the bytes were equal. Whatever came of it, it is only shown.
+fn unmaintained(out: &Out, engine: &dyn DmaEngine, probed: UncleanedLine) -> Result<bool, Fault> {
     let device = engine.device();
-    let mut memory = Heap::new(LEN, reachable(device))?;
+    let mut memory = Object::zeroed(LEN, reachable(device))?;
     let place = Place::of(device, memory.va());
     if device.is_coherent() {
         row(
+            out,
             "kmalloc, address handed over bare: right for a coherent device",
             &place,
         );
     } else {
-        row("kmalloc, address handed over bare: WRONG", &place);
+        row(out, "kmalloc, address handed over bare: WRONG", &place);
     }
     let _unmaintained = Taken::as_coherent(device, true);
     let trip = Trip::make(engine, &mut memory)?;
-    say!("  driver  {} [structural]", Lines(trip.maintained));
+    say!(out, "  driver  {} [structural]", Lines(trip.maintained));
     match (trip.is_equal(), probed) {
         (true, UncleanedLine::Arrives) => {
-            say!("  result  bytes equal, which proves nothing here [not observable]");
+            say!(
+                out,
+                "  result  bytes equal, which proves nothing here [not observable]"
+            );
         }
         (true, UncleanedLine::StaysBehind(_)) => {
-            say!("  result  bytes equal this time, by luck [data]");
+            say!(out, "  result  bytes equal this time, by luck [data]");
         }
-        (false, _) => say!("  result  {trip} [data]"),
+        (false, _) => say!(out, "  result  {trip} [data]"),
     }
-    // Whatever came of it, it is only shown.
-    Ok(true)
+    Ok(trip.is_equal())
 }
 
-fn vmalloc(engine: &dyn DmaEngine) -> Result<bool, Fault> {
+fn vmalloc(out: &Out, engine: &dyn DmaEngine) -> Result<bool, Fault> {
     let device = engine.device();
-    let mut memory = Area::fragmented(AREA_LEN, reachable(device))?;
+    // Without a fragmented zone the pages are what they are; how many runs they form is printed.
+    let hoard = fragment(AREA_LEN / PAGE_SIZE + SLACK).ok();
+    let mut memory = Area::alloc_with(AREA_LEN, LOWEST_ZONE)?;
+    drop(hoard);
+    let runs = physical_breaks(memory.va(), AREA_LEN).map_or(0, |breaks| breaks + 1);
     let place = Place::of(device, memory.va());
-    row("vmalloc, through a scatter list: right", &place);
+    row(out, "vmalloc, through a scatter list: right", &place);
     say!(
-        "          {} pages, apart in RAM on purpose: segments {}",
+        out,
+        "          {} pages, runs in RAM, made apart on purpose: {}",
         AREA_LEN / PAGE_SIZE,
-        memory.runs()
+        runs
     );
     let trip = Trip::make(engine, &mut memory)?;
-    say!("  driver  {} [structural]", Lines(trip.maintained));
-    let good = equal(&trip);
+    say!(out, "  driver  {} [structural]", Lines(trip.maintained));
+    let good = equal(out, &trip);
 
-    row("vmalloc, as one piece to a streaming map: WRONG", &place);
+    row(
+        out,
+        "vmalloc, as one piece to a streaming map: WRONG",
+        &place,
+    );
     let refusal = map_refused(device, memory.va(), AREA_LEN);
     match refusal {
         Err(error) => {
-            say!("  driver  refused it before the engine heard of it [structural]:");
-            say!("          {error}");
+            say!(
+                out,
+                "  driver  refused it before the engine heard of it [structural]:"
+            );
+            say!(out, "          {error}");
         }
-        Ok(()) => say!("  driver  NOT refused"),
+        Ok(()) => say!(out, "  driver  NOT refused"),
     }
-    say!("  result  no transfer");
+    say!(out, "  result  no transfer");
     let by_name = matches!(
         refusal,
         Err(DmaError::NotMappable {
@@ -401,25 +495,32 @@ fn vmalloc(engine: &dyn DmaEngine) -> Result<bool, Fault> {
     Ok(good && by_name)
 }
 
-fn coherent(engine: &dyn DmaEngine) -> Result<bool, Fault> {
+fn coherent(out: &Out, engine: &dyn DmaEngine) -> Result<bool, Fault> {
     let device = engine.device();
     let mut memory = machine().pool.alloc(device, LEN)?;
     let place = Place::of(device, memory.va());
-    row("dma_alloc_coherent: right", &place);
+    row(out, "dma_alloc_coherent: right", &place);
     let trip = Trip::make(engine, &mut memory)?;
     say!(
+        out,
         "  driver  {}, none is needed [structural]",
         Lines(trip.maintained)
     );
-    let good = equal(&trip);
+    let good = equal(out, &trip);
     let alias = place
         .pa
         .map(|pa| translate::read_el1(hal::layout::phys_to_virt(pa)));
     let no_alias = alias.is_some_and(|par| par.page().is_none());
     if no_alias {
-        say!("          no cacheable alias of it is mapped [structural]");
+        say!(
+            out,
+            "          no cacheable alias of it is mapped [structural]"
+        );
     } else {
-        say!("          a cacheable alias of it is mapped: WRONG [structural]");
+        say!(
+            out,
+            "          a cacheable alias of it is mapped: WRONG [structural]"
+        );
     }
     Ok(good && no_alias && trip.maintained == Counters::default())
 }

@@ -1,6 +1,6 @@
 //! The DMA engines of the board: two legacy channels of the BCM2711.
 
-use hal::addr::{PhysAddr, PhysRange};
+use hal::addr::{PhysAddr, PhysRange, VirtAddr};
 use hal::board::Platform;
 use hal::dma::{BusWindow, Device, DmaEngine, DmaMask};
 use hal::drivers::bcm2711_dma::{Channel, ChannelMask, ProbeError, REGISTERS_SIZE};
@@ -13,6 +13,9 @@ use thiserror::Error;
 
 /// The controller (Datasheet 4.2.1.2), for when no device tree says.
 const CONTROLLER: PhysAddr = PhysAddr::new(0xFE00_7000);
+
+/// Where the controller is mapped, once for all channels.
+static CONTROLLER_BASE: Once<VirtAddr> = Once::new();
 
 /// What the legacy channels see of memory: the first GiB, behind the alias that bypasses the
 /// VideoCore's cache (Datasheet 1.2.2, 4.6).
@@ -74,9 +77,10 @@ pub(crate) fn bring_up(
         Some(dma) => (dma.registers.start, ChannelMask::new(dma.channel_mask)),
         None => (CONTROLLER, ChannelMask::RASPBERRY_PI),
     };
-    let base = (platform.ioremap)(PhysRange::new(start, start + REGISTERS_SIZE))?;
-    // SAFETY: the device tree or the datasheet says that the controller is there; it was just
-    // mapped as Device memory for good. Each channel's driver touches its own registers, and the
+    let registers = PhysRange::new(start, start + REGISTERS_SIZE);
+    let base = *CONTROLLER_BASE.try_call_once(|| (platform.ioremap)(registers))?;
+    // SAFETY: the device tree or the datasheet says that the controller is there; it is mapped as
+    // Device memory for good. Each channel's driver touches its own registers, and the
     // shared ENABLE one after the other, here.
     let io = unsafe { Mmio::new(base, REGISTERS_SIZE) };
     let in_tree = || {

@@ -1,8 +1,8 @@
 //! Coherent memory: type, place, content, refusals.
 
-use super::mapping;
-use super::raw::{self, Object};
+use super::{mapping, probe};
 use crate::machine::machine;
+use crate::memory::{self, Object};
 use crate::report::{Outcome, Stop, Suite, Test, diagnostic};
 use crate::{check, check_ok};
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -143,7 +143,7 @@ fn memory_type() -> Outcome {
 fn memory_type_planted() -> Outcome {
     let object = check_ok!(Object::alloc(PAGE_SIZE, Gfp::KERNEL));
     let wanted = MemoryType::NormalNonCacheable;
-    let found = mapping::other_type(object.va(), object.size(), wanted);
+    let found = mapping::other_type(object.va(), object.len(), wanted);
     check!(
         found == Some(object.va()),
         "cached memory passes as {wanted}"
@@ -221,7 +221,7 @@ fn unaligned() -> Outcome {
     let mut memory = check_ok!(machine().pool.alloc(device(), PAGE_SIZE));
     for offset in 0..=64 {
         let value = 0x0123_4567_89AB_CDEF ^ offset as u64;
-        let read = raw::store_and_load(&mut memory, offset, value);
+        let read = probe::store_and_load(&mut memory, offset, value);
         check!(
             read == Some(value),
             "offset {offset}: stored {value:#x}, read {read:x?}"
@@ -296,7 +296,7 @@ fn bad_frees() -> Outcome {
     let frame = frames_of(&memory)
         .map_or(PhysAddr::new(0), |frames| frames.start)
         .pfn();
-    let as_page = raw::free_foreign(frame);
+    let as_page = memory::free_foreign(frame);
     check!(
         matches!(
             as_page,
@@ -304,12 +304,12 @@ fn bad_frees() -> Outcome {
         ),
         "freed as a page: {as_page:?}"
     );
-    let as_object = raw::free_no_object(memory.va());
+    let as_object = memory::free_no_object(memory.va());
     check!(
         matches!(as_object, Some(Err(ObjectError::NotDirectMap(_)))),
         "freed as an object: {as_object:?}"
     );
-    let as_area = raw::free_no_area(memory.va());
+    let as_area = memory::free_no_area(memory.va());
     check!(
         matches!(as_area, Some(Err(mm::VmallocError::NotAnArea(_)))),
         "freed as an area: {as_area:?}"

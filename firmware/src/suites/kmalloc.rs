@@ -1,11 +1,11 @@
 //! `kmalloc`: sizes, alignment, contiguity, refusals, several cores, interrupts.
 
-use super::fragment;
 use super::mapping;
-use super::random::Random;
-use super::raw::{self, Area, Object, Pages};
 use crate::ledger::Ledger;
 use crate::machine::machine;
+use crate::memory::hoard::{LOWEST_ZONE, fragment};
+use crate::memory::{self, Area, Object, Pages};
+use crate::random::Random;
 use crate::report::{Outcome, Stop, Suite, Test, diagnostic};
 use crate::{check, check_ok};
 use core::ops::Range;
@@ -123,7 +123,7 @@ fn sizes() -> Outcome {
             count += 1;
         }
     }
-    let mut random = Random::new(11);
+    let mut random = Random::new(machine().seed, 11);
     for _ in 0..SAMPLES {
         judge_size(1 + random.below(MAX_CLASS_SIZE))?;
     }
@@ -185,8 +185,8 @@ fn contiguous() -> Outcome {
 
 fn contiguous_planted() -> Outcome {
     const PAGES: usize = 16;
-    let scattered = fragment::fragment(2 * PAGES)?;
-    let area = check_ok!(Area::alloc(PAGES * PAGE_SIZE));
+    let scattered = fragment(2 * PAGES)?;
+    let area = check_ok!(Area::alloc_with(PAGES * PAGE_SIZE, LOWEST_ZONE));
     let breaks = mapping::physical_breaks(area.va(), area.len());
     drop((area, scattered));
     diagnostic(format_args!("{PAGES} scattered pages: {breaks:?} breaks"));
@@ -223,7 +223,7 @@ fn constant_offset_planted() -> Outcome {
 fn no_table_writes() -> Outcome {
     const COUNT: usize = 1000;
     let before = mapping::fingerprint();
-    let mut random = Random::new(13);
+    let mut random = Random::new(machine().seed, 13);
     let mut held = [const { None::<Object> }; 64];
     for _ in 0..COUNT {
         let size = 1 + random.below(2 * MAX_CLASS_SIZE);
@@ -287,7 +287,7 @@ fn zero_size() -> Outcome {
     let usable = check_ok!(mm::ksize(zero.as_ptr()));
     check!(usable == 0, "{usable} bytes usable at ZERO_SIZE_PTR");
     for va in [VirtAddr::new(0), VirtAddr::from_ptr(ZERO_SIZE_PTR.as_ptr())] {
-        let freed = raw::free_no_object(va);
+        let freed = memory::free_no_object(va);
         check!(freed == Some(Ok(())), "kfree({va}): {freed:?}");
     }
     Ok(())
@@ -318,16 +318,16 @@ fn bad_frees() -> Outcome {
         check_ok!(first);
         let image = VirtAddr::from_ptr(&raw const SUITE_NAME);
         let pool = machine().pool;
-        let in_pool = raw::free_pool_frame(pool.frames().start.pfn());
+        let in_pool = memory::free_pool_frame(pool.frames().start.pfn());
         let (small, whole) = (object.free_interior(64), large.free_interior(PAGE_SIZE));
         let cases = [
-            ("vmalloc address", raw::free_no_object(area.va())),
+            ("vmalloc address", memory::free_no_object(area.va())),
             ("interior of a small object", Some(small)),
             ("interior of a large object", Some(whole)),
             ("double free", Some(twice)),
-            ("pool address", raw::free_no_object(pool.cpu_base())),
+            ("pool address", memory::free_no_object(pool.cpu_base())),
             ("pool frame's place in the direct map", in_pool),
-            ("image address", raw::free_no_object(image)),
+            ("image address", memory::free_no_object(image)),
             ("block of pages", Some(pages.free_as_object())),
         ];
         for (what, result) in &cases {
@@ -381,7 +381,7 @@ fn all_cores() -> Outcome {
     let before = check_ok!(Ledger::take());
     let (remote, bad) = (AtomicUsize::new(0), AtomicUsize::new(0));
     check_ok!(smp::run_on_all(|core| {
-        let mut random = Random::new(core as u64 + 101);
+        let mut random = Random::new(machine().seed, core as u64 + 101);
         for _ in 0..ROUNDS {
             // Small sizes often, large ones now and then.
             let limit = 64 << random.below(8);
@@ -398,7 +398,7 @@ fn all_cores() -> Outcome {
                 continue;
             };
             remote.fetch_add(1, Ordering::Relaxed);
-            let expected = old.size() as u8;
+            let expected = old.len() as u8;
             let intact = old.bytes().iter().all(|byte| *byte == expected);
             if !intact || old.free().is_err() {
                 bad.fetch_add(1, Ordering::Relaxed);
@@ -441,7 +441,7 @@ impl AllocateInInterrupt {
     fn arm(&self, spent_ns: u64) {
         const SHORTEST_NS: u64 = 2_000;
         let stream = self.seed.fetch_add(1, Ordering::Relaxed);
-        let ns = SHORTEST_NS + Random::new(stream).next() % SHORTEST_NS;
+        let ns = SHORTEST_NS + Random::new(machine().seed, stream).draw() % SHORTEST_NS;
         counter::arm(machine().timer.deadline_after(ns + 4 * spent_ns));
     }
 }

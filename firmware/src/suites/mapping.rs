@@ -9,7 +9,7 @@ use hal::mmu::{Leaf, MemoryType};
 
 /// Places in the `len` bytes at `va` where the next page's frame is not the next frame, as
 /// `AT S1E1R` translates them; the address that does not translate, if there is one.
-pub(super) fn physical_breaks(va: VirtAddr, len: usize) -> Result<usize, VirtAddr> {
+pub(crate) fn physical_breaks(va: VirtAddr, len: usize) -> Result<usize, VirtAddr> {
     let mut breaks = 0;
     let mut expected = None;
     for page in pages(va, len) {

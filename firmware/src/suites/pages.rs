@@ -1,11 +1,11 @@
 //! Pages: alignment, zones, splitting and merging, refusals, exhaustion, several cores.
 
-use super::fragment::{capacity, top_zone};
 use super::mapping;
-use super::random::Random;
-use super::raw::{self, Hoard, Object, Pages};
 use crate::ledger::Ledger;
 use crate::machine::machine;
+use crate::memory::hoard::{Hoard, capacity, top_zone};
+use crate::memory::{self, Object, Pages};
+use crate::random::Random;
 use crate::report::{Outcome, Stop, Suite, Test, diagnostic};
 use crate::{check, check_ok};
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -296,9 +296,9 @@ fn bad_frees() -> Outcome {
             ("double free", Some(second)),
             ("wrong order", Some(block.free_with_order(2))),
             ("page in a block", Some(block.free_tail(1))),
-            ("pool page", raw::free_foreign(coherent)),
-            ("image page", raw::free_foreign(image)),
-            ("no RAM", raw::free_foreign(beyond)),
+            ("pool page", memory::free_foreign(coherent)),
+            ("image page", memory::free_foreign(image)),
+            ("no RAM", memory::free_foreign(beyond)),
         ];
         let slab = object.free_as_page();
         check!(
@@ -433,7 +433,7 @@ fn all_cores() -> Outcome {
         AtomicUsize::new(0),
     );
     check_ok!(smp::run_on_all(|core| {
-        let mut random = Random::new(core as u64 + 1);
+        let mut random = Random::new(machine().seed, core as u64 + 1);
         let mut held = [const { None::<(Pages, u64)> }; HELD];
         for round in 0..ROUNDS {
             let slot = random.below(HELD);

@@ -1,12 +1,10 @@
-//! Accesses that may fault and mappings that are wrong on purpose: the raw side of the suites
-//! `boot` and `mmu`.
+//! Mappings that are wrong on purpose, and a page of the image to try them on.
 
 use core::cell::UnsafeCell;
-use hal::addr::{PAGE_SIZE, Pfn, PhysRange, VirtAddr};
-use hal::arch::exception::{Backtrace, FaultInfo, FaultReport, backtrace};
-use hal::arch::{barrier, cache, fault_probe, translate};
+use hal::addr::{PAGE_SIZE, PhysRange, VirtAddr};
+use hal::arch::exception::{Backtrace, backtrace};
+use hal::arch::{barrier, cache};
 use hal::layout::EARLY;
-use hal::mm::{self, VmallocError};
 use hal::mmu::{Attributes, Level, MapError, MemoryType};
 
 use crate::boot;
@@ -16,51 +14,12 @@ use crate::machine::machine;
 /// only. A multiple of the size of a block.
 pub(super) const SCRATCH: VirtAddr = VirtAddr::new(EARLY.base.get() + EARLY.size / 8 * 7);
 
-/// Loads a word from `va`, which is RAM, a register without side effects, or not mapped.
-pub(super) fn read_u32(va: VirtAddr) -> Result<u64, FaultInfo> {
-    // SAFETY: if the load succeeds it changes nothing.
-    unsafe { fault_probe::probe_read_u32(va) }
-}
-
-/// Loads a double word from `va`, which is RAM, a register without side effects, or not mapped.
-pub(super) fn read_u64(va: VirtAddr) -> Result<u64, FaultInfo> {
-    // SAFETY: if the load succeeds it changes nothing.
-    unsafe { fault_probe::probe_read_u64(va) }
-}
-
-/// Stores the byte at `va`, memory of the image nobody writes meanwhile, to where it is.
-pub(super) fn rewrite_u8(va: VirtAddr) -> Result<(), FaultInfo> {
-    // SAFETY: the load changes nothing, and the store stores what is there.
-    unsafe { fault_probe::probe_write_u8(va, fault_probe::probe_read_u8(va)?) }
-}
-
-/// The fault as a sentence, with the memory type its address has now.
-pub(super) fn in_words(info: FaultInfo) -> FaultReport {
-    FaultReport {
-        info,
-        translation: Some(translate::read_el1(info.far)),
-    }
-}
-
 /// Calls `f` with every return address on the caller's stack, innermost first.
 #[inline(never)]
 pub(super) fn call_chain(f: impl FnMut(VirtAddr)) {
     let stacks = boot::stacks();
     // SAFETY: the ranges are the stacks proper, without their guard pages; they stay mapped.
     unsafe { Backtrace::new(backtrace::frame_pointer(), &stacks) }.for_each(f);
-}
-
-/// Gives back the `2^order` frames at `first`, which the test took from the page allocator.
-pub(super) fn free(first: Pfn, order: u32) {
-    // SAFETY: the caller owns the frames and is done with them. An error means that they were free
-    // already, and they stay so.
-    let _ = unsafe { mm::free_pages(first, order) };
-}
-
-/// Takes back memory from `vmalloc` that only the test knows of.
-pub(super) fn vfree(area: VirtAddr) -> Result<(), VmallocError> {
-    // SAFETY: the caller is done with the area.
-    unsafe { mm::vfree(area) }
 }
 
 /// Drops the lines of `size` bytes at `va`, which are mapped, from the caches.
@@ -88,7 +47,7 @@ impl Plant {
     /// Maps `frames` at `va`, where nothing is, with leaves of at most `largest`.
     ///
     /// The mapping may break every rule, as long as nobody writes through it: it may be one that
-    /// an audit must find, or one whose addresses are read with [`read_u64`].
+    /// an audit must find, or one whose addresses are read with [`probe::read_u64`](super::probe::read_u64).
     pub(super) fn new(
         va: VirtAddr,
         frames: PhysRange,

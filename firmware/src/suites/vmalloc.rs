@@ -1,10 +1,10 @@
 //! `vmalloc`: contiguous for the CPU only, guarded, gone after the free.
 
-use super::fragment::{self, fragment};
-use super::mapping;
-use super::raw::{self, Area, Object};
+use super::{mapping, probe};
 use crate::ledger::Ledger;
 use crate::machine::machine;
+use crate::memory::hoard::{Hoard, LOWEST_ZONE, SLACK, capacity, fragment};
+use crate::memory::{self, Area, Object};
 use crate::report::{Outcome, Stop, Suite, Test, diagnostic};
 use crate::{check, check_ok};
 use hal::addr::{PAGE_SIZE, VirtAddr};
@@ -42,10 +42,10 @@ const fn test(name: &'static str, run: fn() -> Outcome) -> Test {
 
 /// Writes each page's number into the page through one slice, then reads them back.
 fn first_wrong_page(area: &mut Area) -> Option<usize> {
-    for (number, page) in area.bytes().chunks_mut(PAGE_SIZE).enumerate() {
+    for (number, page) in area.chunks_mut(PAGE_SIZE).enumerate() {
         page[..size_of::<usize>()].copy_from_slice(&number.to_le_bytes());
     }
-    let pages = area.bytes().chunks(PAGE_SIZE).enumerate();
+    let pages = area.chunks(PAGE_SIZE).enumerate();
     pages
         .map(|(number, page)| (number, page.starts_with(&number.to_le_bytes())))
         .find_map(|(number, right)| (!right).then_some(number))
@@ -72,8 +72,8 @@ fn virtually_contiguous() -> Outcome {
 const SCATTERED_PAGES: usize = 64;
 
 fn scattered() -> Outcome {
-    let hoard = fragment(SCATTERED_PAGES + fragment::SLACK)?;
-    let mut area = check_ok!(Area::alloc(SCATTERED_PAGES * PAGE_SIZE));
+    let hoard = fragment(SCATTERED_PAGES + SLACK)?;
+    let mut area = check_ok!(Area::alloc_with(SCATTERED_PAGES * PAGE_SIZE, LOWEST_ZONE));
     let breaks = check_ok!(mapping::physical_breaks(area.va(), area.len()));
     let wrong = first_wrong_page(&mut area);
     diagnostic(format_args!(
@@ -100,7 +100,7 @@ fn scattered_planted() -> Outcome {
 
 /// What reading at `va` ran into, if it was an unmapped page among mapped ones at exactly `va`.
 fn guard_at(va: VirtAddr) -> Option<FaultInfo> {
-    let fault = raw::probe(va)?.err()?;
+    let fault = probe::read_u8(va).err()?;
     let level_3 = match fault.esr.cause() {
         Cause::DataAbort(abort) => abort.status == FaultStatus::Translation { level: 3 },
         _ => false,
@@ -112,16 +112,13 @@ fn guard() -> Outcome {
     for size in [1, 3 * PAGE_SIZE, 2 << 20] {
         let area = check_ok!(Area::alloc(size));
         let last = area.end().get() - 1;
-        let inside = raw::probe(VirtAddr::new(last));
-        check!(
-            matches!(inside, Some(Ok(_))),
-            "the last byte of {size}: {inside:?}"
-        );
+        let inside = probe::read_u8(VirtAddr::new(last));
+        check!(inside.is_ok(), "the last byte of {size}: {inside:?}");
         let Some(fault) = guard_at(area.end()) else {
             // A block's neighbour may have no table of its own: then the walk ends a level above.
-            let found = raw::probe(area.end());
+            let found = probe::read_u8(area.end());
             check!(
-                size >= Level::L2.size() && matches!(found, Some(Err(_))),
+                size >= Level::L2.size() && found.is_err(),
                 "no guard page at {}: {found:?}",
                 area.end()
             );
@@ -160,13 +157,10 @@ fn guard_planted() -> Outcome {
 fn freed() -> Outcome {
     let area = check_ok!(Area::alloc(2 * PAGE_SIZE));
     let (va, end) = (area.va(), area.end());
-    check!(
-        matches!(raw::probe(va), Some(Ok(_))),
-        "{va} does not answer"
-    );
+    check!(probe::read_u8(va).is_ok(), "{va} does not answer");
     check_ok!(area.free());
     for va in [va, va + PAGE_SIZE, VirtAddr::new(end.get() - 1)] {
-        let Some(Err(fault)) = raw::probe(va) else {
+        let Err(fault) = probe::read_u8(va) else {
             check!(false, "{va} still answers after vfree");
             return Ok(());
         };
@@ -182,14 +176,14 @@ fn freed() -> Outcome {
 fn zeroed() -> Outcome {
     const SIZE: usize = 5 * PAGE_SIZE + 1;
     let mut dirty = check_ok!(Area::alloc(SIZE));
-    dirty.bytes().fill(0xA5);
+    dirty.fill(0xA5);
     check_ok!(dirty.free());
     let mut area = check_ok!(Area::zeroed(SIZE));
-    let found = area.bytes().iter().position(|byte| *byte != 0);
+    let found = area.iter().position(|byte| *byte != 0);
     check!(found.is_none(), "byte {found:?} is not zero");
     let last = area.len() - 1;
-    area.bytes()[last] = 1;
-    let found = area.bytes().iter().position(|byte| *byte != 0);
+    area[last] = 1;
+    let found = area.iter().position(|byte| *byte != 0);
     check!(found == Some(last), "a dirty byte was not found");
     Ok(())
 }
@@ -250,11 +244,11 @@ fn blocks() -> Outcome {
     drop(small);
     // On a zone of single pages there is no backing for a block.
     let wanted = Level::L2.size() / PAGE_SIZE;
-    let hoard = match fragment(wanted + fragment::SLACK) {
+    let hoard = match fragment(wanted + SLACK) {
         Err(Stop::Skipped(_)) => return Ok(()),
         other => other?,
     };
-    let area = check_ok!(Area::alloc(Level::L2.size()));
+    let area = check_ok!(Area::alloc_with(Level::L2.size(), LOWEST_ZONE));
     let (blocks, pages) = leaves(&area);
     drop((area, hoard));
     check!(
@@ -274,8 +268,11 @@ fn bad_frees() -> Outcome {
         for (what, result) in [
             ("double free", Some(twice)),
             ("interior", Some(area.free_interior(PAGE_SIZE))),
-            ("kmalloc address", raw::free_no_area(object.va())),
-            ("pool address", raw::free_no_area(machine().pool.cpu_base())),
+            ("kmalloc address", memory::free_no_area(object.va())),
+            (
+                "pool address",
+                memory::free_no_area(machine().pool.cpu_base()),
+            ),
         ] {
             let named = matches!(result, Some(Err(VmallocError::NotAnArea(_))));
             check!(named, "{what}: {result:?}");
@@ -307,7 +304,7 @@ fn exhaustion() -> Outcome {
     let before = check_ok!(Ledger::take());
     {
         // Little is left, so that the area's own pages run out soon.
-        let mut hoard = check_ok!(raw::Hoard::new(fragment::capacity(0)));
+        let mut hoard = check_ok!(Hoard::new(capacity(0)));
         check!(
             hoard.fill(Gfp::KERNEL | Gfp::NOWARN, MAX_ORDER).is_some(),
             "no room to note it"

@@ -1,6 +1,6 @@
 //! Faults, caught and put into words.
 
-use super::super::plant;
+use super::super::{plant, probe};
 use crate::boot::image;
 use crate::exit;
 use crate::machine::machine;
@@ -15,7 +15,7 @@ use hal::smp;
 /// Checks that the sentence for `info` holds all of `parts`, and shows it.
 fn says(info: FaultInfo, parts: &[&str]) -> Outcome {
     let mut text = heapless::String::<160>::new();
-    check_ok!(write!(text, "{}", plant::in_words(info)));
+    check_ok!(write!(text, "{}", probe::in_words(info)));
     diagnostic(format_args!("{text}"));
     for part in parts {
         check!(text.contains(part), "the sentence lacks \"{part}\"");
@@ -34,7 +34,7 @@ pub(super) fn alignment() -> Outcome {
         return failed(format_args!("no registers are mapped"));
     };
     let va = registers.va + (HARMLESS + 1);
-    match plant::read_u32(va) {
+    match probe::read_u32(va) {
         Err(info) => says(
             info,
             &[
@@ -54,7 +54,7 @@ pub(super) fn alignment() -> Outcome {
 pub(super) fn translation() -> Outcome {
     // The last page of the window is never handed out.
     let nowhere = VMALLOC.base + (VMALLOC.size - 8);
-    match plant::read_u64(nowhere) {
+    match probe::read_u64(nowhere) {
         Err(info) => {
             check!(
                 info.far == nowhere,
@@ -72,7 +72,7 @@ pub(super) fn translation() -> Outcome {
 
 /// Whether storing to `va` is refused for want of permission; how, if so.
 fn refused(va: VirtAddr) -> Option<FaultInfo> {
-    let info = plant::rewrite_u8(va).err()?;
+    let info = probe::rewrite_u8(va).err()?;
     let is_permission = matches!(
         info.esr.cause(),
         Cause::DataAbort(abort) if abort.access == Access::Write

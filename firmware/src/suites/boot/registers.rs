@@ -1,6 +1,6 @@
 //! System registers of every core.
 
-use super::super::plant;
+use super::super::{plant, probe};
 use crate::boot::image;
 use crate::machine::machine;
 use crate::report::{Outcome, Stop, diagnostic, failed};
@@ -164,7 +164,7 @@ pub(super) fn vectors() -> Outcome {
 
 /// Whether reading `va` finds nothing, in the way an address without any table does.
 fn is_untranslated(va: VirtAddr) -> bool {
-    plant::read_u32(va).is_err_and(|info| {
+    probe::read_u32(va).is_err_and(|info| {
         matches!(
             info.esr.cause(),
             Cause::DataAbort(abort) if matches!(abort.status, FaultStatus::Translation { .. })
@@ -186,8 +186,8 @@ pub(super) fn lower_half() -> Outcome {
         (table != 0).then_some(table)
     }));
     check!(table.is_none(), "(core, TTBR0_EL1) is {table:x?}");
-    match plant::read_u32(VirtAddr::new(image)) {
-        Err(info) => diagnostic(format_args!("{}", plant::in_words(info))),
+    match probe::read_u32(VirtAddr::new(image)) {
+        Err(info) => diagnostic(format_args!("{}", probe::in_words(info))),
         Ok(value) => return failed(format_args!("read {value:#x} through the identity map")),
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! The stacks of all cores, and what can be read from them.
 
-use super::super::plant;
+use super::super::{plant, probe};
 use crate::boot::{self, image};
 use crate::report::{Outcome, diagnostic};
 use crate::{check, check_ok};
@@ -11,7 +11,7 @@ use hal::smp;
 
 /// Whether the fault of reading `page` says in words that a guard page was hit.
 fn is_guard(page: VirtAddr) -> Result<bool, core::fmt::Error> {
-    let Err(info) = plant::read_u64(page) else {
+    let Err(info) = probe::read_u64(page) else {
         return Ok(false);
     };
     let text = words(info)?;
@@ -23,7 +23,7 @@ fn is_guard(page: VirtAddr) -> Result<bool, core::fmt::Error> {
 
 fn words(info: FaultInfo) -> Result<heapless::String<160>, core::fmt::Error> {
     let mut text = heapless::String::new();
-    write!(text, "{}", plant::in_words(info))?;
+    write!(text, "{}", probe::in_words(info))?;
     Ok(text)
 }
 
@@ -43,7 +43,7 @@ pub(super) fn guards() -> Outcome {
         }
         for va in [stack.start, stack.end] {
             let inside = va.get().min(stack.end.get() - size_of::<u64>());
-            let usable = plant::read_u64(VirtAddr::new(inside));
+            let usable = probe::read_u64(VirtAddr::new(inside));
             check!(
                 usable.is_ok(),
                 "the stack {stack:?} is not mapped at {inside:#x}"
@@ -51,8 +51,8 @@ pub(super) fn guards() -> Outcome {
         }
     }
     diagnostic(format_args!("{} stacks", stacks.len()));
-    if let Err(info) = plant::read_u64(guard_of(&stacks[0])[1]) {
-        diagnostic(format_args!("{}", plant::in_words(info)));
+    if let Err(info) = probe::read_u64(guard_of(&stacks[0])[1]) {
+        diagnostic(format_args!("{}", probe::in_words(info)));
     }
     // Another core's walker sees the same: its own guard page, read by itself.
     for core in smp::online() {

@@ -2,8 +2,9 @@
 
 use super::each_engine;
 use crate::machine::machine;
-use crate::memory::{Heap, copy_while, reachable, submit_while_busy};
+use crate::memory::{Object, reachable};
 use crate::report::{self, Outcome, Stop};
+use crate::submission::{copy_while, submit_while_busy};
 use crate::{check, check_ok, pattern};
 use core::sync::atomic::{AtomicU32, Ordering};
 use hal::addr::PAGE_SIZE;
@@ -21,7 +22,7 @@ const LONG: usize = 256 << 10;
 /// A copy of kmalloc memory into the pool, verified.
 fn verified_copy(engine: &dyn DmaEngine, seed: u64) -> Result<(), CopyFault> {
     let device = engine.device();
-    let mut source = Heap::new(LEN, reachable(device))?;
+    let mut source = Object::zeroed(LEN, reachable(device))?;
     let mut pooled = machine().pool.alloc(device, LEN)?;
     pattern::fill(&mut source, seed);
     let mapping = map_slice::<ToDevice>(device, &mut source)?;
@@ -78,7 +79,7 @@ pub(super) fn interrupts() -> Outcome {
 
 /// Two buffers of an engine, for submissions that end in another way.
 struct Ends {
-    source: Heap,
+    source: Object,
     pooled: Coherent,
 }
 
@@ -86,7 +87,7 @@ impl Ends {
     fn new(engine: &dyn DmaEngine, len: usize) -> Result<Self, CopyFault> {
         let device = engine.device();
         Ok(Self {
-            source: Heap::new(len, reachable(device))?,
+            source: Object::zeroed(len, reachable(device))?,
             pooled: machine().pool.alloc(device, len)?,
         })
     }
@@ -131,7 +132,7 @@ pub(super) fn busy() -> Outcome {
     each_engine(|engine| {
         let mut ends = check_ok!(Ends::new(engine, 64));
         let device = engine.device();
-        let mut source = check_ok!(Heap::new(64, reachable(device)));
+        let mut source = check_ok!(Object::zeroed(64, reachable(device)));
         let mut other = check_ok!(machine().pool.alloc(device, 64));
         let mapping = check_ok!(map_slice::<ToDevice>(device, &mut source));
         let mut part = check_ok!(other.part_mut(0, 64));
@@ -240,30 +241,4 @@ pub(super) fn two_cores() -> Outcome {
         ));
         Ok(())
     })
-}
-
-/// Free pages and free pool pages, once every core has given back what it keeps at hand.
-fn free_memory() -> Result<(u32, usize), smp::SmpError> {
-    smp::run_on_all(|_| mm::kmalloc_caches().shrink())?;
-    let free = mm::pages().map_or(0, mm::PageAllocator::free_pages_total);
-    Ok((free, machine().pool.free_pages()))
-}
-
-pub(super) fn ledger() -> Outcome {
-    let before = check_ok!(free_memory());
-    each_engine(|engine| {
-        check_ok!(verified_copy(engine, machine().seed));
-        Ok(())
-    })?;
-    super::scattered::fragmented()?;
-    let after = check_ok!(free_memory());
-    check!(
-        before == after,
-        "free pages and pool pages: {before:?} before, {after:?} after"
-    );
-    report::diagnostic(format_args!(
-        "free pages={} pool pages={} before and after",
-        after.0, after.1
-    ));
-    Ok(())
 }

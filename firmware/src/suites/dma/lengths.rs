@@ -2,7 +2,7 @@
 
 use super::each_engine;
 use crate::machine::machine;
-use crate::memory::{Heap, reachable};
+use crate::memory::{Object, reachable};
 use crate::pattern::{self, GUARD, Mismatch};
 use crate::report::{self, Outcome, Stop};
 use crate::{check, check_ok};
@@ -55,7 +55,7 @@ fn odd_lengths(case: Case) -> Outcome {
 
 /// The two buffers of a sweep.
 struct Buffers {
-    ram: Heap,
+    ram: Object,
     coherent: hal::dma::Coherent,
 }
 
@@ -110,7 +110,7 @@ fn from_device(
 fn sweep(engine: &dyn DmaEngine, wanted: fn(usize) -> bool, case: Case) -> Outcome {
     let device = engine.device();
     let mut buffers = Buffers {
-        ram: check_ok!(Heap::new(ROOM, reachable(device))),
+        ram: check_ok!(Object::zeroed(ROOM, reachable(device))),
         coherent: check_ok!(machine().pool.alloc(device, ROOM)),
     };
     let granule = engine.length_granule();
@@ -145,7 +145,7 @@ fn sweep(engine: &dyn DmaEngine, wanted: fn(usize) -> bool, case: Case) -> Outco
 /// A flaw, and whether the verifier called it by its name.
 type Plant = (fn(&mut [u8]), fn(Mismatch) -> bool);
 
-pub(super) fn bad_copies_planted() -> Outcome {
+pub(super) fn planted() -> Outcome {
     const AT: usize = 128;
     const LEN: usize = 257;
     const PLANTS: [Plant; 5] = [
@@ -176,7 +176,7 @@ pub(super) fn bad_copies_planted() -> Outcome {
         ),
     ];
     let seed = machine().seed;
-    let mut copied = check_ok!(Heap::new(1024, hal::mm::Gfp::KERNEL));
+    let mut copied = check_ok!(Object::zeroed(1024, hal::mm::Gfp::KERNEL));
     for (index, (plant, is_named)) in PLANTS.iter().enumerate() {
         pattern::lay_out(&mut copied, AT, LEN);
         pattern::fill(&mut copied[AT..AT + LEN], seed);

@@ -3,7 +3,7 @@
 
 use super::each_engine;
 use crate::machine::machine;
-use crate::memory::{Heap, reachable};
+use crate::memory::{Object, reachable};
 use crate::report::{self, Outcome};
 use crate::verdict::Taken;
 use crate::{check, check_ok};
@@ -62,7 +62,7 @@ fn counted<D: Direction>(device: &Device, bytes: &mut [u8]) -> Result<Counters, 
 /// not coherent. The first difference, if there is one.
 fn difference<D: Direction>(
     device: &Device,
-    memory: &mut Heap,
+    memory: &mut Object,
 ) -> Result<Option<(Counters, Counters)>, DmaError> {
     for (offset, len) in SHAPES {
         let start = memory.va().get() + offset;
@@ -78,7 +78,7 @@ fn difference<D: Direction>(
 pub(super) fn lines() -> Outcome {
     each_engine(|engine| {
         let device = engine.device();
-        let mut memory = check_ok!(Heap::new(2 * PAGE_SIZE, reachable(device)));
+        let mut memory = check_ok!(Object::zeroed(2 * PAGE_SIZE, reachable(device)));
         {
             let _maintained = Taken::as_coherent(device, false);
             let found = [
@@ -110,7 +110,7 @@ pub(super) fn lines() -> Outcome {
 pub(super) fn planted() -> Outcome {
     each_engine(|engine| {
         let device = engine.device();
-        let mut memory = check_ok!(Heap::new(2 * PAGE_SIZE, reachable(device)));
+        let mut memory = check_ok!(Object::zeroed(2 * PAGE_SIZE, reachable(device)));
         let _forgotten = Taken::as_coherent(device, true);
         check!(
             check_ok!(difference::<ToDevice>(device, &mut memory)).is_some()
@@ -152,7 +152,7 @@ pub(super) fn coherent_attributes() -> Outcome {
 }
 
 pub(super) fn coherent_attributes_planted() -> Outcome {
-    let memory = check_ok!(Heap::new(PAGE_SIZE, Gfp::KERNEL));
+    let memory = check_ok!(Object::zeroed(PAGE_SIZE, Gfp::KERNEL));
     check!(
         cacheable_page(memory.va(), memory.len()).is_some(),
         "kmalloc memory passed for coherent memory"

@@ -2,8 +2,9 @@
 
 use super::each_engine;
 use crate::machine::machine;
-use crate::memory::{Area, Heap, map_refused, reachable, submit_refused};
+use crate::memory::{Area, Object, reachable};
 use crate::report::{self, Outcome, Stop};
+use crate::submission::{map_refused, submit_refused};
 use crate::{check, check_ok, pattern};
 use hal::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use hal::dma::engine::{Source, copy};
@@ -65,7 +66,7 @@ fn is_usable(engine: &dyn DmaEngine, interrupts: u64) -> Outcome {
         device.name()
     );
     let seed = machine().seed;
-    let mut source = check_ok!(Heap::new(LEN, reachable(device)));
+    let mut source = check_ok!(Object::zeroed(LEN, reachable(device)));
     let mut seen = check_ok!(machine().pool.alloc(device, LEN));
     pattern::fill(&mut source, seed);
     let mapping = check_ok!(map_shared(device, &source));
@@ -86,7 +87,7 @@ pub(super) fn kinds_of_memory() -> Outcome {
     each_engine(|engine| {
         let device = engine.device();
         let before = engine.interrupts();
-        let area = check_ok!(Area::new(PAGE_SIZE, reachable(device)));
+        let area = check_ok!(Area::alloc(PAGE_SIZE));
         let coherent = check_ok!(machine().pool.alloc(device, LEN));
         let on_stack = [0_u8; LEN];
         static READ_ONLY: [u8; LEN] = [0x11; LEN];
@@ -118,7 +119,7 @@ pub(super) fn out_of_reach() -> Outcome {
         let device = engine.device();
         let before = engine.interrupts();
         let is_named = |error: &DmaError| matches!(error, DmaError::OutOfReach { .. });
-        let mut memory = check_ok!(Heap::new(LEN, Gfp::KERNEL));
+        let mut memory = check_ok!(Object::zeroed(LEN, Gfp::KERNEL));
         let narrow = map_slice::<hal::dma::ToDevice>(&NARROW, &mut memory);
         check_ok!(refusal("memory above a 12-bit mask", narrow, is_named));
         let pooled = machine().pool.alloc(&NARROW, LEN);
@@ -146,7 +147,7 @@ pub(super) fn lengths() -> Outcome {
     each_engine(|engine| {
         let device = engine.device();
         let before = engine.interrupts();
-        let memory = check_ok!(Heap::new(LEN, reachable(device)));
+        let memory = check_ok!(Object::zeroed(LEN, reachable(device)));
         let mut pooled = check_ok!(machine().pool.alloc(device, LEN));
         let zero = |error: &DmaError| *error == DmaError::ZeroLength;
         check_ok!(refusal(
@@ -188,7 +189,7 @@ pub(super) fn lengths() -> Outcome {
 }
 
 /// What only a driver that fills transfers in by hand gets wrong.
-fn transfers(engine: &dyn DmaEngine, memory: &Heap, pooled: &hal::dma::Coherent) -> Outcome {
+fn transfers(engine: &dyn DmaEngine, memory: &Object, pooled: &hal::dma::Coherent) -> Outcome {
     let device = engine.device();
     let source = check_ok!(map_shared(device, memory));
     let Some(segment) = source.segment(0) else {
@@ -260,7 +261,7 @@ pub(super) fn foreign_addresses() -> Outcome {
     each_engine(|engine| {
         let device = engine.device();
         let before = engine.interrupts();
-        let memory = check_ok!(Heap::new(LEN, reachable(device)));
+        let memory = check_ok!(Object::zeroed(LEN, reachable(device)));
         let mut pooled = check_ok!(machine().pool.alloc(device, LEN));
         let foreign = check_ok!(map_shared(&ELSEWHERE, &memory));
         let refused = copy(engine, &foreign, &mut check_ok!(pooled.part_mut(0, LEN)));
@@ -277,7 +278,7 @@ pub(super) fn foreign_addresses() -> Outcome {
 /// Good memory, taken for refused; a refusal, taken for another.
 pub(super) fn planted() -> Outcome {
     each_engine(|engine| {
-        let mut memory = check_ok!(Heap::new(LEN, reachable(engine.device())));
+        let mut memory = check_ok!(Object::zeroed(LEN, reachable(engine.device())));
         let is_named = is_kind(MemoryKind::Vmalloc);
         let mapped = map_slice::<hal::dma::ToDevice>(engine.device(), &mut memory);
         let found = refusal("kmalloc", mapped, &is_named);

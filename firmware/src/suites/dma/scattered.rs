@@ -2,36 +2,70 @@
 
 use super::each_engine;
 use crate::machine::machine;
-use crate::memory::{Area, reachable};
-use crate::report::{self, Outcome};
+use crate::memory::Area;
+use crate::memory::hoard::{LOWEST_ZONE, SLACK, fragment};
+use crate::report::{self, Outcome, Stop};
 use crate::{check, check_ok, pattern};
-use hal::addr::PAGE_SIZE;
+use hal::addr::{PAGE_SIZE, PhysAddr};
+use hal::arch::translate;
 use hal::dma::engine::copy;
 use hal::dma::sg::ScatterEntry;
 use hal::dma::{DmaError, FromDevice, ScatterList, ToDevice};
+use heapless::Vec;
 
 const PAGES: usize = 16;
 const LEN: usize = PAGES * PAGE_SIZE;
 
-/// The segments of a list over `area`, and whether they cover its physical runs exactly.
-fn segments(area: &mut Area) -> Result<(usize, bool), DmaError> {
-    let runs = area.runs();
+/// An area of pages no two of which are neighbours in physical memory.
+fn scattered_area() -> Result<Area, Stop> {
+    let hoard = fragment(PAGES + SLACK)?;
+    let area = check_ok!(Area::alloc_with(LEN, LOWEST_ZONE));
+    drop(hoard);
+    Ok(area)
+}
+
+/// A run of a list: physical start and length.
+type Run = (PhysAddr, usize);
+
+/// What is wrong with `runs` as the list of `area`'s bytes, asking the MMU for each page.
+fn flaw(runs: &[Run], area: &Area) -> Option<&'static str> {
+    let mut pages = (0..area.len()).step_by(PAGE_SIZE);
+    let mut end = None;
+    for &(start, len) in runs {
+        if end == Some(start) {
+            return Some("two runs that are one");
+        }
+        for offset in (0..len).step_by(PAGE_SIZE) {
+            let Some(page) = pages.next() else {
+                return Some("bytes beyond the end");
+            };
+            if translate::read_el1(area.va() + page).page() != Some(start + offset) {
+                return Some("another page");
+            }
+        }
+        end = Some(start + len);
+    }
+    pages.next().map(|_| "bytes missing at the end")
+}
+
+/// The runs of a list over `area`.
+fn list_of(area: &mut Area) -> Result<Vec<Run, PAGES>, DmaError> {
     let mut room = [ScatterEntry::default(); PAGES];
     let list = ScatterList::new(&mut room, area)?;
-    let bytes = list.entries().iter().map(ScatterEntry::len).sum::<usize>();
-    let count = list.entries().len();
-    Ok((count, count == runs && bytes == LEN))
+    let entries = list.entries().iter();
+    Ok(entries.map(|entry| (entry.phys(), entry.len())).collect())
 }
 
 pub(super) fn fragmented() -> Outcome {
     each_engine(|engine| {
         let device = engine.device();
-        let mut area = check_ok!(Area::fragmented(LEN, reachable(engine.device())));
-        let (count, exact) = check_ok!(segments(&mut area));
-        check!(exact, "{count} segments for {} physical runs", area.runs());
+        let mut area = scattered_area()?;
+        let runs = check_ok!(list_of(&mut area));
+        let (count, found) = (runs.len(), flaw(&runs, &area));
+        check!(found.is_none(), "{count} segments: {found:?}");
         check!(
-            count > PAGES / 2,
-            "only {count} runs: the zone was not fragmented"
+            count == PAGES,
+            "{count} runs of {PAGES} pages: the zone was not fragmented"
         );
         let seed = machine().seed;
         let mut pooled = check_ok!(machine().pool.alloc(device, LEN));
@@ -64,23 +98,28 @@ pub(super) fn fragmented() -> Outcome {
     })
 }
 
-/// A list of the first half, taken for one of the whole: the detection must tell.
+/// Lists without a run, with two runs merged, in another order: each must be found.
 pub(super) fn planted() -> Outcome {
-    each_engine(|engine| {
-        let mut area = check_ok!(Area::fragmented(LEN, reachable(engine.device())));
-        let runs = area.runs();
-        let mut room = [ScatterEntry::default(); PAGES];
-        let half = check_ok!(ScatterList::new(&mut room, &mut area[..LEN / 2]));
-        check!(
-            half.entries().len() < runs,
-            "a list of half the buffer has all of its runs"
-        );
-        let mut room = [ScatterEntry::default(); 1];
-        let short = ScatterList::new(&mut room, &mut area).map(drop);
-        check!(
-            short == Err(DmaError::TooManySegments { capacity: 1 }),
-            "a list without room for its runs: {short:?}"
-        );
-        Ok(())
-    })
+    type Plant = fn(&mut Vec<Run, PAGES>);
+    const PLANTS: [(&str, Plant); 4] = [
+        ("the last run missing", |runs| runs.truncate(PAGES - 1)),
+        ("a run in the middle missing", |runs| {
+            runs.remove(PAGES / 2);
+        }),
+        ("two runs merged", |runs| {
+            let (_, len) = runs.remove(1);
+            runs[0].1 += len;
+        }),
+        ("two runs exchanged", |runs| runs.swap(0, 1)),
+    ];
+    let mut area = scattered_area()?;
+    let good = check_ok!(list_of(&mut area));
+    check!(good.len() == PAGES, "the zone was not fragmented");
+    check!(flaw(&good, &area).is_none(), "a good list was found bad");
+    for (what, plant) in PLANTS {
+        let mut runs = good.clone();
+        plant(&mut runs);
+        check!(flaw(&runs, &area).is_some(), "{what}: not found");
+    }
+    Ok(())
 }

@@ -1,14 +1,16 @@
 //! Changing the tables while every core uses them.
 
 use super::super::plant::{self, Plant};
+use super::super::probe;
 use crate::machine::machine;
+use crate::memory::Pages;
 use crate::report::{Outcome, Stop, diagnostic};
 use crate::{check, check_ok};
-use hal::addr::{PAGE_SIZE, Pfn, PhysRange, VirtAddr};
+use hal::addr::{PAGE_SIZE, PhysRange, VirtAddr};
 use hal::arch::exception::FaultInfo;
 use hal::arch::translate;
 use hal::layout::phys_to_virt;
-use hal::mm::{self, AllocError, Gfp};
+use hal::mm::{AllocError, Gfp};
 use hal::mmu::{Access, Attributes, Level, MapError, MemoryType};
 use hal::smp;
 
@@ -20,14 +22,13 @@ const BLOCK_ORDER: u32 = (Level::L2.size() / PAGE_SIZE).ilog2();
 /// Frames of a test's own, given back when dropped. They stay in the direct map.
 #[derive(Debug)]
 pub(super) struct Frames {
-    first: Pfn,
-    order: u32,
+    pages: Pages,
 }
 
 impl Frames {
     /// `2^order` frames that follow one another.
     pub(super) fn alloc(order: u32) -> Result<Self, AllocError> {
-        mm::alloc_pages(Gfp::KERNEL, order).map(|first| Self { first, order })
+        Pages::alloc(Gfp::KERNEL, order).map(|pages| Self { pages })
     }
 
     /// What a level 2 block maps.
@@ -37,13 +38,12 @@ impl Frames {
 
     /// Where they are.
     pub(super) fn range(&self) -> PhysRange {
-        let start = self.first.phys();
-        PhysRange::new(start, start + (PAGE_SIZE << self.order))
+        self.pages.frames()
     }
 
     /// What reading the first one gives.
     fn first_word(&self) -> Result<u64, FaultInfo> {
-        plant::read_u64(phys_to_virt(self.range().start))
+        probe::read_u64(phys_to_virt(self.range().start))
     }
 }
 
@@ -54,7 +54,6 @@ impl Drop for Frames {
             phys_to_virt(self.range().start),
             self.range().size() as usize,
         );
-        plant::free(self.first, self.order);
     }
 }
 
@@ -186,7 +185,7 @@ pub(super) fn round_trip_planted() -> Outcome {
 /// The first core that can still read `va`.
 fn first_reader(va: VirtAddr) -> Result<Option<(usize, u64)>, smp::SmpError> {
     for core in smp::online() {
-        if let Ok(value) = smp::run_on(core, || plant::read_u64(va))? {
+        if let Ok(value) = smp::run_on(core, || probe::read_u64(va))? {
             return Ok(Some((core, value)));
         }
     }
@@ -199,7 +198,7 @@ fn readers_after(
     end: impl FnOnce(Plant) -> Result<Option<Plant>, MapError>,
 ) -> Result<Option<(usize, u64)>, Stop> {
     let frames = check_ok!(Frames::alloc(0));
-    let expected = check_ok!(frames.first_word().map_err(plant::in_words));
+    let expected = check_ok!(frames.first_word().map_err(probe::in_words));
     let plant = check_ok!(Plant::new(
         plant::SCRATCH,
         frames.range(),
@@ -207,8 +206,8 @@ fn readers_after(
         Level::L3
     ));
     for core in smp::online() {
-        let value = check_ok!(smp::run_on(core, || plant::read_u64(plant::SCRATCH)));
-        let value = check_ok!(value.map_err(plant::in_words));
+        let value = check_ok!(smp::run_on(core, || probe::read_u64(plant::SCRATCH)));
+        let value = check_ok!(value.map_err(probe::in_words));
         check!(
             value == expected,
             "core {core} reads {value:#x}, not {expected:#x}"

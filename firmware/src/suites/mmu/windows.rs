@@ -2,11 +2,13 @@
 //! walk of the tables.
 
 use super::super::plant::{self, Plant};
+use super::super::probe;
 use super::changes::Frames;
 use crate::boot::{self, image};
 use crate::check;
 use crate::check_ok;
 use crate::machine::machine;
+use crate::memory::Area;
 use crate::report::{Outcome, Stop, diagnostic, failed};
 use core::fmt;
 use hal::addr::{PAGE_SIZE, PhysRange, VirtAddr};
@@ -15,7 +17,6 @@ use hal::arch::translate;
 use hal::layout::{
     COHERENT, DIRECT_MAP, EARLY, IMAGE, IOREMAP, VMALLOC, WINDOWS, Window, phys_to_virt,
 };
-use hal::mm;
 use hal::mmu::mapper::{FIRST, LIMIT};
 use hal::mmu::{Access, Attributes, Descriptor, Leaf, Level, MapError, MemoryType};
 
@@ -96,7 +97,7 @@ fn first_wrong(window: &'static Window) -> (Option<Wrong>, usize) {
 
 pub(super) fn types() -> Outcome {
     // So that there is something in that window.
-    let area = check_ok!(mm::vmalloc(3 * PAGE_SIZE));
+    let area = check_ok!(Area::alloc(3 * PAGE_SIZE));
     let mut found = None;
     for window in &WINDOWS {
         let (wrong, runs) = first_wrong(window);
@@ -111,7 +112,7 @@ pub(super) fn types() -> Outcome {
         .tables
         .lock()
         .first_run(VMALLOC.base, VMALLOC.end());
-    check_ok!(plant::vfree(area));
+    check_ok!(area.free());
     check!(
         in_vmalloc.is_some(),
         "the vmalloc area is not in its window"
@@ -375,7 +376,7 @@ pub(super) fn error_pointers() -> Outcome {
     for va in ADDRESSES.map(VirtAddr::new) {
         let status = translate::read_el1(va).fault_status();
         check!(status.is_some(), "{va} translates");
-        check!(plant::read_u64(va).is_err(), "{va} can be read");
+        check!(probe::read_u64(va).is_err(), "{va} can be read");
     }
     let frames = check_ok!(Frames::alloc(0));
     let attributes = Attributes::new(MemoryType::NormalWriteBack, Access::ReadOnly);
@@ -387,7 +388,7 @@ pub(super) fn error_pointers() -> Outcome {
     // The same questions, asked of an address that is mapped.
     let mapped = phys_to_virt(frames.range().start);
     check!(
-        translate::read_el1(mapped).fault_status().is_none() && plant::read_u64(mapped).is_ok(),
+        translate::read_el1(mapped).fault_status().is_none() && probe::read_u64(mapped).is_ok(),
         "{mapped} is mapped, yet nothing answers"
     );
     let nothing = PhysRange::new(frames.range().start, frames.range().start);
