@@ -460,7 +460,7 @@ fn vmalloc(out: &Out, engine: &dyn DmaEngine) -> Result<bool, Fault> {
     row(out, "vmalloc, through a scatter list: right", &place);
     say!(
         out,
-        "          {} pages, runs in RAM, made apart on purpose: {}",
+        "          {} pages, apart in RAM on purpose, runs: {}",
         AREA_LEN / PAGE_SIZE,
         runs
     );
