@@ -127,6 +127,11 @@ pub unsafe trait Board: Sync {
     /// How the secondary cores start.
     fn secondary_start(&self) -> SecondaryStart;
 
+    /// Whether this board exists in an emulator only, which checks less than silicon does.
+    fn is_emulated(&self) -> bool {
+        false
+    }
+
     /// Routes the console UART to its pins.
     fn prepare_console(&self, _platform: &EarlyPlatform<'_>) {}
 

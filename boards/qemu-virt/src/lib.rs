@@ -78,6 +78,10 @@ unsafe impl Board for QemuVirt {
         SecondaryStart::ParkedOnly
     }
 
+    fn is_emulated(&self) -> bool {
+        true
+    }
+
     fn bring_up(&self, platform: &Platform<'_>) -> Engines {
         let mut engines = Engines::new();
         match edu::bring_up(platform, DMA_COHERENT) {

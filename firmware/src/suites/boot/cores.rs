@@ -2,7 +2,7 @@
 
 use crate::boot;
 use crate::machine::machine;
-use crate::report::{Outcome, diagnostic};
+use crate::report::{Outcome, Stop, diagnostic};
 use crate::{check, check_ok};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use embedded_hal::delay::DelayNs;
@@ -22,8 +22,13 @@ pub(super) fn online() -> Outcome {
         machine.board.secondary_start(),
     ) {
         (0, SecondaryStart::SpinTable(words)) => words.len(),
-        // Nobody names the others.
-        (0, _) => 1,
+        (0, SecondaryStart::ParkedOnly) if machine.entry_level == 3 => {
+            let up = smp::online().count();
+            diagnostic(format_args!("{up} cores that came in together answer"));
+            return Err(Stop::Skipped("nobody says how many cores there are"));
+        }
+        // Nobody names the others, and nobody started them.
+        (0, SecondaryStart::ParkedOnly) => 1,
         (count, _) => count,
     };
     for absent in &machine.absent_cores {

@@ -10,7 +10,6 @@ use core::fmt::Write;
 use hal::addr::VirtAddr;
 use hal::arch::exception::{Access, Cause, FaultInfo, FaultStatus};
 use hal::layout::{IOREMAP, VMALLOC};
-use hal::smp;
 
 /// Checks that the sentence for `info` holds all of `parts`, and shows it.
 fn says(info: FaultInfo, parts: &[&str]) -> Outcome {
@@ -43,8 +42,7 @@ pub(super) fn alignment() -> Outcome {
                 "in the ioremap window",
             ],
         ),
-        // Without a device tree nobody says whether this is QEMU; all silicon has more cores.
-        Ok(_) if exit::is_emulated() || smp::online().count() == 1 => Err(Stop::Skipped(
+        Ok(_) if exit::is_emulated() || machine().board.is_emulated() => Err(Stop::Skipped(
             "QEMU with one CPU or -icount checks no alignment",
         )),
         Ok(value) => failed(format_args!("read {value:#x} at {va}")),
