@@ -280,7 +280,10 @@ fn start_cores(
                 .collect(),
             // Who came in with us shows when it answers.
             SecondaryStart::ParkedOnly if parked => (0..MAX_CPUS as u64)
-                .map(|mpidr| Cpu { mpidr, enable_method: EnableMethod::None })
+                .map(|mpidr| Cpu {
+                    mpidr,
+                    enable_method: EnableMethod::None,
+                })
                 .collect(),
             SecondaryStart::ParkedOnly => cores,
         };
