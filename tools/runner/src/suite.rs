@@ -4,7 +4,7 @@ use crate::boot::{Outcome, boot};
 use crate::console::Show;
 use crate::firmware::{Firmware, cargo};
 use crate::ktap::Counts;
-use crate::lanes::{self, BUILD, Boot, CHECK_LIMIT, Check, Count, Expect, Work};
+use crate::lanes::{self, BUILD, Boot, CHECK_LIMIT, Check, Count, Expect, Lane, Work};
 use crate::paths;
 use crate::process::{self, Group};
 use crate::settings::{Board, Settings};
@@ -31,11 +31,13 @@ pub(crate) fn run(names: &[String]) -> Result<bool> {
             bail!("lane {name}: allowed are {}", known.join(", "));
         }
     }
+    let named = |lane: &Lane| names.is_empty() || names.iter().any(|name| name == lane.name);
+    let boots = |lane: &Lane| named(lane) && matches!(lane.work, Work::Boots(..));
+    let with_boots = lanes.iter().any(boots);
     let mut total = Tally::default();
     let mut firmware = None;
-    for lane in lanes {
-        let wanted = names.is_empty() || names.iter().any(|name| name == lane.name);
-        if !wanted && lane.name != BUILD {
+    for lane in &lanes {
+        if !(named(lane) || with_boots && lane.name == BUILD) {
             continue;
         }
         let start = Instant::now();

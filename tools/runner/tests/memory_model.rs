@@ -1,6 +1,7 @@
 //! Every test that docs/memory-model.md names exists.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 fn root() -> PathBuf {
@@ -8,16 +9,17 @@ fn root() -> PathBuf {
 }
 
 /// The text of every Rust file below `folder`.
-fn sources(folder: &Path, into: &mut Vec<(PathBuf, String)>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+fn sources(folder: &Path, into: &mut Vec<(PathBuf, String)>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
         if path.is_dir() {
-            sources(&path, into);
+            sources(&path, into)?;
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(&path).unwrap();
+            let text = fs::read_to_string(&path)?;
             into.push((path, text));
         }
     }
+    Ok(())
 }
 
 /// The names in backquotes that look like tests: `suite.test` or a long snake_case name.
@@ -48,7 +50,7 @@ fn every_named_test_exists() {
     let text = fs::read_to_string(root().join("docs/memory-model.md")).unwrap();
     let mut files = Vec::new();
     for folder in ["hal/src", "firmware/src", "tools/runner/src"] {
-        sources(&root().join(folder), &mut files);
+        sources(&root().join(folder), &mut files).unwrap();
     }
     let missing: Vec<_> = names(&text)
         .filter(|name| !is_defined(name, &files))
