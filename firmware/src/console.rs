@@ -16,8 +16,28 @@ pub fn install(uart: Uart) {
 
 /// Prints one line, whole whatever the other cores do. A line that cannot be printed is lost: there
 /// is nowhere to say so.
+///
+/// Control characters are replaced: text from a device tree must not look like lines of ours.
 pub fn line(text: fmt::Arguments<'_>) {
-    let _ = CONSOLE.print(format_args!("{text}\n"));
+    let _ = CONSOLE.with(|uart| {
+        let _ = Printable(uart).write_fmt(text);
+        let _ = uart.write_str("\n");
+    });
+}
+
+/// Writes text without its control characters.
+struct Printable<'a>(&'a mut Uart);
+
+impl Write for Printable<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for (index, part) in text.split(char::is_control).enumerate() {
+            if index > 0 {
+                self.0.write_str("?")?;
+            }
+            self.0.write_str(part)?;
+        }
+        Ok(())
+    }
 }
 
 /// Sends bytes as they are, in one piece.

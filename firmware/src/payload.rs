@@ -109,6 +109,7 @@ fn by_kmalloc(engine: &dyn DmaEngine, payload: &[u8]) -> Result<(Hash, usize), F
     let (mut buffer, size) = largest(payload.len(), |size| Object::zeroed(size, gfp))?;
     let mut hash = Sha256::new();
     for chunk in payload.chunks(size) {
+        spoil(&mut buffer, chunk);
         deliver(engine, chunk, |source, part| {
             let mut mapping = map_slice::<FromDevice>(device, &mut buffer[part])?;
             copy(engine, source, &mut mapping)
@@ -129,6 +130,7 @@ fn by_vmalloc(engine: &dyn DmaEngine, payload: &[u8]) -> Result<(Hash, usize), F
         let pieces = filling.chunks(SCATTERED).enumerate();
         for (index, piece) in pieces {
             let target = &mut area[index * SCATTERED..];
+            spoil(target, piece);
             deliver(engine, piece, |source, part| {
                 let mut room = [ScatterEntry::default(); SCATTERED / PAGE_SIZE];
                 let list = ScatterList::new(&mut room, &mut target[part])?;
@@ -145,6 +147,7 @@ fn by_coherent(engine: &dyn DmaEngine, payload: &[u8]) -> Result<(Hash, usize), 
     let (mut buffer, size) = largest(payload.len(), |size| machine().pool.alloc(device, size))?;
     let mut hash = Sha256::new();
     for chunk in payload.chunks(size) {
+        spoil(buffer.as_mut_slice(), chunk);
         deliver(engine, chunk, |source, part| {
             copy(
                 engine,
@@ -155,6 +158,14 @@ fn by_coherent(engine: &dyn DmaEngine, payload: &[u8]) -> Result<(Hash, usize), 
         hash.update(&buffer.as_slice()[..chunk.len()]);
     }
     Ok((hash.finalize().into(), size))
+}
+
+/// Fills the start of `target` so that not one byte is that of `chunk`: what an engine does not
+/// write cannot be right by what lay there before.
+fn spoil(target: &mut [u8], chunk: &[u8]) {
+    for (byte, coming) in target.iter_mut().zip(chunk) {
+        *byte = !coming;
+    }
 }
 
 /// Memory for `len` bytes in whole pages, at most [`CHUNK`], or as much as there is.

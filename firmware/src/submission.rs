@@ -23,6 +23,9 @@ pub(crate) fn copy_while(
     timeout_ns: u64,
     during: impl FnOnce(),
 ) -> Result<(), DmaError> {
+    if cpu::irqs_masked() {
+        return Err(DmaError::IrqsMasked);
+    }
     let (Some(from), Some(to)) = (src.segment(0), dst.segment(0)) else {
         return Err(DmaError::ZeroLength);
     };

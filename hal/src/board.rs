@@ -135,6 +135,9 @@ pub unsafe trait Board: Sync {
     /// Routes the console UART to its pins.
     fn prepare_console(&self, _platform: &EarlyPlatform<'_>) {}
 
+    /// How many DMA engines [`bring_up`](Self::bring_up) returns when nothing is wrong.
+    fn engine_count(&self) -> usize;
+
     /// Brings the board's devices up and returns its DMA engines. What is missing or broken is
     /// said through [`Platform::note`] and left out.
     fn bring_up(&self, platform: &Platform<'_>) -> Engines;

@@ -82,6 +82,10 @@ unsafe impl Board for QemuVirt {
         true
     }
 
+    fn engine_count(&self) -> usize {
+        1
+    }
+
     fn bring_up(&self, platform: &Platform<'_>) -> Engines {
         let mut engines = Engines::new();
         match edu::bring_up(platform, DMA_COHERENT) {

@@ -59,6 +59,8 @@ pub(crate) enum ChannelError {
     Ioremap(#[from] IoremapError),
     #[error(transparent)]
     Probe(#[from] ProbeError),
+    #[error("the device tree puts the registers at {0}")]
+    BadAddress(PhysAddr),
     #[error("no interrupt line")]
     NoInterrupt,
     #[error(transparent)]
@@ -77,7 +79,8 @@ pub(crate) fn bring_up(
         Some(dma) => (dma.registers.start, ChannelMask::new(dma.channel_mask)),
         None => (CONTROLLER, ChannelMask::RASPBERRY_PI),
     };
-    let registers = PhysRange::new(start, start + REGISTERS_SIZE);
+    let registers = PhysRange::from_size(start, REGISTERS_SIZE as u64);
+    let registers = registers.ok_or(ChannelError::BadAddress(start))?;
     let base = *CONTROLLER_BASE.try_call_once(|| (platform.ioremap)(registers))?;
     // SAFETY: the device tree or the datasheet says that the controller is there; it is mapped as
     // Device memory for good. Each channel's driver touches its own registers, and the

@@ -116,6 +116,10 @@ unsafe impl Board for RaspberryPi4 {
         }
     }
 
+    fn engine_count(&self) -> usize {
+        dma::CHANNELS.len()
+    }
+
     fn bring_up(&self, platform: &Platform<'_>) -> Engines {
         if let Err(error) = firmware::ask(platform) {
             (platform.note)(format_args!("VideoCore firmware: {error}"));

@@ -371,16 +371,18 @@ fn allocate_pool(
     below: PhysAddr,
     cmdline: &CmdLine<'_>,
 ) -> Result<PhysRange, memory_map::MapError> {
-    let size = cmdline
+    let default = (map.ram_size() / POOL_SHARE).clamp(POOL_MIN, POOL_MAX);
+    // A size that cannot be had costs the wish, not the boot; the report shows what was taken.
+    let asked = cmdline
         .coherent_pool
-        .unwrap_or((map.ram_size() / POOL_SHARE).clamp(POOL_MIN, POOL_MAX))
-        .next_multiple_of(POOL_GRANULE) as usize;
-    map.allocate(
-        size,
-        POOL_ALIGN.min(size.next_power_of_two()),
-        Some(below),
-        ReservedKind::CoherentPool,
-    )
+        .unwrap_or(default)
+        .clamp(POOL_GRANULE, POOL_MAX);
+    let mut allocate = |size: u64| {
+        let size = size.next_multiple_of(POOL_GRANULE) as usize;
+        let align = POOL_ALIGN.min(size.next_power_of_two());
+        map.allocate(size, align, Some(below), ReservedKind::CoherentPool)
+    };
+    allocate(asked).or_else(|_| allocate(default))
 }
 
 fn allocate_states(map: &mut MemoryMap) -> Result<PhysRange, memory_map::MapError> {

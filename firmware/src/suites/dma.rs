@@ -22,6 +22,7 @@ macro_rules! tests {
 pub(super) const SUITE: Suite = Suite {
     name: "dma",
     tests: tests! {
+        engines_come_up: engines::come_up,
         verdict: verdict::print,
         whole_words_arrive_in_coherent_memory: lengths::whole_words_to_device,
         whole_words_arrive_in_kmalloc_memory: lengths::whole_words_from_device,

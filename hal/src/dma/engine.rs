@@ -169,8 +169,12 @@ const BATCH: usize = 32;
 /// # Errors
 ///
 /// [`DmaError::LengthMismatch`], and those of [`DmaEngine::submit`] and [`DmaEngine::wait`]. After
-/// an error some of the destination may have been written. After [`DmaError::Wedged`] the device
-/// may write it still: broken hardware, against which only a reset of the machine helps.
+/// an error some of the destination may have been written.
+///
+/// # Panics
+///
+/// If the engine cannot be stopped ([`DmaError::Wedged`] from `wait`): returning would give back
+/// memory that a device still writes. Only a reset of the machine helps then.
 pub fn copy(
     engine: &dyn DmaEngine,
     src: &dyn Source,
@@ -202,7 +206,13 @@ pub fn copy(
         // SAFETY: source and destination are borrowed by this call, which returns after `wait`.
         // `wait` cannot refuse for masked IRQs: they were unmasked and nothing here masks them.
         let ticket = unsafe { engine.submit(&pending) }?;
-        engine.wait(ticket, engine.timeout_ns(bytes))?;
+        match engine.wait(ticket, engine.timeout_ns(bytes)) {
+            Err(DmaError::Wedged) => panic!(
+                "{} does not stop and may still write the memory it was given",
+                engine.device().name()
+            ),
+            ended => ended?,
+        }
     }
 }
 

@@ -211,7 +211,11 @@ impl<Io: RegisterIo> Channel<Io> {
                 0 => error,
                 flags => DmaError::Bus { flags },
             };
-            inner.stop();
+            let error = if inner.stop() {
+                error
+            } else {
+                DmaError::Wedged
+            };
             inner.progress.finish(Err(error));
         }
     }
@@ -235,18 +239,19 @@ impl<Io: RegisterIo> Inner<Io> {
         self.read(DEBUG_OFFSET) & DEBUG_ERRORS
     }
 
-    /// Stops the channel whatever it is doing and leaves it idle and without errors: pause, let
-    /// outstanding writes land for a bounded time, reset. Linux aborts in this order.
-    fn stop(&self) {
-        if self.read(CONBLK_AD_OFFSET) != 0 {
-            self.write(CS_OFFSET, 0);
-            for _ in 0..ABORT_LOOKS {
-                if !self.status().is_set(CS::WAITING_FOR_OUTSTANDING_WRITES) {
-                    break;
-                }
-                core::hint::spin_loop();
-            }
-        }
+    /// Stops the channel whatever it is doing and leaves it without errors: pause, let outstanding
+    /// writes land for a bounded time, reset. Returns whether it is known to be quiet.
+    ///
+    /// A chain may have ended with writes still outstanding, so they are waited for in any case,
+    /// and before the reset, which forgets them.
+    fn stop(&self) -> bool {
+        self.write(CS_OFFSET, CS::WAIT_FOR_OUTSTANDING_WRITES::SET.value);
+        let landed = (0..ABORT_LOOKS).any(|_| {
+            core::hint::spin_loop();
+            let debug = LocalRegisterCopy::<u32, DEBUG::Register>::new(self.read(DEBUG_OFFSET));
+            !self.status().is_set(CS::WAITING_FOR_OUTSTANDING_WRITES)
+                && debug.read(DEBUG::OUTSTANDING_WRITES) == 0
+        });
         self.write(CS_OFFSET, CS::RESET::SET.value);
         let acknowledge = CS::INT::SET + CS::END::SET;
         self.write(CS_OFFSET, acknowledge.value);
@@ -255,7 +260,9 @@ impl<Io: RegisterIo> Inner<Io> {
             0 => {}
             flags => self.write(DEBUG_OFFSET, flags),
         }
+        let idle = !self.status().is_set(CS::ACTIVE) && self.read(CONBLK_AD_OFFSET) == 0;
         barrier::dsb_sy();
+        landed && idle
     }
 
     /// Writes the chain of control blocks for `transfers`.
@@ -341,8 +348,12 @@ impl<Io: RegisterIo + Send> DmaEngine for Channel<Io> {
         inner.progress.interrupted();
         let flags = inner.errors();
         if status.is_set(CS::ERROR) || flags != 0 {
-            inner.stop();
-            inner.progress.finish(Err(DmaError::Bus { flags }));
+            let error = if inner.stop() {
+                DmaError::Bus { flags }
+            } else {
+                DmaError::Wedged
+            };
+            inner.progress.finish(Err(error));
         } else {
             // Only the last control block of a chain raises INT, so the channel is idle.
             let acknowledge = CS::INT::SET + CS::END::SET;

@@ -31,7 +31,7 @@ pub const ZERO_SIZE_PTR: NonNull<u8> = NonNull::without_provenance(match NonZero
 /// Largest object, in bytes.
 pub const MAX_SIZE: usize = PAGE_SIZE << MAX_ORDER;
 
-/// One set of classes for any memory, one for [`Gfp::DMA`].
+/// One set of classes for any memory, one for [`Gfp::DMA`] and [`Gfp::DMA32`].
 const SETS: usize = 2;
 
 /// Geometry of the caches, the DMA set last.
@@ -103,7 +103,12 @@ impl Kmalloc {
         if size > MAX_CLASS_SIZE {
             return self.alloc_large(size, gfp);
         }
-        let set = if gfp.contains(Gfp::DMA) { CLASSES } else { 0 };
+        // Memory below the DMA limit is below the 32-bit one too.
+        let set = if gfp.intersects(Gfp::DMA | Gfp::DMA32) {
+            CLASSES
+        } else {
+            0
+        };
         match self.cache(set + class_of(size)) {
             Some(cache) => cache.alloc(|| self.pages.get().copied(), gfp),
             None => Err(AllocError::SizeTooLarge { size, gfp }),

@@ -63,6 +63,16 @@ fn pause() {
     cpu::irq_restore(irq);
 }
 
+/// A missing engine would turn every test of this suite into a skip.
+pub(super) fn come_up() -> Outcome {
+    let (up, expected) = (machine().engines.len(), machine().board.engine_count());
+    check!(
+        up == expected,
+        "{up} of {expected} engines came up; the notes at the start of the report say why"
+    );
+    Ok(())
+}
+
 pub(super) fn interrupts() -> Outcome {
     each_engine(|engine| {
         let before = engine.interrupts();

@@ -56,6 +56,8 @@ register_bitfields! [u32,
     pub(super) DEBUG [
         /// The version of the channel: 2 on silicon.
         VERSION OFFSET(25) NUMBITS(3) [],
+        /// Writes whose responses have not come yet.
+        OUTSTANDING_WRITES OFFSET(4) NUMBITS(4) [],
         /// A read was answered with an error. Write 1 to clear.
         READ_ERROR OFFSET(2) NUMBITS(1) [],
         /// The FIFO over- or underran. Write 1 to clear.

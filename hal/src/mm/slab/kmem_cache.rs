@@ -101,7 +101,8 @@ impl KmemCache {
         let (pa, frame) = frame_of(pages.frames(), va)?;
         let number = self.number.load(Ordering::Relaxed);
         match frame.kind() {
-            FrameKind::Slab if frame.slab_cache() == number => {
+            // Number 0 is a kmalloc cache's: what a named cache has before its first allocation.
+            FrameKind::Slab if number != 0 && frame.slab_cache() == number => {
                 // SAFETY: the caller gives the object up; the frame belongs to this cache.
                 unsafe { self.cache(number).free(pages, va, pa, frame) }
             }
