@@ -432,7 +432,7 @@ fn twins() -> Vec<Boot> {
                 board,
                 "no-such-test",
                 "30",
-                &["QEMU ended with exit status"],
+                &["failed, first", "selection", "QEMU ended with exit status"],
             ),
         ]);
     }

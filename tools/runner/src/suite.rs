@@ -182,7 +182,13 @@ fn run_checks(lane: &str, checks: &[Check]) -> Result<Counts> {
     Ok(counts)
 }
 
+/// What fixes the cases property tests draw; `.cargo/config.toml` sets it.
+const SEED: &str = "PROPTEST_RNG_SEED";
+
 fn run_tests(lane: &str, checks: &[Check]) -> Result<Counts> {
+    if let Ok(seed) = std::env::var(SEED) {
+        println!("  # {SEED}={seed}: set it for other property cases, PROPTEST_CASES for more");
+    }
     let mut counts = Counts::default();
     for check in checks {
         let ended = run_command(lane, check.name, cargo_command(check))?;
