@@ -35,8 +35,11 @@ fn is_defined(name: &str, files: &[(PathBuf, String)]) -> bool {
     match name.split_once('.') {
         Some((suite, test)) => {
             let file = format!("suites/{suite}");
+            // A name as a string, or as the key of a suite's `tests!`.
+            let forms = [format!("\"{test}\""), format!(" {test}: ")];
             files.iter().any(|(path, text)| {
-                path.to_string_lossy().contains(&file) && text.contains(&format!("\"{test}\""))
+                path.to_string_lossy().contains(&file)
+                    && forms.iter().any(|form| text.contains(form))
             })
         }
         None => files
@@ -69,9 +72,10 @@ fn every_named_test_exists() {
 fn a_name_that_is_nowhere_is_found() {
     let files = [(
         PathBuf::from("firmware/src/suites/mmu.rs"),
-        String::from("\"a_b_c\" fn d_e_f()"),
+        String::from("\"a_b_c\" fn d_e_f() { g_h_i: run, }"),
     )];
     assert!(is_defined("mmu.a_b_c", &files) && is_defined("d_e_f", &files));
+    assert!(is_defined("mmu.g_h_i", &files) && !is_defined("mmu.h_i", &files));
     assert!(!is_defined("mmu.a_b_x", &files) && !is_defined("boot.a_b_c", &files));
     assert!(!is_defined("d_e_x", &files));
 }
