@@ -293,10 +293,23 @@ fn a_hung_channel_times_out_and_is_reset() {
     assert_eq!(bench.copy_of(engine, 64), Err(DmaError::Timeout(timeout)));
     bench.edit(|model| {
         let tail = &model.log[2..];
-        assert_eq!(tail, [(0x600, 0), (0x600, 1 << 31), (0x600, 6)]);
+        assert_eq!(tail, [(0x600, 1 << 28), (0x600, 1 << 31), (0x600, 6)]);
         model.hang = false;
     });
     assert_eq!(bench.copy_of(engine, 64), Ok(pattern(64)));
+}
+
+#[test]
+#[should_panic(expected = "dma does not stop and may still write")]
+fn writes_that_never_land_keep_the_memory() {
+    let mut bench = Bench::new(SILICON);
+    let engine = bench.engine(6);
+    let one_outstanding = 1 << 4;
+    bench.edit(|model| {
+        model.hang = true;
+        model.debug |= one_outstanding;
+    });
+    let _ = bench.copy_of(engine, 64);
 }
 
 #[test]
