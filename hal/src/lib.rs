@@ -16,6 +16,7 @@
 //! | [`dma`] | masks, bus windows, coherent and streaming memory, the `DmaEngine` trait |
 //! | [`sync`] | the IRQ-saving lock and per-CPU data |
 //! | [`smp`] | running a function on another core |
+//! | [`work`] | work put off to an idle core or the next blocking call |
 //! | [`board`] | what a board must say of itself |
 //! | [`drivers`] | interrupt controller, UART, timer, PCI and the DMA engines |
 //!
@@ -39,3 +40,4 @@ pub mod mmu;
 pub mod smp;
 pub mod sync;
 mod trace;
+pub mod work;

@@ -50,7 +50,7 @@ pub use zone::{MAX_RANGES, Zone, ZoneInfo, ZoneKind};
 use crate::addr::{Pfn, PhysRange, VirtAddr};
 use crate::memory_map::MAX_RAM;
 use crate::mmu::KernelMapper;
-use crate::sync::{IrqLock, Once};
+use crate::sync::{Context, IrqLock, Once};
 use core::ptr::NonNull;
 
 /// Why memory was not allocated.
@@ -77,6 +77,14 @@ pub enum AllocError {
     NoMemory {
         /// The order of the block asked for.
         order: u32,
+        /// The flags.
+        gfp: Gfp,
+    },
+    /// The flags let the call block, and its context may not.
+    #[error("a blocking allocation, {gfp:?}, in {context}")]
+    Context {
+        /// Where the call was made.
+        context: Context,
         /// The flags.
         gfp: Gfp,
     },

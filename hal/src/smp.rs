@@ -8,6 +8,7 @@ mod slot;
 
 use crate::arch::{barrier, cpu};
 use crate::sync::{MAX_CPUS, Once, PerCpu};
+use crate::work;
 use atomic::{AtomicPtr, AtomicU32, Ordering};
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
@@ -29,6 +30,8 @@ pub enum SmpError {
 
 static SLOTS: [Slot; MAX_CPUS] = [const { Slot::new(AtomicPtr::new(ptr::null_mut())) }; MAX_CPUS];
 static ONLINE: AtomicU32 = AtomicU32::new(0);
+/// The cores that sleep in [`idle`], or are about to.
+static IDLE: AtomicU32 = AtomicU32::new(0);
 static KICK: Once<fn(usize)> = Once::new();
 
 /// Says how to wake a core out of `WFI`: with an inter-processor interrupt. Called once by the
@@ -108,9 +111,22 @@ pub fn run_on_all(f: impl Fn(usize) + Sync) -> Result<(), SmpError> {
 
 /// What an idle core does for ever: sleeps in `WFI`, and runs what is handed to it.
 pub fn idle() -> ! {
+    let me = PerCpu::current().index();
     loop {
         run_pending();
-        sleep_unless(has_job);
+        work::run_pending();
+        // Sequentially consistent with `schedule`, which sets its bit and then looks here.
+        IDLE.fetch_or(1 << me, Ordering::SeqCst);
+        sleep_unless(|| has_job() || work::is_runnable());
+        IDLE.fetch_and(!(1 << me), Ordering::Relaxed);
+    }
+}
+
+/// Wakes one idle core, if there is one, to look for [`work`]. May be called in any context.
+pub(crate) fn wake_idle() {
+    let idle = IDLE.load(Ordering::SeqCst);
+    if idle != 0 {
+        wake(idle.trailing_zeros() as usize);
     }
 }
 

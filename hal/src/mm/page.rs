@@ -1,13 +1,16 @@
 //! The page allocator: picks the zones that may serve a request.
 
+mod slow;
+
 use super::buddy::{FreeError, MAX_ORDER};
 use super::frame::FrameTable;
-use super::watermark::Watermarks;
+use super::watermark::{Mark, Watermarks};
 use super::zero::zero;
 use super::zone::{TooManyRanges, Zone, ZoneInfo, ZoneKind};
 use super::{AllocError, Gfp};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, PhysRange};
 use crate::layout;
+use crate::sync::{Context, PerCpu};
 
 /// `lowmem_reserve_ratio`: a zone keeps 1/ratio of the pages of the zones above it from requests
 /// those zones could serve too (DMA and DMA32; nothing lies above NORMAL).
@@ -177,24 +180,34 @@ impl PageAllocator {
     ///
     /// # Errors
     ///
-    /// [`AllocError::OrderTooLarge`] above [`MAX_ORDER`], [`AllocError::NoMemory`] when no zone
-    /// the flags admit can spare a block.
+    /// [`AllocError::OrderTooLarge`] above [`MAX_ORDER`], [`AllocError::Context`] where the flags
+    /// let the call block and the context does not, [`AllocError::NoMemory`] when no zone the flags
+    /// admit can spare a block.
     pub fn alloc_pages(&self, gfp: Gfp, order: u32) -> Result<Pfn, AllocError> {
         if order > MAX_ORDER {
             return Err(AllocError::OrderTooLarge { order, gfp });
         }
-        let highest = self.start_zone[gfp.highest_zone() as usize];
-        let pfn = self.zones[..=highest as usize]
-            .iter()
-            .rev()
-            .find_map(|zone| zone.alloc(self.frames, gfp, order, highest))
-            .ok_or(AllocError::NoMemory { order, gfp })?;
+        check_context(gfp)?;
+        let pfn = match self.try_alloc(gfp, order, Mark::Low) {
+            Some(pfn) => pfn,
+            None => self.alloc_slow(gfp, order)?,
+        };
         if gfp.contains(Gfp::ZERO) {
             // SAFETY: the allocator just took the block, which is RAM in the direct map, off its
             // lists, so nobody else uses it.
             unsafe { zero(layout::phys_to_virt(pfn.phys()), PAGE_SIZE << order) };
         }
         Ok(pfn)
+    }
+
+    /// Takes a block from the first zone that can spare it above `mark`, without any further
+    /// effort.
+    fn try_alloc(&self, gfp: Gfp, order: u32, mark: Mark) -> Option<Pfn> {
+        let highest = self.start_zone[gfp.highest_zone() as usize];
+        self.zones[..=highest as usize]
+            .iter()
+            .rev()
+            .find_map(|zone| zone.alloc(self.frames, gfp, order, highest, mark))
     }
 
     /// Allocates one zeroed page. Linux: `get_zeroed_page`.
@@ -220,6 +233,18 @@ impl PageAllocator {
     pub unsafe fn free_pages(&self, pfn: Pfn, order: u32) -> Result<(), FreeError> {
         self.zones[self.zone_of(pfn) as usize].free(self.frames, pfn, order)
     }
+}
+
+/// Refuses flags that let a call block in a context that may not.
+#[inline]
+pub(super) fn check_context(gfp: Gfp) -> Result<(), AllocError> {
+    if gfp.may_block() {
+        match PerCpu::current().context() {
+            Context::Task => {}
+            context => return Err(AllocError::Context { context, gfp }),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -11,6 +11,15 @@ const SCALE_FACTOR: u64 = 10;
 /// KiB in a page.
 const PAGE_KIB: u64 = 4;
 
+/// Which watermark a try to allocate keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// The first try: below it background reclaim is woken.
+    Low,
+    /// Later tries: min, less what the request's flags give it of the reserve.
+    Min,
+}
+
 /// The three marks of a zone, in pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Watermarks {
@@ -38,6 +47,15 @@ impl Watermarks {
             min: min as u32,
             low: (min + step) as u32,
             high: (min + 2 * step) as u32,
+        }
+    }
+
+    /// How many pages a request with `gfp` has to leave free at least in a try down to `mark`.
+    #[inline]
+    pub fn kept(&self, gfp: Gfp, mark: Mark) -> u32 {
+        match mark {
+            Mark::Low => self.low,
+            Mark::Min => self.floor(gfp),
         }
     }
 

@@ -7,7 +7,7 @@
 
 use super::buddy::{Buddy, FreeError, Histogram, MAX_BLOCK_PAGES, MAX_ORDER};
 use super::frame::FrameTable;
-use super::watermark::Watermarks;
+use super::watermark::{Mark, Watermarks};
 use super::{Gfp, MigrateType};
 use crate::addr::Pfn;
 use crate::sync::IrqLock;
@@ -165,9 +165,10 @@ impl Zone {
         gfp: Gfp,
         order: u32,
         highest: ZoneKind,
+        mark: Mark,
     ) -> Option<Pfn> {
         let mut zone = self.inner.lock();
-        if !zone.admits(gfp, order, highest) {
+        if !zone.admits(gfp, order, highest, mark) {
             return None;
         }
         let migrate = gfp.migrate_type();
@@ -193,8 +194,8 @@ impl Inner {
     /// zone keeps for requests that no higher zone can serve. The last pages of the block itself
     /// count as gone.
     #[inline]
-    fn admits(&self, gfp: Gfp, order: u32, highest: ZoneKind) -> bool {
-        let kept = self.watermarks.floor(gfp) + self.reserve[highest as usize];
+    fn admits(&self, gfp: Gfp, order: u32, highest: ZoneKind, mark: Mark) -> bool {
+        let kept = self.watermarks.kept(gfp, mark) + self.reserve[highest as usize];
         self.free_pages() > kept + ((1 << order) - 1)
     }
 

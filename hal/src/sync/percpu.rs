@@ -17,6 +17,23 @@ use core::fmt;
 /// Most cores the firmware brings up.
 pub const MAX_CPUS: usize = 8;
 
+/// What a core is doing, as far as blocking goes: only a [`Task`](Context::Task) may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Context {
+    /// A run-to-completion task, IRQs on and no lock held.
+    #[error("a task")]
+    Task,
+    /// An interrupt handler is running.
+    #[error("an interrupt handler")]
+    Interrupt,
+    /// An [`IrqLock`](super::IrqLock) is held.
+    #[error("code that holds a lock")]
+    LockHeld,
+    /// IRQs are masked for another reason.
+    #[error("code with interrupts masked")]
+    IrqsMasked,
+}
+
 /// What a core knows about itself.
 ///
 /// Only the core it belongs to (its tasks and its interrupt handlers) touches an area, so plain
@@ -58,6 +75,20 @@ impl PerCpu {
     #[inline]
     pub fn locks_held(&self) -> u32 {
         self.locks_held.get()
+    }
+
+    /// What the core is doing.
+    #[inline]
+    pub fn context(&self) -> Context {
+        if self.irq_depth.get() != 0 {
+            Context::Interrupt
+        } else if self.locks_held.get() != 0 {
+            Context::LockHeld
+        } else if cpu::irqs_masked() {
+            Context::IrqsMasked
+        } else {
+            Context::Task
+        }
     }
 
     /// Marks the start of an interrupt handler.
