@@ -12,6 +12,7 @@ mod plant;
 #[expect(unsafe_code, reason = "accesses memory that may not be there")]
 mod probe;
 mod selftest;
+mod stress;
 mod vmalloc;
 
 use crate::report::Suite;
@@ -23,6 +24,7 @@ pub const ALL: &[Suite] = &[
     pages::SUITE,
     kmalloc::SUITE,
     vmalloc::SUITE,
+    stress::SUITE,
     coherent::SUITE,
     dma::SUITE,
     selftest::SUITE,
