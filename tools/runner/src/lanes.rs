@@ -104,6 +104,7 @@ pub(crate) fn all() -> Vec<Lane> {
     vec![
         lane("lint", Work::Checks(lint())),
         lane("host", Work::Tests(vec![HOST_TESTS])),
+        lane("fuzz", Work::Tests(vec![FUZZ])),
         lane("loom", Work::Tests(vec![LOOM])),
         lane("miri", Work::Miri(MIRI)),
         lane("sdcard", Work::Script(SDCARD_TEST)),
@@ -131,6 +132,23 @@ const HOST_TESTS: Check = Check {
         "--no-fail-fast",
     ],
     env: &[],
+};
+
+/// A million random calls of the allocators from a fixed seed.
+const FUZZ: Check = Check {
+    name: "cargo test, fuzz",
+    args: &[
+        "test",
+        "--target",
+        "host-tuple",
+        "--package",
+        "hal",
+        "--profile",
+        "fuzz",
+        "--test",
+        "fuzz",
+    ],
+    env: &[("FUZZ_CALLS", "1000000"), ("FUZZ_SEED", "24301")],
 };
 
 /// The lock-free protocols, whose interleavings take most of their time.
