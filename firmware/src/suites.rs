@@ -1,5 +1,12 @@
 //! The test suites, in the order they run.
 
+/// The rows of a suite: each test's name and what runs it.
+macro_rules! tests {
+    ($($name:ident: $run:expr,)*) => {
+        &[$($crate::report::Test { name: stringify!($name), run: $run },)*]
+    };
+}
+
 mod boot;
 mod coherent;
 mod dma;

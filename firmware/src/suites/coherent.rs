@@ -3,7 +3,7 @@
 use super::{mapping, probe};
 use crate::machine::machine;
 use crate::memory::{self, Object};
-use crate::report::{Outcome, Stop, Suite, Test, diagnostic};
+use crate::report::{Outcome, Stop, Suite, diagnostic};
 use crate::{check, check_ok};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use hal::addr::{PAGE_SIZE, Pfn, PhysAddr, PhysRange};
@@ -18,38 +18,22 @@ use hal::smp;
 /// The suite.
 pub(super) const SUITE: Suite = Suite {
     name: "coherent",
-    tests: &[
-        test("both_addresses_are_naturally_aligned", alignment),
-        test(
-            "both_addresses_are_naturally_aligned_planted",
-            alignment_planted,
-        ),
-        test("memory_is_normal_non_cacheable", memory_type),
-        test(
-            "memory_is_normal_non_cacheable_planted",
-            memory_type_planted,
-        ),
-        test("frames_are_absent_from_the_direct_map", absent),
-        test(
-            "frames_are_absent_from_the_direct_map_planted",
-            absent_planted,
-        ),
-        test("frames_have_their_type_recorded", recorded),
-        test("memory_is_zero_after_reuse", zeroed),
-        test("unaligned_accesses_are_legal", unaligned),
-        test("exhaustion_is_named_and_passes", exhaustion),
-        test(
-            "a_device_that_cannot_reach_the_pool_is_refused",
-            out_of_reach,
-        ),
-        test("frees_by_another_name_are_refused", bad_frees),
-        test("cores_allocate_at_once", all_cores),
-    ],
+    tests: tests! {
+        both_addresses_are_naturally_aligned: alignment,
+        both_addresses_are_naturally_aligned_planted: alignment_planted,
+        memory_is_normal_non_cacheable: memory_type,
+        memory_is_normal_non_cacheable_planted: memory_type_planted,
+        frames_are_absent_from_the_direct_map: absent,
+        frames_are_absent_from_the_direct_map_planted: absent_planted,
+        frames_have_their_type_recorded: recorded,
+        memory_is_zero_after_reuse: zeroed,
+        unaligned_accesses_are_legal: unaligned,
+        exhaustion_is_named_and_passes: exhaustion,
+        a_device_that_cannot_reach_the_pool_is_refused: out_of_reach,
+        frees_by_another_name_are_refused: bad_frees,
+        cores_allocate_at_once: all_cores,
+    },
 };
-
-const fn test(name: &'static str, run: fn() -> Outcome) -> Test {
-    Test { name, run }
-}
 
 /// Where a device that sees memory as the CPU does finds all of it.
 static EVERYWHERE: [BusWindow; 1] = match BusWindow::new(PhysAddr::new(0), 0, 1 << 40) {

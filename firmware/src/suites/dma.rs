@@ -8,15 +8,9 @@ mod scattered;
 
 use crate::machine::machine;
 use crate::payload::{self, Method};
-use crate::report::{Outcome, Stop, Suite, Test};
+use crate::report::{Outcome, Stop, Suite};
 use crate::verdict;
 use hal::dma::DmaEngine;
-
-macro_rules! tests {
-    ($($name:ident: $run:expr,)*) => {
-        &[$(Test { name: stringify!($name), run: $run },)*]
-    };
-}
 
 /// The suite.
 pub(super) const SUITE: Suite = Suite {

@@ -1,31 +1,19 @@
 //! What each kind of bad end looks like. Run only when named: `test=selftest.panic`.
 
 use crate::check;
-use crate::report::{Outcome, Suite, Test};
+use crate::report::{Outcome, Suite};
 use hal::arch::cpu;
 use hal::layout::VMALLOC;
 
 /// The suite.
 pub(super) const SUITE: Suite = Suite {
     name: "selftest",
-    tests: &[
-        Test {
-            name: "fail",
-            run: fail,
-        },
-        Test {
-            name: "panic",
-            run: panic,
-        },
-        Test {
-            name: "fault",
-            run: fault,
-        },
-        Test {
-            name: "hang",
-            run: hang,
-        },
-    ],
+    tests: tests! {
+        fail: fail,
+        panic: panic,
+        fault: fault,
+        hang: hang,
+    },
 };
 
 fn fail() -> Outcome {

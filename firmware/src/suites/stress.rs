@@ -5,7 +5,7 @@ use crate::ledger::Ledger;
 use crate::machine::machine;
 use crate::memory::{Area, Object, Pages};
 use crate::random::Random;
-use crate::report::{Outcome, Suite, Test, diagnostic};
+use crate::report::{Outcome, Suite, diagnostic};
 use crate::{check, check_ok};
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use hal::arch::counter;
@@ -19,16 +19,10 @@ use hal::sync::{IrqLock, MAX_CPUS, PerCpu};
 /// The suite.
 pub(super) const SUITE: Suite = Suite {
     name: "stress",
-    tests: &[
-        Test {
-            name: "every_core_allocates_while_interrupts_allocate",
-            run: storm,
-        },
-        Test {
-            name: "every_core_allocates_while_interrupts_allocate_planted",
-            run: storm_planted,
-        },
-    ],
+    tests: tests! {
+        every_core_allocates_while_interrupts_allocate: storm,
+        every_core_allocates_while_interrupts_allocate_planted: storm_planted,
+    },
 };
 
 /// Calls each core makes.
