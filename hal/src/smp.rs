@@ -30,8 +30,6 @@ pub enum SmpError {
 
 static SLOTS: [Slot; MAX_CPUS] = [const { Slot::new(AtomicPtr::new(ptr::null_mut())) }; MAX_CPUS];
 static ONLINE: AtomicU32 = AtomicU32::new(0);
-/// The cores that sleep in [`idle`], or are about to.
-static IDLE: AtomicU32 = AtomicU32::new(0);
 static KICK: Once<fn(usize)> = Once::new();
 
 /// Says how to wake a core out of `WFI`: with an inter-processor interrupt. Called once by the
@@ -111,22 +109,10 @@ pub fn run_on_all(f: impl Fn(usize) + Sync) -> Result<(), SmpError> {
 
 /// What an idle core does for ever: sleeps in `WFI`, and runs what is handed to it.
 pub fn idle() -> ! {
-    let me = PerCpu::current().index();
     loop {
         run_pending();
         work::run_pending();
-        // Sequentially consistent with `schedule`, which sets its bit and then looks here.
-        IDLE.fetch_or(1 << me, Ordering::SeqCst);
-        sleep_unless(|| has_job() || work::is_runnable());
-        IDLE.fetch_and(!(1 << me), Ordering::Relaxed);
-    }
-}
-
-/// Wakes one idle core, if there is one, to look for [`work`]. May be called in any context.
-pub(crate) fn wake_idle() {
-    let idle = IDLE.load(Ordering::SeqCst);
-    if idle != 0 {
-        wake(idle.trailing_zeros() as usize);
+        work::sleep_with(|has_work| sleep_unless(|| has_job() || has_work()));
     }
 }
 
@@ -138,7 +124,7 @@ fn run_pending() {
 }
 
 /// Ends another core's `WFI`, or its `WFE` before there is a way to do that.
-fn wake(index: usize) {
+pub(crate) fn wake(index: usize) {
     match KICK.get() {
         Some(kick) => kick(index),
         None => cpu::send_event(),

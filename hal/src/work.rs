@@ -4,9 +4,12 @@
 //! context; the function runs later, once for any number of schedulings, as a task on whichever
 //! core finds the bit first: an idle one, or one that is about to block.
 
+mod pending;
+
 use crate::smp;
 use crate::sync::{Context, Once, PerCpu};
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{self, AtomicU32};
+use pending::Pending;
 
 /// The kinds of work there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,29 +31,26 @@ impl Work {
     }
 }
 
-static PENDING: AtomicU32 = AtomicU32::new(0);
+static PENDING: Pending = Pending::new(AtomicU32::new(0), AtomicU32::new(0));
 static HANDLERS: [Once<fn()>; Work::ALL.len()] = [const { Once::new() }; Work::ALL.len()];
 
-/// Says what does `work`; the first call wins. Without one, scheduling it has no effect until
-/// there is.
+/// Says what does `work`; the first call wins. Work that was scheduled before waits for it.
 pub fn set_handler(work: Work, handler: fn()) {
     HANDLERS[work as usize].call_once(|| handler);
 }
 
 /// Asks for `work` and wakes an idle core to do it. May be called in any context.
 pub fn schedule(work: Work) {
-    if PENDING.fetch_or(work.bit(), Ordering::SeqCst) & work.bit() == 0 {
-        smp::wake_idle();
+    if let Some(core) = PENDING.add(work.bit()) {
+        smp::wake(core as usize);
     }
 }
 
 /// Whether work waits that something can do.
 pub fn is_runnable() -> bool {
-    let pending = PENDING.load(Ordering::SeqCst);
-    pending != 0
-        && Work::ALL
-            .iter()
-            .any(|work| pending & work.bit() != 0 && HANDLERS[*work as usize].is_completed())
+    Work::ALL
+        .iter()
+        .any(|work| PENDING.any(work.bit()) && HANDLERS[*work as usize].is_completed())
 }
 
 /// Does the work that waits. Does nothing but in a task.
@@ -60,17 +60,27 @@ pub fn run_pending() {
     }
     for work in Work::ALL {
         if let Some(handler) = HANDLERS[work as usize].get()
-            && PENDING.fetch_and(!work.bit(), Ordering::AcqRel) & work.bit() != 0
+            && PENDING.take(work.bit())
         {
             handler();
         }
     }
 }
 
+/// Sleeps by means of `sleep`, which is given the condition to stay awake, in a way that
+/// [`schedule`] sees.
+pub(crate) fn sleep_with(sleep: impl FnOnce(fn() -> bool)) {
+    let me = PerCpu::current().index();
+    PENDING.sleeps(me);
+    sleep(is_runnable);
+    PENDING.wakes(me);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::sync::IrqLock;
+    use core::sync::atomic::Ordering;
 
     static RUNS: AtomicU32 = AtomicU32::new(0);
 
@@ -78,7 +88,7 @@ mod tests {
     fn work_runs_once_as_a_task() {
         schedule(Work::PoolRefill);
         run_pending();
-        assert_eq!(PENDING.load(Ordering::Relaxed), Work::PoolRefill.bit());
+        assert!(PENDING.any(Work::PoolRefill.bit()));
         assert!(!is_runnable(), "nothing can do it yet");
         set_handler(Work::PoolRefill, || {
             RUNS.fetch_add(1, Ordering::Relaxed);

@@ -7,6 +7,12 @@
 //! and, if asked for, zeroed; every right free succeeds; every wrong one is refused. Memory in use
 //! is signed and checked. Now and then everything is freed, and the zones must look as at first.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test stops at what should not be"
+)]
+
 use hal::addr::{PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr};
 use hal::layout::{self, host};
 use hal::mm::{

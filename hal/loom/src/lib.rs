@@ -1,6 +1,6 @@
-//! Every interleaving of the hand-over between cores, within loom's memory model.
+//! Every interleaving of the protocols between cores, within loom's memory model.
 //!
-//! The protocol's own source file is compiled here over loom's atomics instead of the core's, so
+//! Each protocol's own source file is compiled here over loom's atomics instead of the core's, so
 //! that the library need not know of loom. A package of its own keeps loom out of the builds of
 //! the other tests.
 
@@ -9,11 +9,14 @@
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
-use loom::sync::atomic::{self, AtomicPtr, AtomicUsize, Ordering};
+use loom::sync::atomic::{self, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use loom::thread;
+use pending::Pending;
 use slot::{Job, Slot};
 use std::ptr;
 
+#[path = "../../src/work/pending.rs"]
+mod pending;
 #[path = "../../src/smp/slot.rs"]
 mod slot;
 
@@ -195,5 +198,48 @@ fn cores_that_wait_for_each_other_serve_each_other() {
         });
         assert_eq!(core(a, b, finished), 1);
         assert_eq!(other.join().unwrap(), 1);
+    });
+}
+
+/// The bit of some work.
+const WORK: u32 = 1 << 1;
+
+#[test]
+fn nobody_sleeps_past_work() {
+    explore(|| {
+        let pending = Arc::new(Pending::new(AtomicU32::new(0), AtomicU32::new(0)));
+        let sleeper = {
+            let pending = Arc::clone(&pending);
+            thread::spawn(move || {
+                pending.sleeps(3);
+                let stays_awake = pending.any(WORK);
+                pending.wakes(3);
+                stays_awake
+            })
+        };
+        let woken = pending.add(WORK);
+        let stays_awake = sleeper.join().unwrap();
+        assert!(stays_awake || woken == Some(3), "asleep with work waiting");
+    });
+}
+
+#[test]
+fn work_added_twice_is_done_and_done_once_at_a_time() {
+    explore(|| {
+        let pending = Arc::new(Pending::new(AtomicU32::new(0), AtomicU32::new(0)));
+        let state = Arc::new(AtomicUsize::new(0));
+        let adder = {
+            let (pending, state) = (Arc::clone(&pending), Arc::clone(&state));
+            thread::spawn(move || {
+                state.store(1, Ordering::Relaxed);
+                let _ = pending.add(WORK);
+            })
+        };
+        // Whoever takes the work sees what was done before it was added.
+        let early = pending.take(WORK).then(|| state.load(Ordering::Relaxed));
+        adder.join().unwrap();
+        let late = pending.take(WORK).then(|| state.load(Ordering::Relaxed));
+        assert_eq!(early.or(late), Some(1));
+        assert!(early.is_none() || late.is_none(), "done twice");
     });
 }
