@@ -47,7 +47,7 @@ global_asm!(
     ".set EMERGENCY_STACK_TOP, {emergency}",
     include_str!("boot/entry.s"),
     include_str!("boot/vectors.s"),
-    per_cpu = const size_of::<PerCpu>(),
+    per_cpu = const PerCpu::STRIDE,
     stacks = const size_of::<CpuStacks>(),
     thread = const offset_of!(CpuStacks, thread) + THREAD_STACK_SIZE,
     exception = const offset_of!(CpuStacks, exception) + EXCEPTION_STACK_SIZE,

@@ -17,7 +17,7 @@ use hal::drivers::timer::{DeadlineInterrupt, Timer, VIRTUAL_TIMER};
 use hal::drivers::uart::Uart;
 use hal::mm;
 use hal::mm::{IoKind, IoremapError};
-use hal::sync::{MAX_CPUS, PerCpu};
+use hal::sync::{MAX_CPUS, PerCpu, percpu};
 use hal::{mmu, smp};
 
 /// The seed when the command line has none: any fixed number, so that two runs are alike.
@@ -57,6 +57,8 @@ impl IrqHandler for Kick {
 /// IRQs masked.
 #[unsafe(no_mangle)]
 extern "C" fn primary_main(x0: u64, entry_level: u64, image: u64) -> ! {
+    // SAFETY: this is the boot core's first Rust, and the other cores wait for it.
+    unsafe { percpu::init() };
     let image = Image::new(PhysAddr::new(image));
     match bring_up(x0, entry_level as u8, image) {
         Ok((machine, cmdline)) => run::run(machine, &cmdline),

@@ -99,9 +99,23 @@ pub fn phys_to_virt(pa: PhysAddr) -> VirtAddr {
 /// No table is consulted: an address of another window has no constant offset and is refused.
 #[inline]
 pub fn virt_to_phys(va: VirtAddr) -> Option<PhysAddr> {
-    let pa = va.get().wrapping_sub(direct_map_offset());
+    let pa = distance_into_direct_map(va);
     (pa < DIRECT_MAP.size).then(|| PhysAddr::new(pa as u64))
 }
+
+/// The physical address behind `va`, and at least [`DIRECT_MAP`]'s size for addresses of other
+/// windows. May be called in any context.
+#[inline(always)]
+pub(crate) fn distance_into_direct_map(va: VirtAddr) -> usize {
+    if cfg!(target_os = "none") {
+        // The base's only bits are above the window's size, and one instruction flips them.
+        va.get() ^ direct_map_offset()
+    } else {
+        va.get().wrapping_sub(direct_map_offset())
+    }
+}
+
+const _: () = assert!(DIRECT_MAP.base.get() & (DIRECT_MAP.size - 1) == 0);
 
 #[cfg(target_os = "none")]
 #[inline]

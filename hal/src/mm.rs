@@ -31,6 +31,8 @@ mod zero;
 mod zone;
 
 pub use buddy::{Buddy, FreeError, Histogram, MAX_ORDER, ORDERS};
+#[cfg(target_os = "none")]
+pub(crate) use frame::FrameLookup;
 pub use frame::{Frame, FrameError, FrameKind, FrameTable, MemoryTypeError, PAGEBLOCK_ORDER};
 pub use gfp::Gfp;
 pub use ioremap::{IoKind, Ioremap, IoremapError};
@@ -40,9 +42,8 @@ pub use kmalloc::{
 };
 pub use migrate::MigrateType;
 pub use page::{InitError, PageAllocator, UsableRam};
-pub use slab::{
-    CacheError, CacheInfo, KmemCache, MAX_OBJECT_SIZE, MAX_SLAB_ORDER, MIN_OBJECT_SIZE, ObjectError,
-};
+pub(crate) use slab::Magazines;
+pub use slab::{CacheError, CacheInfo, KmemCache, MAX_OBJECT_SIZE, MAX_SLAB_ORDER, ObjectError};
 pub use vmalloc::{PageSource, Vmalloc, VmallocError, is_vmalloc_addr};
 pub use watermark::Watermarks;
 pub use zone::{MAX_RANGES, Zone, ZoneInfo, ZoneKind};
@@ -114,6 +115,11 @@ pub unsafe fn init(frames: FrameTable, map: &UsableRam<'_>) -> Result<(), InitEr
     }
     // SAFETY: handed on to the caller.
     let pages = unsafe { PageAllocator::new(frames, map) }?;
+    #[cfg(target_os = "none")]
+    // SAFETY: one core runs.
+    unsafe {
+        crate::sync::percpu::set_frames(frames.lookup());
+    }
     KMALLOC.set_pages(PAGES.call_once(|| pages));
     Ok(())
 }

@@ -105,15 +105,9 @@ fn machine() -> Machine {
     let backing = FrameTable::backing_for(ram);
     let memory = vec![0xA5_A5_A5_A5_u128; backing.len().div_ceil(16) + PAGE_SIZE / 16].leak();
     let base = memory.as_mut_ptr().addr().next_multiple_of(PAGE_SIZE);
-    let states = vec![MaybeUninit::new(0xA5); FrameTable::states_for(ram)].leak();
+    let words = vec![MaybeUninit::new(0xA5); FrameTable::words_for(ram)].leak();
     // SAFETY: the memory behind the descriptors is leaked, aligned to a page and nobody else's.
-    let frames = unsafe {
-        FrameTable::new(
-            VirtAddr::new(base.wrapping_sub(backing.start)),
-            ram.start,
-            states,
-        )
-    };
+    let frames = unsafe { FrameTable::new(VirtAddr::new(base.wrapping_sub(backing.start)), words) };
     let map = UsableRam {
         ram: &[ram],
         dma_limit: limits[0],

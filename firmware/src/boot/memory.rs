@@ -320,7 +320,7 @@ pub fn build(
     // Where every master reaches it; a machine without RAM there has no such limited masters.
     let pool = allocate_pool(map, limits.dma, cmdline)
         .or_else(|_| allocate_pool(map, limits.dma32, cmdline))?;
-    let states = allocate_states(map)?;
+    let table = allocate_frame_table(map)?;
     let descriptors = allocate_descriptors(map)?;
 
     for range in map.direct_map_ranges() {
@@ -338,12 +338,12 @@ pub fn build(
     }
     let pool = map_pool(tables, pool)?;
 
-    let states_va = layout::phys_to_virt(states.start).as_ptr::<MaybeUninit<u8>>();
-    // SAFETY: the range was set aside for the states and is in the direct map.
-    let states = unsafe { slice::from_raw_parts_mut(states_va, states.size() as usize) };
-    let first = map.ram().first().map_or(PhysAddr::new(0), |ram| ram.start);
+    let words = layout::phys_to_virt(table.start).as_ptr::<MaybeUninit<u64>>();
+    let count = table.size() as usize / size_of::<u64>();
+    // SAFETY: the range was set aside for the table, is aligned to a page and in the direct map.
+    let words = unsafe { slice::from_raw_parts_mut(words, count) };
     // SAFETY: `allocate_descriptors` backed the descriptors of all RAM, mapped above.
-    let frames = unsafe { FrameTable::new(FRAMES.base, first, states) };
+    let frames = unsafe { FrameTable::new(FRAMES.base, words) };
     let pool_frames = pool.frames().start.pfn()..pool.frames().end.pfn();
     // SAFETY: the pool's frames are RAM that was set aside above, and one core runs.
     unsafe { frames.set_aside(pool_frames, MemoryType::NormalNonCacheable) }?;
@@ -385,18 +385,10 @@ fn allocate_pool(
     allocate(asked).or_else(|_| allocate(default))
 }
 
-fn allocate_states(map: &mut MemoryMap) -> Result<PhysRange, memory_map::MapError> {
-    let span = match map.ram() {
-        [first, .., last] => PhysRange::new(first.start, last.end),
-        [only] => *only,
-        [] => return Err(memory_map::MapError::NoRam),
-    };
-    map.allocate(
-        FrameTable::states_for(span),
-        PAGE_SIZE,
-        None,
-        ReservedKind::FrameDescriptors,
-    )
+fn allocate_frame_table(map: &mut MemoryMap) -> Result<PhysRange, memory_map::MapError> {
+    let last = map.ram().last().ok_or(memory_map::MapError::NoRam)?;
+    let bytes = FrameTable::words_for(*last) * size_of::<u64>();
+    map.allocate(bytes, PAGE_SIZE, None, ReservedKind::FrameDescriptors)
 }
 
 /// Memory for the descriptors of all RAM: the addresses to map it at, and the memory.

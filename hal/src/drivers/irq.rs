@@ -103,6 +103,14 @@ impl Interrupts {
     pub fn handle(&self) -> Option<Line> {
         let core = PerCpu::current();
         core.irq_entered();
+        let unclaimed = self.serve_all();
+        core.irq_left();
+        unclaimed
+    }
+
+    /// Apart from its caller, see [`PerCpu::irq_entered`].
+    #[inline(never)]
+    fn serve_all(&self) -> Option<Line> {
         let mut unclaimed = None;
         // No line left, or a spurious interrupt: the device withdrew before the acknowledgement.
         while let Some(interrupt) = self.gic.acknowledge() {
@@ -118,7 +126,6 @@ impl Interrupts {
             }
             self.gic.end(interrupt);
         }
-        core.irq_left();
         unclaimed
     }
 }

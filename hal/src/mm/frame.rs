@@ -1,30 +1,29 @@
 //! Page frame descriptors: 16 bytes that say what each frame of RAM is used for.
 //!
 //! The descriptors form one array indexed by frame number. Its memory is garbage at boot, and
-//! clearing it would cost time in proportion to RAM. So each [pageblock](PAGEBLOCK_ORDER) has one
-//! state byte, zero at boot, that says which of its descriptors mean anything:
+//! clearing it would cost time in proportion to RAM. So a [`FrameTable`] holds one pointer per
+//! [pageblock](PAGEBLOCK_ORDER) to that pageblock's 512 descriptors, and until the pageblock is
+//! first used the pointer leads to 512 zero descriptors that all such pageblocks share. A lookup
+//! needs no state: any frame number, even one computed from a wild pointer, has an answer.
 //!
 //! ```text
-//! untouched --> head: only the first descriptor is valid, the others count as tails
-//!     |   |       |
-//!     |   +-------+--> ready: all 512 descriptors are valid
-//!     +-> set aside: no descriptor is valid; the state says the memory type of all frames
+//! untouched --> ready: the pageblock has its own 512 descriptors
+//!     |
+//!     +-> set aside: never has descriptors; a flag byte says the memory type of all frames
 //! ```
 //!
-//! A pageblock becomes ready when a block smaller than it is first cut from it. It is set aside
-//! at boot for memory no page allocator ever owns, which costs one store a pageblock. A lookup reads the
-//! state before the descriptor, so any frame number, even one computed from a wild pointer, has an
-//! answer.
+//! A pageblock is set aside at boot for memory no page allocator ever owns.
 
 mod table;
 
+pub(crate) use table::FrameLookup;
 pub use table::FrameTable;
 
 use super::MigrateType;
-use super::slab::MAX_SLAB_ORDER;
 use crate::addr::{PAGE_SHIFT, Pfn};
+use crate::layout;
 use crate::mmu::MemoryType;
-use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// log2 of the pages in a pageblock (2 MiB), the unit of migrate types and of lazy initialisation.
 pub const PAGEBLOCK_ORDER: u32 = 9;
@@ -48,7 +47,7 @@ pub enum FrameKind {
     Free = 1,
     /// First frame of a block that `alloc_pages` handed out.
     Allocated = 2,
-    /// Any frame of a slab.
+    /// Any frame of a slab. Descriptors hold the cache's tag instead of this number.
     Slab = 3,
     /// First frame of a block that `kmalloc` handed out whole.
     LargeObject = 4,
@@ -63,7 +62,7 @@ impl FrameKind {
         match kind {
             1 => Self::Free,
             2 => Self::Allocated,
-            3 => Self::Slab,
+            FIRST_TAG.. => Self::Slab,
             4 => Self::LargeObject,
             5 => Self::PoolFree,
             6 => Self::PoolAllocated,
@@ -72,122 +71,219 @@ impl FrameKind {
     }
 }
 
-/// The descriptor of one frame.
+/// The descriptor of one frame: two words whose meaning depends on the first one's low byte.
 ///
-/// All zero is a tail of Normal write-back memory. The fields are atomics so that a lookup through
+/// | kind | first word | second word |
+/// |---|---|---|
+/// | a [`FrameKind`] | kind 8, order 4, memory type 2, migrate type 3, -, data 32 | next 32, prev 32 |
+/// | a slab cache's tag | tag 8, order 4, next 26, prev 26 | objects out of the slab |
+///
+/// All zero is a tail of Normal write-back memory. The words are atomics so that a lookup through
 /// a bad pointer may race with the owner without undefined behaviour; every access is relaxed, and
 /// order comes from the lock of the allocator that owns the frame.
 #[derive(Debug, Default)]
 #[repr(C, align(16))]
 pub struct Frame {
-    kind: AtomicU8,
-    /// Order of the block or slab.
-    order: AtomicU8,
-    /// Migrate type of the free list; in a slab, the cache's number.
-    detail: AtomicU8,
-    memory_type: AtomicU8,
-    /// Links of the list the block or slab is on, frame numbers.
-    next: AtomicU32,
-    prev: AtomicU32,
-    /// In the first frame of a slab: the state of its objects.
-    data: AtomicU32,
+    head: AtomicU64,
+    body: AtomicU64,
 }
 
 const _: () = assert!(size_of::<Frame>() == 16);
-// A slab order is read by masking, see `slab_order`.
-const _: () = assert!((MAX_SLAB_ORDER + 1).is_power_of_two());
+
+/// Lowest number in a first word's low byte that is a slab cache's tag and no [`FrameKind`].
+pub(crate) const FIRST_TAG: u8 = 8;
+
+const KIND_MASK: u64 = 0xFF;
+const ORDER_SHIFT: u32 = 8;
+const ORDER_MASK: u64 = 0xF << ORDER_SHIFT;
+const TYPE_SHIFT: u32 = 12;
+const TYPE_MASK: u64 = 0x3 << TYPE_SHIFT;
+const MIGRATE_SHIFT: u32 = 14;
+const MIGRATE_MASK: u64 = 0x7 << MIGRATE_SHIFT;
+const DATA_SHIFT: u32 = 32;
+const LOW_HALF: u64 = u32::MAX as u64;
+const SLAB_NEXT_SHIFT: u32 = 12;
+const SLAB_PREV_SHIFT: u32 = SLAB_NEXT_SHIFT + SLAB_LINK_BITS;
+/// Frames are numbered in 26 bits: the direct map has 2^38 bytes.
+const SLAB_LINK_BITS: u32 = 26;
+const SLAB_LINK_MASK: u64 = (1 << SLAB_LINK_BITS) - 1;
+
+const _: () = assert!(layout::DIRECT_MAP.size >> PAGE_SHIFT <= 1 << SLAB_LINK_BITS);
 
 impl Frame {
+    const fn new() -> Self {
+        Self {
+            head: AtomicU64::new(0),
+            body: AtomicU64::new(0),
+        }
+    }
+
+    #[inline(always)]
+    fn head(&self) -> u64 {
+        self.head.load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    fn set_head_bits(&self, mask: u64, value: u64) {
+        self.head
+            .store(self.head() & !mask | value, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    fn body(&self) -> u64 {
+        self.body.load(Ordering::Relaxed)
+    }
+
     /// What the frame is used for.
     #[inline]
     pub fn kind(&self) -> FrameKind {
-        FrameKind::from_u8(self.kind.load(Ordering::Relaxed))
+        FrameKind::from_u8(self.head() as u8)
     }
 
     /// The order of the block that starts here, or of the slab. Meaningless in a tail.
     #[inline]
     pub fn order(&self) -> u32 {
-        u32::from(self.order.load(Ordering::Relaxed))
+        ((self.head() & ORDER_MASK) >> ORDER_SHIFT) as u32
     }
 
     /// The type of memory the frame is mapped as.
     #[inline]
     pub fn memory_type(&self) -> MemoryType {
-        MemoryType::from_index(self.memory_type.load(Ordering::Relaxed))
+        let head = self.head();
+        if head as u8 >= FIRST_TAG {
+            return MemoryType::NormalWriteBack;
+        }
+        MemoryType::from_index(((head & TYPE_MASK) >> TYPE_SHIFT) as u8)
             .unwrap_or(MemoryType::NormalWriteBack)
+    }
+
+    /// Changes the type of memory of a frame that is no slab's.
+    #[inline]
+    fn set_memory_type(&self, memory_type: MemoryType) {
+        self.set_head_bits(TYPE_MASK, (memory_type as u64) << TYPE_SHIFT);
     }
 
     /// The migrate type of the list a free block is on.
     #[inline]
     pub(super) fn list_type(&self) -> MigrateType {
-        MigrateType::from_index(self.detail.load(Ordering::Relaxed))
+        MigrateType::from_index(((self.head() & MIGRATE_MASK) >> MIGRATE_SHIFT) as u8)
     }
 
     #[inline]
     pub(super) fn set_list_type(&self, migrate: MigrateType) {
-        self.detail.store(migrate as u8, Ordering::Relaxed);
+        self.set_head_bits(MIGRATE_MASK, (migrate as u64) << MIGRATE_SHIFT);
     }
 
     /// Makes the frame the first of a block.
     #[inline]
     pub(super) fn set_head(&self, kind: FrameKind, order: u32) {
-        self.set_kind(kind);
-        self.order.store(order as u8, Ordering::Relaxed);
+        let value = kind as u64 | u64::from(order) << ORDER_SHIFT;
+        self.set_head_bits(KIND_MASK | ORDER_MASK, value);
     }
 
     #[inline]
     pub(super) fn set_kind(&self, kind: FrameKind) {
-        self.kind.store(kind as u8, Ordering::Relaxed);
+        self.set_head_bits(KIND_MASK, kind as u64);
     }
 
-    /// Makes the frame part of a slab of `order`, of the cache with number `cache`.
-    #[inline]
-    pub(super) fn set_slab(&self, order: u32, cache: u8) {
-        self.order.store(order as u8, Ordering::Relaxed);
-        self.detail.store(cache, Ordering::Relaxed);
-        self.set_kind(FrameKind::Slab);
-    }
-
-    /// The order of the slab the frame is part of; at most [`MAX_SLAB_ORDER`] whatever the frame.
-    #[inline]
-    pub(super) fn slab_order(&self) -> u32 {
-        self.order() & MAX_SLAB_ORDER
-    }
-
-    /// The number of the cache the slab belongs to.
-    #[inline]
-    pub(super) fn slab_cache(&self) -> u8 {
-        self.detail.load(Ordering::Relaxed)
-    }
-
+    /// The number of the next frame of the list the block is on.
     #[inline]
     pub(super) fn next(&self) -> u32 {
-        self.next.load(Ordering::Relaxed)
+        self.body() as u32
     }
 
+    /// The number of the previous frame of the list the block is on.
     #[inline]
     pub(super) fn prev(&self) -> u32 {
-        self.prev.load(Ordering::Relaxed)
+        (self.body() >> u32::BITS) as u32
     }
 
     #[inline]
     pub(super) fn set_next(&self, pfn: u32) {
-        self.next.store(pfn, Ordering::Relaxed);
+        let body = self.body() & !LOW_HALF | u64::from(pfn);
+        self.body.store(body, Ordering::Relaxed);
     }
 
     #[inline]
     pub(super) fn set_prev(&self, pfn: u32) {
-        self.prev.store(pfn, Ordering::Relaxed);
+        let body = self.body() & LOW_HALF | u64::from(pfn) << u32::BITS;
+        self.body.store(body, Ordering::Relaxed);
     }
 
+    /// What the owner of the block keeps here.
+    #[allow(dead_code, reason = "for owners of blocks in other modules")]
     #[inline]
     pub(super) fn data(&self) -> u32 {
-        self.data.load(Ordering::Relaxed)
+        (self.head() >> DATA_SHIFT) as u32
+    }
+
+    /// Changes what [`data`](Self::data) gives.
+    #[allow(dead_code, reason = "for owners of blocks in other modules")]
+    #[inline]
+    pub(super) fn set_data(&self, data: u32) {
+        self.set_head_bits(LOW_HALF << DATA_SHIFT, u64::from(data) << DATA_SHIFT);
+    }
+
+    /// Makes the frame part of a slab of `order` of the cache with `tag`, all objects in it.
+    #[inline]
+    pub(super) fn set_slab(&self, tag: u8, order: u32) {
+        let head = u64::from(tag) | u64::from(order) << ORDER_SHIFT;
+        self.head.store(head, Ordering::Relaxed);
+        self.body.store(0, Ordering::Relaxed);
+    }
+
+    /// Makes a frame of a slab a tail again.
+    #[inline]
+    pub(super) fn clear_slab(&self) {
+        self.head.store(0, Ordering::Relaxed);
+        self.body.store(0, Ordering::Relaxed);
+    }
+
+    /// The tag of the cache whose slab the frame is part of; below [`FIRST_TAG`] for any other.
+    #[inline(always)]
+    pub(super) fn tag(&self) -> u8 {
+        self.head() as u8
+    }
+
+    /// In a frame of a slab: a bit for each [`SLOT`](super::slab::SLOT) of it at which an object
+    /// starts that is out of the slab. In any other frame: anything.
+    #[inline(always)]
+    pub(super) fn objects_out(&self) -> u64 {
+        self.body()
+    }
+
+    #[inline(always)]
+    pub(super) fn set_objects_out(&self, out: u64) {
+        self.body.store(out, Ordering::Relaxed);
+    }
+
+    /// An address within the descriptor that is no pointer to a [`Frame`]: nobody outside the
+    /// allocators has it.
+    #[inline(always)]
+    pub(super) fn private_address(&self) -> usize {
+        (&raw const self.body).addr()
+    }
+
+    /// The frame after and the frame before this one on its cache's list of frames.
+    #[inline]
+    pub(super) fn slab_links(&self) -> (u32, u32) {
+        let head = self.head();
+        (
+            (head >> SLAB_NEXT_SHIFT & SLAB_LINK_MASK) as u32,
+            (head >> SLAB_PREV_SHIFT) as u32,
+        )
     }
 
     #[inline]
-    pub(super) fn set_data(&self, data: u32) {
-        self.data.store(data, Ordering::Relaxed);
+    pub(super) fn set_slab_next(&self, pfn: u32) {
+        let mask = SLAB_LINK_MASK << SLAB_NEXT_SHIFT;
+        self.set_head_bits(mask, u64::from(pfn) << SLAB_NEXT_SHIFT & mask);
+    }
+
+    #[inline]
+    pub(super) fn set_slab_prev(&self, pfn: u32) {
+        let mask = SLAB_LINK_MASK << SLAB_PREV_SHIFT;
+        self.set_head_bits(mask, u64::from(pfn) << SLAB_PREV_SHIFT);
     }
 }
 

@@ -12,13 +12,17 @@ mod class;
 pub use class::{CLASSES, DMA_ALIGN, MAX_CLASS_SIZE, class_align, class_of, class_size};
 
 use super::buddy::MAX_ORDER;
-use super::frame::{FrameError, FrameKind};
+use super::frame::{FIRST_TAG, FrameError, FrameKind};
 use super::page::PageAllocator;
-use super::slab::{Cache, CacheInfo, CacheState, Geometry, ObjectError, direct_map, frame_of};
+use super::slab::{
+    Cache, CacheInfo, Geometry, Magazines, ObjectError, Slabs, SlotStore, alloc_fast, direct_map,
+    frame_of, free_fast,
+};
+use super::zero::zero;
 use super::{AllocError, Gfp};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::layout;
-use crate::sync::Once;
+use crate::sync::{Context, IrqLock, Once, PerCpu};
 use core::num::NonZero;
 use core::ptr::NonNull;
 
@@ -54,12 +58,30 @@ const fn geometry(class: usize, zone: Gfp) -> Geometry {
     }
 }
 
+/// Number of caches.
+pub(super) const KMALLOC_CACHES: usize = SETS * CLASSES;
+
+/// Where a core's magazines start, in strides, by cache; and where they end.
+static OFFSETS: [u16; KMALLOC_CACHES + 1] = {
+    let mut offsets = [0; KMALLOC_CACHES + 1];
+    let mut cache = 0;
+    while cache < KMALLOC_CACHES {
+        offsets[cache + 1] = offsets[cache] + GEOMETRY[cache].strides() as u16;
+        cache += 1;
+    }
+    offsets
+};
+
+/// Strides of a core's magazines.
+const STRIDES: usize = OFFSETS[KMALLOC_CACHES] as usize;
+
 /// The `kmalloc` caches of a machine.
 ///
 /// Nothing but zeroes until the first allocation.
 #[derive(Debug)]
 pub struct Kmalloc {
-    states: [CacheState; SETS * CLASSES],
+    slabs: [IrqLock<Slabs>; KMALLOC_CACHES],
+    slots: SlotStore<STRIDES>,
     pages: Once<&'static PageAllocator>,
 }
 
@@ -67,7 +89,8 @@ impl Kmalloc {
     /// Caches without memory.
     pub const fn new() -> Self {
         Self {
-            states: [const { CacheState::new() }; SETS * CLASSES],
+            slabs: [const { IrqLock::new(Slabs::new()) }; KMALLOC_CACHES],
+            slots: SlotStore::new(),
             pages: Once::new(),
         }
     }
@@ -77,12 +100,35 @@ impl Kmalloc {
         self.pages.call_once(|| pages);
     }
 
+    /// What the executing core has at hand of these caches.
+    #[cfg(target_os = "none")]
     #[inline(always)]
-    fn cache(&self, number: usize) -> Option<Cache<'_>> {
+    #[expect(clippy::unused_self, reason = "a host has several machines")]
+    fn core(&self) -> &'static Magazines {
+        PerCpu::current().magazines()
+    }
+
+    /// What the executing thread has at hand of these caches.
+    #[cfg(not(target_os = "none"))]
+    fn core(&self) -> &'static Magazines {
+        let magazines = Magazines::on_host((&raw const *self).addr());
+        if let Some(pages) = self.pages.get() {
+            magazines.set_frames(pages.frames().lookup());
+        }
+        magazines
+    }
+
+    /// The cache whose tag is `tag`.
+    fn cache(&self, tag: u8) -> Option<Cache<'_>> {
+        let number = usize::from(tag.checked_sub(FIRST_TAG)?);
+        let geometry = GEOMETRY.get(number)?;
+        let (offset, capacity) = (usize::from(OFFSETS[number]), usize::from(geometry.magazine));
+        let (core, magazines) = (PerCpu::current().index(), self.core());
         Some(Cache {
-            geometry: GEOMETRY.get(number)?,
-            state: self.states.get(number)?,
-            number: number as u8,
+            geometry,
+            slabs: self.slabs.get(number)?,
+            magazine: magazines.magazine(tag, &self.slots, offset, capacity, core),
+            tag,
         })
     }
 
@@ -97,21 +143,30 @@ impl Kmalloc {
     /// [`AllocError`]: the size is above [`MAX_SIZE`], or the zones `gfp` admits have no memory.
     #[inline(always)]
     pub fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
-        if size == 0 {
-            return Ok(ZERO_SIZE_PTR);
+        // Size 0 becomes the largest number, so that one comparison does for both ends.
+        if size.wrapping_sub(1) >= MAX_CLASS_SIZE {
+            return self.alloc_other(size, gfp);
         }
-        if size > MAX_CLASS_SIZE {
-            return self.alloc_large(size, gfp);
+        let tag = tag_of(size, gfp);
+        let may = !gfp.may_block() || PerCpu::current().context() == Context::Task;
+        if may && let Some(object) = alloc_fast(self.core(), tag) {
+            if gfp.contains(Gfp::ZERO) {
+                let len = class_size(class_of(size));
+                // SAFETY: the object is `len` bytes of mapped memory that is ours.
+                unsafe { zero(VirtAddr::from_ptr(object.as_ptr()), len) };
+            }
+            return Ok(object);
         }
-        // Memory below the DMA limit is below the 32-bit one too.
-        let set = if gfp.intersects(Gfp::DMA | Gfp::DMA32) {
-            CLASSES
-        } else {
-            0
-        };
-        match self.cache(set + class_of(size)) {
-            Some(cache) => cache.alloc(|| self.pages.get().copied(), gfp),
-            None => Err(AllocError::SizeTooLarge { size, gfp }),
+        self.alloc_slow(tag, gfp)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn alloc_slow(&self, tag: u8, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        let pages = self.pages.get().ok_or(AllocError::NotReady)?;
+        match self.cache(tag) {
+            Some(cache) => cache.alloc(pages, gfp),
+            None => Err(AllocError::TooManyCaches),
         }
     }
 
@@ -125,8 +180,13 @@ impl Kmalloc {
         self.kmalloc(size, gfp | Gfp::ZERO)
     }
 
+    /// What no class serves: nothing, or whole pages.
     #[cold]
-    fn alloc_large(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    #[inline(never)]
+    fn alloc_other(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        if size == 0 {
+            return Ok(ZERO_SIZE_PTR);
+        }
         if size > MAX_SIZE {
             return Err(AllocError::SizeTooLarge { size, gfp });
         }
@@ -151,35 +211,35 @@ impl Kmalloc {
     /// # Safety
     ///
     /// If an object in use starts at `object`, it belongs to the caller, who no longer uses it.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn kfree(&self, object: *mut u8) -> Result<(), ObjectError> {
         let va = VirtAddr::from_ptr(object);
-        if let Some(pages) = self.pages.get()
-            && let Some(pa) = layout::virt_to_phys(va)
-            && let Some(frame) = pages.frames().get_ready(pa.pfn())
-            && frame.kind() == FrameKind::Slab
-            && let Some(cache) = self.cache(usize::from(frame.slab_cache()))
-        {
-            // SAFETY: the caller gives the object up; the frame belongs to the cache.
-            return unsafe { cache.free(pages, va, pa, frame) };
+        // SAFETY: handed on to the caller.
+        match unsafe { free_fast(self.core(), va) } {
+            Some(()) => Ok(()),
+            // SAFETY: as above.
+            None => unsafe { self.free_slow(va) },
         }
-        // SAFETY: as above.
-        unsafe { self.free_other(va) }
     }
 
-    /// Frees what is no object of the caches: nothing, a large object, or a mistake.
+    /// Frees what the magazine has no room for, a large object or nothing, or says what is wrong.
     ///
     /// # Safety
     ///
     /// As for [`kfree`](Self::kfree).
     #[cold]
-    unsafe fn free_other(&self, va: VirtAddr) -> Result<(), ObjectError> {
+    #[inline(never)]
+    unsafe fn free_slow(&self, va: VirtAddr) -> Result<(), ObjectError> {
         if va.get() == 0 || va == VirtAddr::from_ptr(ZERO_SIZE_PTR.as_ptr()) {
             return Ok(());
         }
         let pages = self.ready_pages(va)?;
         let (pa, frame) = frame_of(pages.frames(), va)?;
-        Self::check_large(va, pa, frame.kind(), frame.slab_cache())?;
+        if let Some(cache) = self.cache(frame.tag()) {
+            // SAFETY: the caller gives the object up; the frame belongs to the cache.
+            return unsafe { cache.free(pages, va, pa, frame) };
+        }
+        Self::check_large(va, pa, frame.kind(), frame.tag())?;
         let order = frame.order();
         frame.set_head(FrameKind::Allocated, order);
         // SAFETY: the caller gives the object up, which is this block.
@@ -220,13 +280,11 @@ impl Kmalloc {
         }
         let frames = self.ready_pages(va)?.frames();
         let (pa, frame) = frame_of(frames, va)?;
-        if frame.kind() == FrameKind::Slab
-            && let Some(cache) = self.cache(usize::from(frame.slab_cache()))
-        {
-            cache.object_at(frames, va, pa, frame)?;
-            return Ok(class_size(usize::from(frame.slab_cache()) % CLASSES));
+        if let Some(cache) = self.cache(frame.tag()) {
+            cache.check_object(va, pa, frame)?;
+            return Ok(cache.object_size());
         }
-        Self::check_large(va, pa, frame.kind(), frame.slab_cache())?;
+        Self::check_large(va, pa, frame.kind(), frame.tag())?;
         Ok(PAGE_SIZE << frame.order())
     }
 
@@ -236,17 +294,31 @@ impl Kmalloc {
         let Some(pages) = self.pages.get() else {
             return;
         };
-        for number in 0..self.states.len() {
-            if let Some(cache) = self.cache(number) {
-                cache.shrink(pages);
-            }
+        for cache in self.all() {
+            cache.shrink(pages);
         }
     }
 
     /// What each cache holds, the ones for [`Gfp::DMA`] last.
     pub fn caches(&self) -> impl Iterator<Item = CacheInfo> {
-        (0..self.states.len()).filter_map(|number| self.cache(number).map(|cache| cache.info()))
+        self.all().map(|cache| cache.info())
     }
+
+    fn all(&self) -> impl Iterator<Item = Cache<'_>> {
+        (0..KMALLOC_CACHES as u8).filter_map(|number| self.cache(FIRST_TAG + number))
+    }
+}
+
+/// The tag of the cache that serves `size`, of 1 to [`MAX_CLASS_SIZE`].
+#[inline(always)]
+const fn tag_of(size: usize, gfp: Gfp) -> u8 {
+    // Memory below the DMA limit is below the 32-bit one too.
+    let set = if gfp.intersects(Gfp::DMA.union(Gfp::DMA32)) {
+        CLASSES
+    } else {
+        0
+    };
+    (class_of(size) as u8).wrapping_add(FIRST_TAG + set as u8)
 }
 
 impl Default for Kmalloc {

@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! caller <--> magazine of this core <--batch--> slabs of the cache <--> page allocator
-//!             (IRQs masked, no lock)            (one lock per cache)
+//!             (no mask, no lock)                (one lock per cache)
 //! ```
 //!
 //! Whichever core frees an object, it goes into that core's magazine; when the magazine overflows,
-//! its older half goes back to the slabs the objects came from. So there is no remote path: an
-//! object freed far from home takes the same two steps as any other. Batches are small and at most
-//! two slabs go back to the page allocator in one call, which bounds the cost of
-//! any single call.
+//! a batch goes back to the slabs the objects came from. So there is no remote path: an object
+//! freed far from home takes the same two steps as any other. Interrupt handlers have no
+//! magazines and go to the slabs, so that a task need not mask them. Batches are small and at
+//! most two slabs go back to the page allocator in one call, which bounds the cost of any single
+//! call.
 //!
 //! Slabs have no header: objects start at the first byte, which keeps the alignment promise, and
 //! the frame descriptors lead from any address to its slab and cache.
@@ -20,26 +21,33 @@ mod magazine;
 mod slabs;
 
 pub(super) use geometry::Geometry;
-pub use geometry::{CacheError, MAX_OBJECT_SIZE, MAX_SLAB_ORDER, MIN_OBJECT_SIZE};
+pub(crate) use geometry::SLOT;
+pub use geometry::{CacheError, MAX_OBJECT_SIZE, MAX_SLAB_ORDER};
 pub use kmem_cache::KmemCache;
+pub(crate) use magazine::Magazines;
+pub(super) use magazine::SlotStore;
+pub(super) use slabs::Slabs;
 
 use super::buddy::FreeError;
-use super::frame::{Frame, FrameError, FrameKind, FrameTable};
-use super::page::PageAllocator;
+use super::frame::{FIRST_TAG, Frame, FrameError, FrameKind, FrameLookup, FrameTable};
+use super::kmalloc::KMALLOC_CACHES;
+use super::page::{PageAllocator, check_context};
 use super::zero::zero;
 use super::{AllocError, Gfp};
 use crate::addr::{Pfn, PhysAddr, VirtAddr};
 use crate::layout;
-use crate::sync::{IrqLock, MAX_CPUS, PerCpuCell, PerCpuSlot};
+use crate::sync::IrqLock;
 use core::ptr::NonNull;
 use magazine::Magazine;
-use slabs::Slabs;
 
 /// Empty slabs a cache keeps for the next allocation.
 const KEPT_EMPTY: u32 = 1;
 
 /// Most slabs that go back to the page allocator in one call.
 const RELEASED_PER_DRAIN: usize = 2;
+
+/// Tag of the first named cache; those below belong to `kmalloc`.
+const FIRST_NAMED: u8 = FIRST_TAG + KMALLOC_CACHES as u8;
 
 /// Why an object was not freed. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,6 +98,8 @@ pub enum ObjectError {
 pub struct CacheInfo {
     /// Bytes per object.
     pub object_size: usize,
+    /// Objects in a slab of the order the cache prefers.
+    pub objects_per_slab: u32,
     /// Slabs the cache owns.
     pub slabs: u32,
     /// Slabs without an object in use.
@@ -98,86 +108,58 @@ pub struct CacheInfo {
     pub objects_out: u32,
 }
 
-/// The changing part of a cache. All zero is one without memory.
-#[derive(Debug)]
-pub(super) struct CacheState {
-    magazines: PerCpuCell<Magazine>,
-    slabs: IrqLock<Slabs>,
-}
-
-impl CacheState {
-    pub(super) const fn new() -> Self {
-        Self {
-            magazines: PerCpuCell::new([const { PerCpuSlot::new(Magazine::new()) }; MAX_CPUS]),
-            slabs: IrqLock::new(Slabs::new()),
-        }
-    }
-}
-
-/// A cache: its constant and its changing part, and its number in the frame descriptors.
-#[derive(Clone, Copy, Debug)]
+/// A cache: its constant and its changing part, and its tag in the frame descriptors.
+#[derive(Clone, Copy)]
 pub(super) struct Cache<'a> {
     pub(super) geometry: &'a Geometry,
-    pub(super) state: &'a CacheState,
-    pub(super) number: u8,
+    pub(super) slabs: &'a IrqLock<Slabs>,
+    pub(super) magazine: Option<Magazine<'a>>,
+    pub(super) tag: u8,
 }
 
 impl Cache<'_> {
-    /// Takes an object from this core's magazine.
-    #[inline(always)]
-    pub(super) fn alloc_fast(&self) -> Option<NonNull<u8>> {
-        // SAFETY: taking an object off the stack does not come back to the cell.
-        let object = unsafe { self.state.magazines.with(Magazine::pop) }?;
-        // SAFETY: the object is free and ours now, at least 16 bytes long and aligned to 8.
-        unsafe { mark_of(object).write(0) };
-        Some(object)
-    }
-
-    /// Allocates an object; [`Gfp::ZERO`] is honoured over its whole size.
-    #[inline(always)]
-    pub(super) fn alloc<'p>(
-        &self,
-        pages: impl FnOnce() -> Option<&'p PageAllocator>,
-        gfp: Gfp,
-    ) -> Result<NonNull<u8>, AllocError> {
-        let object = match self.alloc_fast() {
-            Some(object) => object,
-            None => self.alloc_slow(pages().ok_or(AllocError::NotReady)?, gfp)?,
-        };
-        if gfp.contains(Gfp::ZERO) {
-            // SAFETY: the object is `size` bytes of mapped memory that is ours.
-            unsafe {
-                zero(
-                    VirtAddr::from_ptr(object.as_ptr()),
-                    self.geometry.size as usize,
-                );
-            };
-        }
-        Ok(object)
-    }
-
-    /// Fills the magazine from the slabs, adding one if they are used up. Pages are allocated
-    /// without a lock and with IRQs as the caller had them.
-    #[cold]
-    fn alloc_slow(&self, pages: &PageAllocator, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
-        let frames = pages.frames();
+    /// Allocates an object when the magazine has none: fills it from the slabs, adding one if they
+    /// are used up. Pages are allocated without a lock and with IRQs as the caller had them.
+    pub(super) fn alloc(&self, pages: &PageAllocator, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        check_context(gfp)?;
+        let frames = pages.frames().lookup();
         loop {
-            // SAFETY: the slabs do not reach the magazines.
-            unsafe {
-                self.state.magazines.with(|magazine| {
-                    let batch = usize::from(self.geometry.magazine).div_ceil(2);
-                    let wanted = batch.saturating_sub(magazine.len());
-                    let mut slabs = self.state.slabs.lock();
-                    slabs.take(frames, self.geometry, magazine, wanted);
-                });
-            }
-            // An interrupt handler may have emptied the magazine in between: try again then.
-            if let Some(object) = self.alloc_fast() {
+            if let Some(object) = self.take(frames) {
+                set_mark(object, NO_MARK);
+                self.finish(object, gfp);
                 return Ok(object);
             }
             let (slab, order) = self.alloc_slab(pages, gfp)?;
-            let mut slabs = self.state.slabs.lock();
-            slabs.add(frames, slab, order, self.number);
+            self.slabs.lock().add(frames, slab, order, self.tag);
+        }
+    }
+
+    fn take(&self, frames: FrameLookup) -> Option<NonNull<u8>> {
+        match self.magazine {
+            Some(magazine) => {
+                let wanted = usize::from(self.geometry.batch).saturating_sub(magazine.len());
+                if wanted > 0 {
+                    let mut slabs = self.slabs.lock();
+                    slabs.take(frames, self.geometry, magazine, wanted);
+                }
+                magazine.pop()
+            }
+            None => self.slabs.lock().take_one(frames, self.geometry),
+        }
+    }
+
+    /// Bytes usable in an object.
+    pub(super) fn object_size(&self) -> usize {
+        self.geometry.size as usize
+    }
+
+    /// Honours [`Gfp::ZERO`] over the whole size of a new object.
+    #[inline(always)]
+    fn finish(&self, object: NonNull<u8>, gfp: Gfp) {
+        if gfp.contains(Gfp::ZERO) {
+            let va = VirtAddr::from_ptr(object.as_ptr());
+            // SAFETY: the object is `size` bytes of mapped memory that is the caller's alone.
+            unsafe { zero(va, self.geometry.size as usize) };
         }
     }
 
@@ -201,31 +183,33 @@ impl Cache<'_> {
         Ok((pages.alloc_pages(gfp, least)?, least))
     }
 
-    /// The object that starts at `va`, whose frame is `frame`, part of a slab of this cache. It was
-    /// handed out at some time, but may be free by now.
-    #[inline(always)]
-    pub(super) fn object_at(
+    /// Whether an object in use starts at `va`, in `frame`, part of a slab of this cache.
+    pub(super) fn check_object(
         &self,
-        frames: FrameTable,
         va: VirtAddr,
         pa: PhysAddr,
         frame: &'static Frame,
     ) -> Result<NonNull<u8>, ObjectError> {
-        let offset = slabs::offset_in_slab(pa, frame.slab_order());
-        let index = self.geometry.index_of(offset);
-        let carved = index.is_some_and(|index| slabs::was_carved(frames.slab_head(frame), index));
-        match NonNull::new(va.as_ptr::<u8>()) {
-            Some(object) if carved => Ok(object),
-            _ => Err(ObjectError::NotAtObject(va)),
+        let object = match NonNull::new(va.as_ptr::<u8>()) {
+            Some(object) if slabs::is_start(self.geometry, pa, frame) => object,
+            _ => return Err(ObjectError::NotAtObject(va)),
+        };
+        // An object in no slab's record of objects out never was, or has gone back.
+        if mark_at(object) == mark_in(frame) {
+            return Err(ObjectError::DoubleFree(va));
         }
+        if frame.objects_out() & 1 << (pa.page_offset() / SLOT) == 0 {
+            return Err(ObjectError::NotAtObject(va));
+        }
+        Ok(object)
     }
 
-    /// Frees the object at `va`, whose frame is `frame`, part of a slab of this cache.
+    /// Frees the object at `va`, in `frame`, part of a slab of this cache: into the magazine, which
+    /// gives its newest objects back if it is full, or into the slab.
     ///
     /// # Safety
     ///
     /// If an object in use starts at `va`, it belongs to the caller, who no longer uses it.
-    #[inline(always)]
     pub(super) unsafe fn free(
         &self,
         pages: &PageAllocator,
@@ -233,81 +217,75 @@ impl Cache<'_> {
         pa: PhysAddr,
         frame: &'static Frame,
     ) -> Result<(), ObjectError> {
-        let object = self.object_at(pages.frames(), va, pa, frame)?;
-        let mark = mark_of(object);
-        let marked = !va.get();
-        // SAFETY: an object of this cache starts here: at least 16 bytes long, aligned to 8. It
-        // belongs to the caller, or is free. Volatile, because the caller may never have written
-        // the word, and the comparison must be with what memory holds.
-        if unsafe { mark.read_volatile() } == marked {
-            return Err(ObjectError::DoubleFree(va));
-        }
-        // SAFETY: as above, and the caller no longer uses it.
-        unsafe { mark.write(marked) };
-        let limit = usize::from(self.geometry.magazine);
-        // SAFETY: pushing onto the stack does not come back to the cell.
-        let pushed = unsafe { self.state.magazines.with(|m| m.push(object, limit)) };
-        if !pushed {
-            self.free_slow(pages, object);
+        let object = self.check_object(va, pa, frame)?;
+        set_mark(object, mark_in(frame));
+        let lookup = pages.frames().lookup();
+        match self.magazine {
+            Some(magazine) => {
+                if magazine.free() == 0 {
+                    self.drain(lookup, magazine, usize::from(self.geometry.batch));
+                    self.release_empty(pages, KEPT_EMPTY, RELEASED_PER_DRAIN);
+                }
+                // SAFETY: there was room, or a batch just left.
+                unsafe { magazine.push(object.as_ptr()) };
+            }
+            None => {
+                self.slabs.lock().give(lookup, self.geometry, pa);
+                self.release_empty(pages, KEPT_EMPTY, RELEASED_PER_DRAIN);
+            }
         }
         Ok(())
     }
 
-    /// Makes room in the magazine, then puts `object` there.
-    #[cold]
-    fn free_slow(&self, pages: &PageAllocator, object: NonNull<u8>) {
-        let batch = usize::from(self.geometry.magazine).div_ceil(2);
-        // SAFETY: the slabs do not reach the magazines.
-        unsafe {
-            self.state.magazines.with(|magazine| {
-                self.drain(pages.frames(), magazine, batch);
-                magazine.push(object, usize::MAX);
-            });
+    /// Gives the newest objects of the magazine back to their slabs: no entry moves.
+    fn drain(&self, frames: FrameLookup, magazine: Magazine<'_>, count: usize) {
+        let mut slabs = self.slabs.lock();
+        for _ in 0..count {
+            let Some(object) = magazine.pop() else {
+                return;
+            };
+            let va = VirtAddr::from_ptr(object.as_ptr());
+            if let Some(pa) = layout::virt_to_phys(va) {
+                slabs.give(frames, self.geometry, pa);
+            }
         }
-        self.release_empty(pages, KEPT_EMPTY, RELEASED_PER_DRAIN);
-    }
-
-    fn drain(&self, frames: FrameTable, magazine: &mut Magazine, count: usize) {
-        let mut slabs = self.state.slabs.lock();
-        magazine.drain_oldest(count, |object| slabs.give(frames, self.geometry, object));
     }
 
     /// Gives up to `most` empty slabs back to the page allocator, as long as more than `kept` are
-    /// there. Returns how many.
-    fn release_empty(&self, pages: &PageAllocator, kept: u32, most: usize) -> usize {
-        let frames = pages.frames();
-        for released in 0..most {
-            let mut slabs = self.state.slabs.lock();
+    /// there.
+    fn release_empty(&self, pages: &PageAllocator, kept: u32, most: usize) {
+        let frames = pages.frames().lookup();
+        for _ in 0..most {
+            let mut slabs = self.slabs.lock();
             if slabs.empty_count() <= kept {
-                return released;
+                return;
             }
             let Some((slab, order)) = slabs.remove_empty(frames) else {
-                return released;
+                return;
             };
             drop(slabs);
             // SAFETY: the slab has left the cache and none of its objects is in use.
             let freed = unsafe { pages.free_pages(slab, order) };
             debug_assert_eq!(freed, Ok(()), "a slab is a block of allocated pages");
         }
-        most
     }
 
     /// Empties this core's magazine and gives all empty slabs back. Objects in the magazines of
     /// other cores keep their slabs.
     pub(super) fn shrink(&self, pages: &PageAllocator) {
-        // SAFETY: the slabs do not reach the magazines.
-        unsafe {
-            self.state.magazines.with(|magazine| {
-                self.drain(pages.frames(), magazine, magazine::CAPACITY);
-            });
+        if let Some(magazine) = self.magazine {
+            self.drain(pages.frames().lookup(), magazine, usize::MAX);
         }
         self.release_empty(pages, 0, usize::MAX);
     }
 
     pub(super) fn info(&self) -> CacheInfo {
-        let slabs = self.state.slabs.lock();
+        let slabs = self.slabs.lock();
         CacheInfo {
             object_size: self.geometry.size as usize,
+            objects_per_slab: self
+                .geometry
+                .objects(u32::from(self.geometry.preferred_order)),
             slabs: slabs.count(),
             empty_slabs: slabs.empty_count(),
             objects_out: slabs.objects_out(),
@@ -315,12 +293,68 @@ impl Cache<'_> {
     }
 }
 
-/// The second word of an object: while the object is free it holds the complement of its address,
-/// which no user is likely to store there.
+/// What the second word of an object in use is set to when the object is handed out.
+const NO_MARK: usize = 0;
+
+/// What the second word of a free object holds: the address of a word of its frame's descriptor
+/// that no descriptor's user can name, so no caller stores it there.
 #[inline(always)]
-fn mark_of(object: NonNull<u8>) -> NonNull<usize> {
+fn mark_in(frame: &Frame) -> usize {
+    frame.private_address()
+}
+
+#[inline(always)]
+fn mark_of(object: NonNull<u8>) -> *mut usize {
     // SAFETY: objects are at least two words long.
-    unsafe { object.cast::<usize>().add(1) }
+    unsafe { object.cast::<usize>().add(1).as_ptr() }
+}
+
+/// The second word of `object`, which is an object of a slab, or at least memory of one.
+#[inline(always)]
+fn mark_at(object: NonNull<u8>) -> usize {
+    // SAFETY: the memory is mapped, and aligned to 8. Volatile, because the caller may never have
+    // written the word, and the comparison must be with what memory holds.
+    unsafe { mark_of(object).read_volatile() }
+}
+
+/// Marks `object`, which belongs to nobody but the caller.
+#[inline(always)]
+fn set_mark(object: NonNull<u8>, mark: usize) {
+    // SAFETY: the object is mapped and aligned to 8, and nobody uses it.
+    unsafe { mark_of(object).write(mark) };
+}
+
+/// Takes an object of the cache with `tag` from this core's magazine.
+#[inline(always)]
+pub(super) fn alloc_fast(core: &Magazines, tag: u8) -> Option<NonNull<u8>> {
+    let object = core.pop(tag)?;
+    set_mark(object, NO_MARK);
+    Some(object)
+}
+
+/// Frees the object at `va` into this core's magazine of its cache. `None` when that takes more,
+/// or is a mistake; nothing has changed then.
+///
+/// # Safety
+///
+/// If an object in use starts at `va`, it belongs to the caller, who no longer uses it.
+#[inline(always)]
+pub(super) unsafe fn free_fast(core: &Magazines, va: VirtAddr) -> Option<()> {
+    let (frame, slot) = core
+        .frames()
+        .find_slot(layout::distance_into_direct_map(va))?;
+    if frame.objects_out().wrapping_shr(slot) & 1 == 0 {
+        return None;
+    }
+    // A frame of another kind gets no further: no cache has its kind as a tag.
+    let room = core.room(frame.tag())?;
+    let object = NonNull::new(va.as_ptr::<u8>())?;
+    if mark_at(object) == mark_in(frame) {
+        return None;
+    }
+    set_mark(object, mark_in(frame));
+    room.fill(object);
+    Some(())
 }
 
 /// The physical address behind `va`, if it is in the direct map.

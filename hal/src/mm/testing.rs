@@ -20,10 +20,10 @@ pub(super) fn frame_table(span: PhysRange) -> FrameTable {
         // SAFETY: the allocation has that many bytes.
         unsafe { memory.add(offset).cast::<[u8; 16]>().write(garbage) };
     }
-    let states = vec![MaybeUninit::new(0xA5); FrameTable::states_for(span)];
+    let words = vec![MaybeUninit::new(0xA5); FrameTable::words_for(span)];
     let base = VirtAddr::from_ptr(memory).get().wrapping_sub(backing.start);
     // SAFETY: the backing of the span is leaked, fresh memory.
-    unsafe { FrameTable::new(VirtAddr::new(base), span.start, states.leak()) }
+    unsafe { FrameTable::new(VirtAddr::new(base), words.leak()) }
 }
 
 /// Pretended RAM of `mib` MiB, aligned to 4 MiB.

@@ -1,6 +1,6 @@
 //! Zeroing by whole blocks.
 
-use crate::addr::VirtAddr;
+use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::arch::cache;
 
 /// `DCZID_EL0.BS`: log2 of the block size in words (Arm ARM D24.2.45).
@@ -40,6 +40,31 @@ pub(super) unsafe fn zero(start: VirtAddr, len: usize) {
     if offset != len {
         // SAFETY: the bytes after the last whole block are part of the caller's.
         unsafe { (start + offset).as_ptr::<u8>().write_bytes(0, len - offset) };
+    }
+}
+
+/// Zeroes a page.
+///
+/// # Safety
+///
+/// As for [`zero`]; `start` is aligned to a page.
+#[inline]
+pub(super) unsafe fn zero_page(start: VirtAddr) {
+    /// Blocks zeroed before the loop looks again.
+    const UNROLLED: usize = 4;
+    let block = WORD << (cache::dczid_el0() & DCZID_BS);
+    if cache::dczid_el0() & DCZID_DZP != 0 || block * UNROLLED > PAGE_SIZE {
+        // SAFETY: handed on to the caller.
+        return unsafe { zero(start, PAGE_SIZE) };
+    }
+    let mut at = start;
+    let end = start + PAGE_SIZE;
+    while at != end {
+        for _ in 0..UNROLLED {
+            // SAFETY: blocks are powers of two, so each is aligned and four of them tile a page.
+            unsafe { cache::zero_block(at) };
+            at = VirtAddr::new(at.get().wrapping_add(block));
+        }
     }
 }
 

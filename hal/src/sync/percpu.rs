@@ -9,6 +9,9 @@
 )]
 
 use crate::arch::cpu::{self, IrqState};
+#[cfg(target_os = "none")]
+use crate::mm::FrameLookup;
+use crate::mm::Magazines;
 use core::cell::Cell;
 #[cfg(target_os = "none")]
 use core::cell::UnsafeCell;
@@ -34,92 +37,142 @@ pub enum Context {
     IrqsMasked,
 }
 
-/// What a core knows about itself.
+/// What a core knows about itself, as a task or as interrupt handlers.
 ///
-/// Only the core it belongs to (its tasks and its interrupt handlers) touches an area, so plain
-/// cells suffice; the type is not `Sync`.
+/// Each core has two areas, and an interrupt switches from the first to the second for as long as
+/// its handlers run: so what a task has in hand in its area no handler disturbs, and no mask is
+/// needed to use it. Handlers that interrupt each other share the second.
+///
+/// Only the core it belongs to touches an area, so plain cells suffice; the type is not `Sync`.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct PerCpu {
-    index: usize,
-    irq_depth: Cell<u32>,
-    locks_held: Cell<u32>,
+    index: Cell<usize>,
+    /// Locks held, in the low half, and interrupt handlers running: zero if the core may block.
+    depths: Cell<u64>,
     /// Whether IRQs were masked before the first of the locks held.
     irq_before_locks: Cell<Option<IrqState>>,
+    magazines: Magazines,
 }
 
+/// One in the half of [`PerCpu::depths`] that counts handlers.
+const ONE_HANDLER: u64 = 1 << u32::BITS;
+
 impl PerCpu {
-    /// The area of core number `index`, with nothing held.
-    pub const fn new(index: usize) -> Self {
+    /// Areas of each core: for tasks and for interrupt handlers.
+    #[cfg(target_os = "none")]
+    const LEVELS: usize = 2;
+
+    /// The distance from a core's areas to the next core's, in bytes, for the boot code.
+    #[cfg(target_os = "none")]
+    pub const STRIDE: usize = size_of::<[Self; Self::LEVELS]>();
+
+    /// An area with nothing held. All zero, and core 0's until it is set up.
+    const fn new() -> Self {
         Self {
-            index,
-            irq_depth: Cell::new(0),
-            locks_held: Cell::new(0),
+            index: Cell::new(0),
+            depths: Cell::new(0),
             irq_before_locks: Cell::new(None),
+            magazines: Magazines::new(),
         }
     }
 
     /// The core's number, `0..MAX_CPUS`; core 0 booted first.
     #[inline]
     pub fn index(&self) -> usize {
-        self.index
+        self.index.get()
     }
 
     /// How many interrupt handlers are running on this core, one inside the other.
     #[inline]
     pub fn irq_depth(&self) -> u32 {
-        self.irq_depth.get()
+        (self.depths.get() >> u32::BITS) as u32
     }
 
     /// How many [`IrqLock`](super::IrqLock)s this core holds.
     #[inline]
     pub fn locks_held(&self) -> u32 {
-        self.locks_held.get()
+        self.depths.get() as u32
     }
 
     /// What the core is doing.
-    #[inline]
+    #[inline(always)]
     pub fn context(&self) -> Context {
-        if self.irq_depth.get() != 0 {
+        if self.depths.get() == 0 {
+            if cpu::irqs_masked() {
+                Context::IrqsMasked
+            } else {
+                Context::Task
+            }
+        } else if self.irq_depth() != 0 {
             Context::Interrupt
-        } else if self.locks_held.get() != 0 {
-            Context::LockHeld
-        } else if cpu::irqs_masked() {
-            Context::IrqsMasked
         } else {
-            Context::Task
+            Context::LockHeld
         }
     }
 
-    /// Marks the start of an interrupt handler.
-    #[inline]
-    pub fn irq_entered(&self) {
-        self.irq_depth.set(self.irq_depth.get() + 1);
+    /// What the core has at hand of slab objects.
+    #[inline(always)]
+    pub(crate) fn magazines(&self) -> &Magazines {
+        &self.magazines
     }
 
-    /// Marks the end of an interrupt handler.
+    /// Marks the start of an interrupt handler. From here on to [`irq_left`](Self::irq_left) the
+    /// core uses its second area; the code in between is a function of its own, called and not
+    /// inlined, because the compiler takes [`current`](Self::current) to be constant within one.
+    #[inline]
+    pub fn irq_entered(&self) {
+        let area = self.handlers_area();
+        area.depths.set(area.depths.get() + ONE_HANDLER);
+        #[cfg(target_os = "none")]
+        // SAFETY: the area is this core's, of those in `PER_CPU_AREAS`. IRQs are masked.
+        unsafe {
+            core::arch::asm!("msr tpidr_el1, {}", in(reg) &raw const *area, options(nostack, preserves_flags));
+        }
+    }
+
+    /// Marks the end of an interrupt handler that started with `irq_entered` on the same area.
     #[inline]
     pub fn irq_left(&self) {
-        self.irq_depth.set(self.irq_depth.get() - 1);
+        let area = self.handlers_area();
+        area.depths.set(area.depths.get() - ONE_HANDLER);
+        #[cfg(target_os = "none")]
+        // SAFETY: the area is this core's and the one the interrupted code used. IRQs are masked.
+        unsafe {
+            core::arch::asm!("msr tpidr_el1, {}", in(reg) &raw const *self, options(nostack, preserves_flags));
+        }
+    }
+
+    /// The area of this core's handlers.
+    #[cfg(target_os = "none")]
+    #[inline]
+    fn handlers_area(&self) -> &'static Self {
+        &PER_CPU_AREAS.0[self.index.get() % MAX_CPUS][1]
+    }
+
+    /// A host thread has one area, and no handlers that interrupt it.
+    #[cfg(not(target_os = "none"))]
+    fn handlers_area(&self) -> &Self {
+        self
     }
 
     /// Counts a lock taken with IRQs masked; `irq` is the state before that. The outermost lock's
     /// state is kept, so that IRQs come back when the last lock goes, in whatever order they go.
     #[inline]
     pub(super) fn lock_taken(&self, irq: IrqState) {
-        let held = self.locks_held.get();
-        if held == 0 {
+        let depths = self.depths.get();
+        if depths as u32 == 0 {
             self.irq_before_locks.set(Some(irq));
         }
-        self.locks_held.set(held + 1);
+        self.depths.set(depths + 1);
     }
 
     /// Counts a lock released; with the last one IRQs are as they were before the first.
     #[inline]
     pub(super) fn lock_released(&self) {
-        let held = self.locks_held.get() - 1;
-        self.locks_held.set(held);
-        if held == 0
+        let depths = self.depths.get() - 1;
+        self.depths.set(depths);
+        if depths as u32 == 0
             && let Some(irq) = self.irq_before_locks.take()
         {
             cpu::irq_restore(irq);
@@ -145,9 +198,12 @@ impl PerCpu {
         use std::sync::atomic::{AtomicUsize, Ordering};
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         thread_local! {
-            static AREA: &'static PerCpu = Box::leak(Box::new(PerCpu::new(
-                NEXT.fetch_add(1, Ordering::Relaxed) % MAX_CPUS,
-            )));
+            static AREA: &'static PerCpu = {
+                let area = Box::leak(Box::new(PerCpu::new()));
+                area.index.set(NEXT.fetch_add(1, Ordering::Relaxed) % MAX_CPUS);
+                area.magazines.init(true);
+                area
+            };
         }
         AREA.with(|area| *area)
     }
@@ -218,25 +274,46 @@ impl<T> fmt::Debug for PerCpuCell<T> {
     }
 }
 
-/// The areas of all cores. The boot code finds the one for core `n` at `n * size_of::<PerCpu>()`.
+/// The areas of all cores. The boot code finds those of core `n` at `n * PerCpu::STRIDE`.
 #[cfg(target_os = "none")]
 #[repr(transparent)]
 #[derive(Debug)]
-pub struct Areas([PerCpu; MAX_CPUS]);
+pub struct Areas([[PerCpu; PerCpu::LEVELS]; MAX_CPUS]);
 
-// SAFETY: an area is reached through `PerCpu::current` only, that is by its own core.
+// SAFETY: but for `init`, an area is reached through `PerCpu::current` only, that is by its own
+// core.
 #[cfg(target_os = "none")]
 unsafe impl Sync for Areas {}
 
-/// The areas of all cores.
+/// The areas of all cores. All zero, so that they take no room in the image.
 #[cfg(target_os = "none")]
 #[unsafe(no_mangle)]
-pub static PER_CPU_AREAS: Areas = {
-    let mut areas = [const { PerCpu::new(0) }; MAX_CPUS];
-    let mut index = 0;
-    while index < MAX_CPUS {
-        areas[index] = PerCpu::new(index);
-        index += 1;
+pub static PER_CPU_AREAS: Areas =
+    Areas([const { [const { PerCpu::new() }; PerCpu::LEVELS] }; MAX_CPUS]);
+
+/// Sets the areas of all cores up. The first thing the boot code calls.
+///
+/// # Safety
+///
+/// One core runs, and does so for the first time.
+#[cfg(target_os = "none")]
+pub unsafe fn init() {
+    for (index, levels) in PER_CPU_AREAS.0.iter().enumerate() {
+        for (level, area) in levels.iter().enumerate() {
+            area.index.set(index);
+            area.magazines.init(level == 0);
+        }
     }
-    Areas(areas)
-};
+}
+
+/// Tells every core where frames are looked up.
+///
+/// # Safety
+///
+/// One core runs.
+#[cfg(target_os = "none")]
+pub(crate) unsafe fn set_frames(frames: FrameLookup) {
+    for area in PER_CPU_AREAS.0.as_flattened() {
+        area.magazines.set_frames(frames);
+    }
+}

@@ -62,7 +62,7 @@ fn bad_frees_are_named_and_change_nothing() {
     );
     assert_eq!(
         buddy.free(frames, Pfn::new(7), 0),
-        Err(FreeError::Frame(FrameError::OutOfRange(Pfn::new(7))))
+        Err(FreeError::Frame(FrameError::Untouched(Pfn::new(7))))
     );
     // SAFETY: the table belongs to the test alone.
     unsafe { frames.claim_memory_type(pfn..pfn + 4, MemoryType::NormalNonCacheable) }.unwrap();

@@ -1,29 +1,102 @@
-//! The array of all descriptors, and which of them mean anything.
+//! The table of all descriptors: a pointer for each pageblock.
 
 use super::{
     Frame, FrameError, MemoryTypeError, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, PAGEBLOCK_SHIFT,
 };
-use crate::addr::{Pfn, PhysAddr, PhysRange, VirtAddr};
+use crate::addr::{PAGE_SHIFT, Pfn, PhysRange, VirtAddr};
 use crate::mm::MigrateType;
-use crate::mm::zero::zero;
+use crate::mm::slab::SLOT;
+use crate::mm::zero::zero_page;
 use crate::mmu::MemoryType;
 use core::mem::MaybeUninit;
 use core::ops::Range;
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 
-/// Access to the descriptors of all frames: a handle, freely copied.
+/// What every pageblock without descriptors of its own has: all tails. Never written.
+static TAILS: [Frame; PAGEBLOCK_PAGES as usize] =
+    [const { Frame::new() }; PAGEBLOCK_PAGES as usize];
+
+/// Bytes of the descriptors of a pageblock.
+const DESCRIPTOR_BYTES: usize = size_of::<[Frame; PAGEBLOCK_PAGES as usize]>();
+
+/// log2 of [`SLOT`].
+const SLOT_SHIFT: u32 = SLOT.ilog2();
+
+/// The read side of a [`FrameTable`]: from a frame's number to its descriptor. Freely copied; the
+/// empty one knows no frame.
 ///
 /// # Invariants
 ///
-/// For every pageblock with a state other than untouched, the descriptors its state calls valid
-/// are initialised.
+/// `blocks` points to `count` pointers, each to the 512 initialised descriptors of its pageblock,
+/// and then to `count` flag bytes, all for the rest of the program.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct FrameLookup {
+    blocks: *const AtomicPtr<Frame>,
+    count: usize,
+}
+
+impl FrameLookup {
+    pub(crate) const EMPTY: Self = Self {
+        blocks: ptr::null(),
+        count: 0,
+    };
+
+    /// The pointer to the descriptors of pageblock number `block`.
+    #[inline(always)]
+    fn block(&self, block: usize) -> Option<&'static AtomicPtr<Frame>> {
+        if block >= self.count {
+            return None;
+        }
+        // SAFETY: the table has `count` pointers for the rest of the program.
+        Some(unsafe { &*self.blocks.add(block) })
+    }
+
+    #[inline(always)]
+    fn flags(&self, pfn: Pfn) -> Option<&'static AtomicU8> {
+        let block = (pfn.get() >> PAGEBLOCK_ORDER) as usize;
+        if block >= self.count {
+            return None;
+        }
+        // SAFETY: `count` flag bytes lie behind the `count` pointers.
+        Some(unsafe { &*self.blocks.add(self.count).cast::<AtomicU8>().add(block) })
+    }
+
+    /// The descriptor of `pfn`, or one of the shared tails; `None` above the table.
+    #[inline(always)]
+    pub(in crate::mm) fn find(&self, pfn: Pfn) -> Option<&'static Frame> {
+        let block = self.block((pfn.get() >> PAGEBLOCK_ORDER) as usize)?;
+        // Acquire pairs with the release in `prepare`, which makes the zeroes visible.
+        let frames = block.load(Ordering::Acquire);
+        // SAFETY: the pointer leads to 512 descriptors.
+        Some(unsafe { &*frames.add((pfn.get() & (PAGEBLOCK_PAGES - 1)) as usize) })
+    }
+
+    /// The descriptor of the frame that holds physical address `pa`, and in which [`SLOT`] of the
+    /// frame the address is, modulo 64. `None` above the table and in the midst of a slot.
+    ///
+    /// The descriptor may be one of the shared tails.
+    #[inline(always)]
+    pub(in crate::mm) fn find_slot(&self, pa: usize) -> Option<(&'static Frame, u32)> {
+        // A misaligned address becomes a huge one, so that one comparison does for both.
+        let turned = pa.rotate_right(SLOT_SHIFT);
+        let block = self.block(turned >> (PAGEBLOCK_SHIFT - SLOT_SHIFT))?;
+        // Relaxed suffices: who holds an object got it after the descriptors were made, and what
+        // another reader makes of old descriptors or new ones is an error either way.
+        let frames = block.load(Ordering::Relaxed);
+        let index = turned >> (PAGE_SHIFT - SLOT_SHIFT) & (PAGEBLOCK_PAGES as usize - 1);
+        // SAFETY: the pointer leads to 512 descriptors.
+        Some((unsafe { &*frames.add(index) }, turned as u32))
+    }
+}
+
+/// Access to the descriptors of all frames: a handle, freely copied.
 #[derive(Clone, Copy, Debug)]
 pub struct FrameTable {
+    lookup: FrameLookup,
     /// Where the descriptor of frame 0 is or would be.
     frames: *const Frame,
-    /// The states of the pageblocks `first..first + states.len()`.
-    states: &'static [AtomicU8],
-    first: u32,
 }
 
 // SAFETY: the handle gives access to atomics only.
@@ -31,24 +104,20 @@ unsafe impl Send for FrameTable {}
 // SAFETY: as above.
 unsafe impl Sync for FrameTable {}
 
-/// State of a pageblock: its first descriptor is valid.
-const HEAD: u8 = 1 << 6;
-/// State of a pageblock: all its descriptors are valid.
-const READY: u8 = 1 << 7;
-/// State of a pageblock: set aside at boot, none of its descriptors is valid.
+/// Flag of a pageblock: set aside at boot, it never has descriptors.
 const SET_ASIDE: u8 = 1 << 5;
-/// The memory type of a pageblock that was set aside, within its state.
+/// The memory type of a pageblock that was set aside, within its flags.
 const TYPE_SHIFT: u32 = 3;
 const TYPE_MASK: u8 = 0x3;
-/// The pageblock's migrate type, within its state.
+/// The pageblock's migrate type, within its flags.
 const MIGRATE_MASK: u8 = 0x7;
 
 impl FrameTable {
-    /// State bytes that a table for the frames of `span` needs.
-    pub const fn states_for(span: PhysRange) -> usize {
-        let first = span.start.get() >> PAGEBLOCK_SHIFT;
-        let end = span.end.get().div_ceil(1 << PAGEBLOCK_SHIFT);
-        end.saturating_sub(first) as usize
+    /// Words of memory a table for RAM up to the end of `span` needs: a pointer and a flag byte for
+    /// each pageblock from physical address 0 on.
+    pub const fn words_for(span: PhysRange) -> usize {
+        let blocks = span.end.get().div_ceil(1 << PAGEBLOCK_SHIFT) as usize;
+        blocks + blocks.div_ceil(size_of::<u64>())
     }
 
     /// The virtual addresses, relative to the descriptor of frame 0, that must be backed by memory
@@ -59,8 +128,8 @@ impl FrameTable {
         first as usize * size_of::<Frame>()..end as usize * size_of::<Frame>()
     }
 
-    /// A table whose descriptor of frame 0 is, or would be, at `frames`, for pageblocks from the
-    /// one that holds `start` on, one for each byte of `states`. What the memory holds does not
+    /// A table whose descriptor of frame 0 is, or would be, at `frames`, with as many pageblocks as
+    /// `words` has room for, see [`words_for`](Self::words_for). What the memory holds does not
     /// matter.
     ///
     /// # Safety
@@ -68,164 +137,125 @@ impl FrameTable {
     /// For every range of RAM that is later given to an allocator using this table,
     /// [`backing_for`](Self::backing_for) the range from `frames` on is mapped as Normal memory,
     /// used for nothing else, for the rest of the program. `frames` is aligned to a page.
-    pub unsafe fn new(
-        frames: VirtAddr,
-        start: PhysAddr,
-        states: &'static mut [MaybeUninit<u8>],
-    ) -> Self {
-        for state in states.iter_mut() {
-            state.write(0);
+    pub unsafe fn new(frames: VirtAddr, words: &'static mut [MaybeUninit<u64>]) -> Self {
+        const _: () = assert!(size_of::<AtomicPtr<Frame>>() == size_of::<u64>());
+        // Of nine words eight are pointers and one holds their flags.
+        let count = words.len() * size_of::<u64>() / (size_of::<u64>() + 1);
+        let (pointers, flags) = words.split_at_mut(count);
+        let blocks = pointers.as_mut_ptr().cast::<*const Frame>();
+        for block in 0..pointers.len() {
+            // SAFETY: the pointer has the size of the word it replaces.
+            unsafe { blocks.add(block).write(TAILS.as_ptr()) };
         }
-        // SAFETY: the bytes are initialised, an AtomicU8 has the layout of a u8, and the exclusive
-        // borrow ends here, so that nobody writes them other than as atomics.
-        let states = unsafe { &*(&raw mut *states as *const [AtomicU8]) };
+        flags.fill(MaybeUninit::new(0));
         Self {
+            lookup: FrameLookup {
+                blocks: words.as_ptr().cast(),
+                count,
+            },
             frames: frames.as_ptr(),
-            states,
-            first: (start.get() >> PAGEBLOCK_SHIFT) as u32,
         }
     }
 
-    #[inline]
-    fn state(&self, pfn: Pfn) -> Option<&'static AtomicU8> {
-        let block = (pfn.get() >> PAGEBLOCK_ORDER).wrapping_sub(self.first);
-        self.states.get(block as usize)
-    }
-
-    /// The descriptor of `pfn`.
-    ///
-    /// # Safety
-    ///
-    /// The state of the frame's pageblock is not untouched (so the descriptor is backed by memory)
-    /// and says that the descriptor is valid.
-    #[inline]
-    unsafe fn frame_unchecked(&self, pfn: Pfn) -> &'static Frame {
-        // `wrapping_add`, because the table need not begin with frame 0.
-        let frame = self.frames.wrapping_add(pfn.get() as usize);
-        // SAFETY: backed, hence not null and valid for the program's duration.
-        unsafe {
-            core::hint::assert_unchecked(!frame.is_null());
-            &*frame
-        }
+    /// The read side alone.
+    #[inline(always)]
+    pub(in crate::mm) fn lookup(&self) -> FrameLookup {
+        self.lookup
     }
 
     /// The descriptor of `pfn`. May be called in any context and with any number.
     ///
     /// # Errors
     ///
-    /// See [`FrameError`]. A tail in a pageblock that is ready is returned as a frame of kind
+    /// See [`FrameError`]. A tail in a pageblock that is in use is returned as a frame of kind
     /// [`FrameKind::Tail`](super::FrameKind::Tail).
     #[inline]
     pub fn get(&self, pfn: Pfn) -> Result<&'static Frame, FrameError> {
-        let state = self.state(pfn).ok_or(FrameError::OutOfRange(pfn))?;
-        // Acquire pairs with the release in `prepare`, which makes the zeroes visible.
-        let state = state.load(Ordering::Acquire);
-        if state & READY == 0 {
-            if state & SET_ASIDE != 0 {
-                let memory_type = set_aside_type(state);
-                return Err(FrameError::SetAside { pfn, memory_type });
-            }
-            if state & HEAD == 0 {
-                return Err(FrameError::Untouched(pfn));
-            }
-            if !pfn.is_order_aligned(PAGEBLOCK_ORDER) {
-                return Err(FrameError::Tail(pfn));
-            }
+        match self.get_ready(pfn) {
+            Some(frame) => Ok(frame),
+            None => Err(self.why_not_ready(pfn)),
         }
-        // SAFETY: the state says that the descriptor is valid.
-        Ok(unsafe { self.frame_unchecked(pfn) })
     }
 
-    /// The descriptor of `pfn` if its pageblock is ready: the fast half of [`get`](Self::get).
+    #[cold]
+    fn why_not_ready(&self, pfn: Pfn) -> FrameError {
+        let Some(flags) = self.lookup.flags(pfn) else {
+            return FrameError::OutOfRange(pfn);
+        };
+        let flags = flags.load(Ordering::Relaxed);
+        if flags & SET_ASIDE == 0 {
+            return FrameError::Untouched(pfn);
+        }
+        let memory_type = set_aside_type(flags);
+        FrameError::SetAside { pfn, memory_type }
+    }
+
+    /// The descriptor of `pfn` if its pageblock has any: the fast half of [`get`](Self::get).
     #[inline]
     pub(in crate::mm) fn get_ready(&self, pfn: Pfn) -> Option<&'static Frame> {
-        if self.state(pfn)?.load(Ordering::Acquire) & READY == 0 {
+        let block = self.lookup.block((pfn.get() >> PAGEBLOCK_ORDER) as usize)?;
+        // Acquire pairs with the release in `prepare`, which makes the zeroes visible.
+        let frames = block.load(Ordering::Acquire);
+        if ptr::eq(frames, TAILS.as_ptr()) {
             return None;
         }
-        // SAFETY: the state says that all descriptors of the pageblock are valid.
-        Some(unsafe { self.frame_unchecked(pfn) })
+        // SAFETY: the pointer leads to 512 descriptors.
+        Some(unsafe { &*frames.add((pfn.get() & (PAGEBLOCK_PAGES - 1)) as usize) })
     }
 
-    /// The descriptor of the first frame of the slab that `frame`, of this table, is part of.
-    #[inline]
-    pub(in crate::mm) fn slab_head(&self, frame: &'static Frame) -> &'static Frame {
-        let mask = (size_of::<Frame>() << frame.slab_order()) - 1;
-        // From the table's pointer, because `frame` gives no right to its neighbours.
-        let head = self.frames.with_addr((&raw const *frame).addr() & !mask);
-        // SAFETY: descriptors exist in whole pageblocks, and the table's base is aligned to a page
-        // (contract of `new`). So rounding down by at most eight descriptors, which is the most
-        // `slab_order` gives even for a frame that is no slab's, stays in the pageblock, all of
-        // whose descriptors are valid if this one is not the first.
-        unsafe { &*head }
-    }
-
-    /// Makes the descriptor of `pfn` valid, and with it those of the block of `order` that starts
-    /// there: all of the pageblock when the block is smaller than one. `false` when the table does
-    /// not reach the block or it was set aside.
+    /// Gives the pageblocks of the block of `order` that starts at `pfn` descriptors, all zero, and
+    /// the migrate type `fresh`, where they have none yet. `false` when the table does not reach
+    /// the block or it was set aside.
     ///
     /// # Safety
     ///
     /// The block is RAM that belongs to the caller's allocator, whose lock is held. If the block is
-    /// smaller than a pageblock, so does the whole pageblock, or it is ready already, or no other
-    /// core uses the table yet.
+    /// smaller than a pageblock, so does the whole pageblock, or it has descriptors already, or no
+    /// other core uses the table yet.
     pub(in crate::mm) unsafe fn prepare(&self, pfn: Pfn, order: u32, fresh: MigrateType) -> bool {
-        let blocks = 1 << order.saturating_sub(PAGEBLOCK_ORDER);
-        for block in 0..blocks {
-            let start = Pfn::new((pfn.get() & !(PAGEBLOCK_PAGES - 1)) + block * PAGEBLOCK_PAGES);
-            let Some(state) = self.state(start) else {
-                return false;
-            };
-            let old = state.load(Ordering::Relaxed);
-            if old & SET_ASIDE != 0 {
-                return false;
-            }
-            let wanted = if order < PAGEBLOCK_ORDER { READY } else { HEAD };
-            if old & (wanted | READY) != 0 {
+        let first = pfn.get() & !(PAGEBLOCK_PAGES - 1);
+        for block in 0..1 << order.saturating_sub(PAGEBLOCK_ORDER) {
+            let start = Pfn::new(first + block * PAGEBLOCK_PAGES);
+            if self.get_ready(start).is_some() {
                 continue;
             }
-            let (from, until, migrate) = match (wanted, old & HEAD) {
-                (HEAD, _) => (0, 1, fresh as u8),
-                (_, 0) => (0, PAGEBLOCK_PAGES, fresh as u8),
-                (_, _) => (1, PAGEBLOCK_PAGES, old & MIGRATE_MASK),
+            let (Some(pointer), Some(flags)) = (
+                self.lookup.block((start.get() >> PAGEBLOCK_ORDER) as usize),
+                self.lookup.flags(start),
+            ) else {
+                return false;
             };
-            // SAFETY: only the owner of the pageblock prepares it (contract of this function).
-            unsafe { self.clear(start + from, until - from) };
-            state.store(wanted | migrate, Ordering::Release);
+            if flags.load(Ordering::Relaxed) & SET_ASIDE != 0 {
+                return false;
+            }
+            let frames = self.frames.wrapping_add(start.get() as usize).cast_mut();
+            let va = VirtAddr::from_ptr(frames);
+            for page in (0..DESCRIPTOR_BYTES).step_by(1 << PAGE_SHIFT) {
+                // SAFETY: the descriptors are whole pages of memory used for nothing else (contract
+                // of `new`), and no reference to them exists, because no pointer led to them. Only
+                // the owner of the pageblock prepares it (contract of this function).
+                unsafe { zero_page(va + page) };
+            }
+            flags.store(fresh as u8, Ordering::Relaxed);
+            pointer.store(frames, Ordering::Release);
         }
         true
-    }
-
-    /// Zeroes the descriptors of `count` frames of one pageblock.
-    ///
-    /// # Safety
-    ///
-    /// The pageblock's state does not call them valid, and this allocator is the one to change it.
-    unsafe fn clear(&self, first: Pfn, count: u32) {
-        let start = self.frames.wrapping_add(first.get() as usize);
-        // SAFETY: the descriptors are backed by memory and used for nothing else (contract of
-        // `new`), and no reference to them exists, because no state ever called them valid.
-        unsafe {
-            zero(
-                VirtAddr::from_ptr(start),
-                count as usize * size_of::<Frame>(),
-            );
-        };
     }
 
     /// The migrate type of the pageblock that holds `pfn`.
     #[inline]
     pub(in crate::mm) fn migrate_type(&self, pfn: Pfn) -> MigrateType {
-        let state = self.state(pfn).map_or(0, |s| s.load(Ordering::Relaxed));
-        MigrateType::from_index(state & MIGRATE_MASK)
+        let flags = self.lookup.flags(pfn);
+        let flags = flags.map_or(0, |flags| flags.load(Ordering::Relaxed));
+        MigrateType::from_index(flags & MIGRATE_MASK)
     }
 
     /// Changes the migrate type of the pageblock that holds `pfn`. The lock of the allocator that
     /// owns the pageblock is held.
     pub(in crate::mm) fn set_migrate_type(&self, pfn: Pfn, migrate: MigrateType) {
-        if let Some(state) = self.state(pfn) {
-            let kept = state.load(Ordering::Relaxed) & !MIGRATE_MASK;
-            // Release, so that a reader of this value sees the descriptors the kept bits promise.
-            state.store(kept | migrate as u8, Ordering::Release);
+        if let Some(flags) = self.lookup.flags(pfn) {
+            let kept = flags.load(Ordering::Relaxed) & !MIGRATE_MASK;
+            flags.store(kept | migrate as u8, Ordering::Relaxed);
         }
     }
 
@@ -237,8 +267,6 @@ impl FrameTable {
     pub fn memory_type(&self, pfn: Pfn) -> Result<MemoryType, FrameError> {
         match self.get(pfn) {
             Ok(frame) => Ok(frame.memory_type()),
-            // No frame of a block this large was ever claimed for another type.
-            Err(FrameError::Tail(_)) => Ok(MemoryType::NormalWriteBack),
             Err(FrameError::SetAside { memory_type, .. }) => Ok(memory_type),
             Err(error) => Err(error),
         }
@@ -285,8 +313,8 @@ impl FrameTable {
                 Err(error) => return Err(error.into()),
             }
         }
-        for state in blocks.filter_map(|pfn| self.state(Pfn::new(pfn))) {
-            state.store(SET_ASIDE | (wanted as u8) << TYPE_SHIFT, Ordering::Release);
+        for flags in blocks.filter_map(|pfn| self.lookup.flags(Pfn::new(pfn))) {
+            flags.store(SET_ASIDE | (wanted as u8) << TYPE_SHIFT, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -315,9 +343,8 @@ impl FrameTable {
                 let has = memory_type;
                 return Err(MemoryTypeError::Conflict { pfn, has, wanted });
             }
-            // SAFETY: the caller owns the frame; where the pageblock is not ready, it belongs to
-            // one block of that size or larger, or the frames were set aside before any allocator
-            // ran.
+            // SAFETY: the caller owns the frame; an allocator that handed it out has prepared the
+            // pageblock, and where none did, none runs yet.
             if !unsafe { self.prepare(pfn, 0, MigrateType::Unmovable) } {
                 return Err(FrameError::OutOfRange(pfn).into());
             }
@@ -343,14 +370,13 @@ impl FrameTable {
     fn store_memory_type(&self, frames: Range<Pfn>, memory_type: MemoryType) {
         for number in frames.start.get()..frames.end.get() {
             if let Some(frame) = self.get_ready(Pfn::new(number)) {
-                let value = memory_type as u8;
-                frame.memory_type.store(value, Ordering::Relaxed);
+                frame.set_memory_type(memory_type);
             }
         }
     }
 }
 
-/// The memory type in the state of a pageblock that was set aside.
-fn set_aside_type(state: u8) -> MemoryType {
-    MemoryType::from_index(state >> TYPE_SHIFT & TYPE_MASK).unwrap_or(MemoryType::NormalWriteBack)
+/// The memory type in the flags of a pageblock that was set aside.
+fn set_aside_type(flags: u8) -> MemoryType {
+    MemoryType::from_index(flags >> TYPE_SHIFT & TYPE_MASK).unwrap_or(MemoryType::NormalWriteBack)
 }

@@ -16,7 +16,7 @@ fn prepare(frames: FrameTable, pfn: u32, order: u32) -> bool {
 #[test]
 fn sizes_cover_every_touched_pageblock() {
     let range = PhysRange::new(PhysAddr::new(3 * MIB), PhysAddr::new(4 * MIB + 1));
-    assert_eq!(FrameTable::states_for(range), 2);
+    assert_eq!(FrameTable::words_for(range), 3 + 1);
     assert_eq!(FrameTable::backing_for(range), 512 * 16..3 * 512 * 16);
 }
 
@@ -25,8 +25,8 @@ fn garbage_is_never_read_as_a_descriptor() {
     let frames = table(8 * MIB, 16 * MIB);
     let first = 0x800;
     assert_eq!(
-        frames.get(Pfn::new(first - 1)).err(),
-        Some(FrameError::OutOfRange(Pfn::new(first - 1)))
+        frames.get(Pfn::new(0x1000)).err(),
+        Some(FrameError::OutOfRange(Pfn::new(0x1000)))
     );
     assert_eq!(
         frames.get(Pfn::new(first)).err(),
@@ -36,13 +36,46 @@ fn garbage_is_never_read_as_a_descriptor() {
         frames.get(Pfn::new(u32::MAX)).err(),
         Some(FrameError::OutOfRange(Pfn::new(u32::MAX)))
     );
+    let unused = frames.lookup().find(Pfn::new(first)).unwrap();
+    assert_eq!((unused.kind(), unused.objects_out()), (FrameKind::Tail, 0));
+    assert!(frames.lookup().find(Pfn::new(0x1000)).is_none());
     assert!(prepare(frames, first, 10));
-    assert_eq!(frames.get(Pfn::new(first)).unwrap().kind(), FrameKind::Tail);
-    assert_eq!(
-        frames.get(Pfn::new(first + 1)).err(),
-        Some(FrameError::Tail(Pfn::new(first + 1)))
-    );
-    assert!(frames.get_ready(Pfn::new(first)).is_none());
+    for pfn in (first..first + 1024).map(Pfn::new) {
+        assert_eq!(frames.get(pfn).unwrap().kind(), FrameKind::Tail);
+    }
+    assert!(frames.get(Pfn::new(first + 1024)).is_err());
+}
+
+#[test]
+fn slots_are_found_by_aligned_addresses_below_the_table_s_end() {
+    let frames = table(8 * MIB, 16 * MIB);
+    assert!(prepare(frames, 0x800, 9));
+    let lookup = frames.lookup();
+    let frame = frames.get(Pfn::new(0x805)).unwrap();
+    for slot in 0..64 {
+        let pa = 0x80_5000 + slot * 64;
+        let (found, number) = lookup.find_slot(pa).unwrap();
+        assert!(core::ptr::eq(found, frame));
+        assert_eq!(number % 64, slot as u32);
+        assert!((1..64).all(|off| lookup.find_slot(pa + off).is_none()));
+    }
+    assert!(lookup.find_slot(0x100_0000).is_none());
+    assert!(lookup.find_slot(usize::MAX & !63).is_none());
+    assert!(FrameLookup::EMPTY.find_slot(0).is_none());
+}
+
+#[test]
+fn the_links_of_a_slab_s_frame_leave_its_tag_and_order_alone() {
+    let frame = Frame::default();
+    frame.set_slab(200, 3);
+    frame.set_slab_next((1 << 26) - 1);
+    frame.set_slab_prev(0x155_5555);
+    assert_eq!(frame.slab_links(), ((1 << 26) - 1, 0x155_5555));
+    frame.set_slab_next(7);
+    assert_eq!(frame.slab_links(), (7, 0x155_5555));
+    assert_eq!((frame.tag(), frame.order()), (200, 3));
+    assert_eq!(frame.kind(), FrameKind::Slab);
+    assert_eq!(frame.memory_type(), MemoryType::NormalWriteBack);
 }
 
 #[test]
@@ -60,7 +93,7 @@ fn cutting_a_pageblock_keeps_its_first_descriptor_and_type() {
     );
     for pfn in 0x801..0xA00 {
         let frame = frames.get(Pfn::new(pfn)).unwrap();
-        assert_eq!((frame.kind(), frame.data()), (FrameKind::Tail, 0));
+        assert_eq!((frame.kind(), frame.next()), (FrameKind::Tail, 0));
     }
     assert!(frames.get(Pfn::new(0xA00)).is_err());
     assert!(!prepare(frames, 0x1000, 0));

@@ -9,14 +9,11 @@ pub const MAX_SLAB_ORDER: u32 = 3;
 /// Number of slab orders.
 const SLAB_ORDERS: usize = MAX_SLAB_ORDER as usize + 1;
 
-/// Smallest object: a free one holds its link and its mark.
-pub const MIN_OBJECT_SIZE: usize = 16;
+/// Objects start at multiples of this, in bytes: a bit of a frame's descriptor for each.
+pub(crate) const SLOT: usize = PAGE_SIZE / u64::BITS as usize;
 
 /// Largest object: one fills a slab of the smallest order that any cache uses as a last resort.
 pub const MAX_OBJECT_SIZE: usize = 8192;
-
-/// Object sizes and alignments are multiples of this, in bytes.
-const GRANULE: usize = 8;
 
 /// A slab of the preferred order holds at least this many objects, where one can.
 const WANTED_OBJECTS: usize = 8;
@@ -25,7 +22,14 @@ const WANTED_OBJECTS: usize = 8;
 const WASTE_DIVISOR: usize = 16;
 
 /// Objects of one core are kept back up to about this many bytes per cache.
-const MAGAZINE_BYTES: usize = 32 << 10;
+const MAGAZINE_BYTES: usize = 16 << 10;
+
+/// Fewest and most objects kept back, whatever their size. One entry of the last stride is the
+/// null at a magazine's end.
+const MAGAZINE_OBJECTS: [usize; 2] = [4, 8 * super::magazine::STRIDE - 1];
+
+/// Most objects that move between a magazine and the slabs in one call, which bounds its cost.
+const MAX_BATCH: usize = 16;
 
 /// Why a cache cannot be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,21 +42,24 @@ pub enum CacheError {
     Align(usize),
 }
 
+/// Frames in slabs of all orders: the masks of order `k` start at index `2^k - 1`.
+const MASKS: usize = (1 << SLAB_ORDERS) - 1;
+
 /// Size and place of objects.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::mm) struct Geometry {
-    /// Bytes from one object to the next.
+    /// Bytes from one object to the next, a multiple of [`SLOT`].
     pub(super) size: u32,
-    /// `ceil(2^32 / (size / GRANULE))`: turns division by the size into a multiplication.
-    reciprocal: u32,
-    /// Objects in a slab, by order.
-    objects: [u16; SLAB_ORDERS],
     pub(in crate::mm) preferred_order: u8,
     pub(super) smallest_order: u8,
     /// Objects a core keeps back.
-    pub(super) magazine: u8,
+    pub(in crate::mm) magazine: u8,
+    /// Objects that move between a magazine and the slabs at once.
+    pub(super) batch: u8,
     /// Zone bits of the slabs.
     pub(super) zone: Gfp,
+    /// For each frame of a slab, by order: at which slots objects start.
+    masks: [u64; MASKS],
 }
 
 impl Geometry {
@@ -68,14 +75,9 @@ impl Geometry {
         if size == 0 || size > MAX_OBJECT_SIZE {
             return Err(CacheError::Size(size));
         }
-        let align = if align < GRANULE { GRANULE } else { align };
-        let size = if size < MIN_OBJECT_SIZE {
-            MIN_OBJECT_SIZE
-        } else {
-            size
-        };
+        let align = if align < SLOT { SLOT } else { align };
         let size = size.next_multiple_of(align);
-        let mut objects = [0; SLAB_ORDERS];
+        let mut masks = [0; MASKS];
         let mut preferred_order = MAX_SLAB_ORDER;
         let mut smallest_order = MAX_SLAB_ORDER;
         let mut order = SLAB_ORDERS;
@@ -83,12 +85,13 @@ impl Geometry {
             order -= 1;
             let bytes = PAGE_SIZE << order;
             let count = bytes / size;
-            let count = if count > MAX_OBJECTS {
-                MAX_OBJECTS
-            } else {
-                count
-            };
-            objects[order] = count as u16;
+            let mut object = 0;
+            while object < count {
+                let start = object * size;
+                let frame = (1 << order) - 1 + start / PAGE_SIZE;
+                masks[frame] |= 1 << (start % PAGE_SIZE / SLOT);
+                object += 1;
+            }
             if count > 0 {
                 smallest_order = order as u32;
             }
@@ -96,62 +99,77 @@ impl Geometry {
                 preferred_order = order as u32;
             }
         }
-        let kept = MAGAZINE_BYTES / size;
+        let [fewest, most] = MAGAZINE_OBJECTS;
+        let mut magazine = MAGAZINE_BYTES / size;
+        if magazine < fewest {
+            magazine = fewest;
+        } else if magazine > most {
+            magazine = most;
+        }
+        let mut batch = magazine.div_ceil(2);
+        if batch > MAX_BATCH {
+            batch = MAX_BATCH;
+        }
         Ok(Self {
             size: size as u32,
-            reciprocal: u32::MAX / (size / GRANULE) as u32 + 1,
-            objects,
             preferred_order: preferred_order as u8,
             smallest_order: smallest_order as u8,
-            magazine: if kept < super::magazine::CAPACITY {
-                kept as u8
-            } else {
-                super::magazine::CAPACITY as u8
-            },
+            magazine: magazine as u8,
+            batch: batch as u8,
             zone,
+            masks,
         })
     }
 
-    /// The number of the object that starts `offset` bytes into a slab, or `None` when none can
-    /// start there. The offset lies within a slab of the largest order.
-    ///
-    /// Exact because both factors are below 2^16 (Lemire, Kaser, Kurz: Faster remainder by direct
-    /// computation, 2019).
-    #[inline(always)]
-    pub(super) fn index_of(&self, offset: usize) -> Option<u32> {
-        if !offset.is_multiple_of(GRANULE) {
-            return None;
-        }
-        let product = (offset / GRANULE) as u64 * u64::from(self.reciprocal);
-        ((product as u32) < self.reciprocal).then_some((product >> u32::BITS) as u32)
+    /// At which slots of frame number `frame` of a slab of `order` objects start.
+    #[inline]
+    pub(super) fn starts(&self, order: u32, frame: u32) -> u64 {
+        let index = (1 << (order & MAX_SLAB_ORDER)) - 1 + frame as usize;
+        self.masks.get(index).copied().unwrap_or(0)
     }
 
     /// Objects in a slab of `order`.
-    #[inline]
     pub(in crate::mm) fn objects(&self, order: u32) -> u32 {
-        u32::from(self.objects[order as usize % SLAB_ORDERS])
+        let frames = 0..1 << order;
+        frames.map(|f| self.starts(order, f).count_ones()).sum()
+    }
+
+    /// The same, with magazines of at most `strides` strides.
+    pub(in crate::mm) const fn with_magazine_of(mut self, strides: usize) -> Self {
+        let most = (strides * super::magazine::STRIDE - 1) as u8;
+        if self.magazine > most {
+            self.magazine = most;
+        }
+        if self.batch as usize > (self.magazine as usize).div_ceil(2) {
+            self.batch = self.magazine.div_ceil(2);
+        }
+        self
+    }
+
+    /// Strides a magazine of the cache takes, with the null at its end.
+    pub(in crate::mm) const fn strides(&self) -> usize {
+        (self.magazine as usize + 1).div_ceil(super::magazine::STRIDE)
     }
 }
-
-/// Most objects in a slab: their numbers are stored in 10 bits, with one value to spare.
-const MAX_OBJECTS: usize = 1023;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn index_agrees_with_division() {
-        for size in (16..=8192).step_by(8) {
-            let geometry = Geometry::new(size, 8, Gfp::empty()).unwrap();
-            for offset in 0..PAGE_SIZE << MAX_SLAB_ORDER {
-                if offset % 8 != 0 && offset > 64 || cfg!(miri) && offset > 300 {
-                    continue;
+    fn starts_agree_with_division() {
+        for size in (64..=8192).step_by(64) {
+            let geometry = Geometry::new(size, 64, Gfp::empty()).unwrap();
+            for order in 0..=MAX_SLAB_ORDER {
+                let bytes = PAGE_SIZE << order;
+                assert_eq!(geometry.objects(order) as usize, bytes / size);
+                for slot in 0..bytes / SLOT {
+                    let start = slot * SLOT;
+                    let expected = start.is_multiple_of(size) && start + size <= bytes;
+                    let starts = geometry.starts(order, (start / PAGE_SIZE) as u32);
+                    let found = starts >> (slot % u64::BITS as usize) & 1 == 1;
+                    assert_eq!(found, expected, "{size} {order} {slot}");
                 }
-                let expected = offset
-                    .is_multiple_of(size)
-                    .then_some((offset / size) as u32);
-                assert_eq!(geometry.index_of(offset), expected, "{size} {offset}");
             }
         }
     }

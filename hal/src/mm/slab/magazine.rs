@@ -1,91 +1,288 @@
-//! The objects one core keeps at hand: a small stack of pointers.
+//! The objects one core keeps at hand: for each cache a small stack of pointers.
+//!
+//! ```text
+//!            bottom                       top                    null
+//! magazine   | ..free.. | object | object | object ... | object | 0 |
+//!                       ^ cursor                                    ^ cursor when empty
+//! ```
+//!
+//! A stack grows towards its bottom, which is aligned to [`ALIGN`], and ends in a null pointer. So
+//! the cursor alone says all the fast paths must know: what it points to is the object to take or
+//! null, and there may be no room below only where it is aligned. A core that has no magazine for
+//! a cache yet, and interrupt handlers, which have none, point at [`NOTHING`]: empty and full.
+//!
+//! A task and the handlers that interrupt it have cursors of their own, see
+//! [`PerCpu`](crate::sync::PerCpu); so nothing is masked and nothing is atomic.
 
-use core::mem::MaybeUninit;
-use core::ptr::NonNull;
+use crate::mm::frame::FrameLookup;
+#[cfg(target_os = "none")]
+use crate::sync::MAX_CPUS;
+use core::cell::Cell;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::AtomicPtr;
 
-/// Most objects in a magazine.
-pub(super) const CAPACITY: usize = 32;
+/// Numbers a cache may have as its tag in the frame descriptors.
+pub(crate) const TAGS: usize = 1 << u8::BITS;
 
-/// A stack of free objects. All zero is an empty one.
-#[derive(Debug)]
-pub(super) struct Magazine {
-    count: usize,
-    objects: [MaybeUninit<NonNull<u8>>; CAPACITY],
+/// An entry of a magazine.
+type Slot = *mut u8;
+
+/// Alignment of a magazine's bottom, in bytes; a cursor so aligned may be there.
+const ALIGN: usize = 256;
+
+/// Entries from one aligned address to the next.
+pub(super) const STRIDE: usize = ALIGN / size_of::<Slot>();
+
+/// A magazine without objects and without room, for everybody.
+static NOTHING: Nothing = Nothing(AtomicPtr::new(ptr::null_mut()));
+
+#[repr(align(256))]
+struct Nothing(AtomicPtr<u8>);
+
+fn nothing() -> *mut Slot {
+    NOTHING.0.as_ptr()
 }
 
-// SAFETY: the objects are free memory that whoever holds the magazine owns.
-unsafe impl Send for Magazine {}
+/// What one core, as a task or as interrupt handlers, has at hand of every cache. All zero until
+/// [`init`](Self::init); nothing else may be called before.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Magazines {
+    frames: Cell<FrameLookup>,
+    /// Whether there are magazines at all: handlers have none.
+    at_hand: Cell<bool>,
+    cursors: [Cell<*mut Slot>; TAGS],
+    /// Where the magazines of this host thread are.
+    #[cfg(not(target_os = "none"))]
+    bottoms: [Cell<*mut Slot>; TAGS],
+}
 
-impl Magazine {
-    pub(super) const fn new() -> Self {
+impl Magazines {
+    pub(crate) const fn new() -> Self {
         Self {
-            count: 0,
-            objects: [MaybeUninit::uninit(); CAPACITY],
+            frames: Cell::new(FrameLookup::EMPTY),
+            at_hand: Cell::new(false),
+            cursors: [const { Cell::new(ptr::null_mut()) }; TAGS],
+            #[cfg(not(target_os = "none"))]
+            bottoms: [const { Cell::new(ptr::null_mut()) }; TAGS],
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.count
+    /// Makes every magazine empty; `at_hand` says whether there will be any.
+    pub(crate) fn init(&self, at_hand: bool) {
+        self.at_hand.set(at_hand);
+        for cursor in &self.cursors {
+            cursor.set(nothing());
+        }
+    }
+
+    /// The magazines of the executing thread for the set of caches at address `of`: tests have
+    /// several sets with the same tags.
+    #[cfg(not(target_os = "none"))]
+    pub(crate) fn on_host(of: usize) -> &'static Self {
+        use std::cell::RefCell;
+        use std::collections::HashMap;
+        thread_local! {
+            static OWN: RefCell<HashMap<usize, &'static Magazines>> = RefCell::default();
+        }
+        OWN.with_borrow_mut(|own| {
+            *own.entry(of).or_insert_with(|| {
+                let new = Box::leak(Box::new(Self::new()));
+                new.init(true);
+                new
+            })
+        })
+    }
+
+    /// Where frames are looked up.
+    #[inline(always)]
+    pub(crate) fn frames(&self) -> FrameLookup {
+        self.frames.get()
+    }
+
+    pub(crate) fn set_frames(&self, frames: FrameLookup) {
+        self.frames.set(frames);
+    }
+
+    #[inline(always)]
+    fn cursor(&self, tag: u8) -> &Cell<*mut Slot> {
+        &self.cursors[usize::from(tag)]
     }
 
     /// Takes the object pushed last.
     #[inline(always)]
-    pub(super) fn pop(&mut self) -> Option<NonNull<u8>> {
-        let last = self.count.checked_sub(1)?;
-        let object = self.objects.get(last)?;
-        self.count = last;
-        // SAFETY: `push` initialised every entry below `count`.
-        Some(unsafe { object.assume_init() })
+    pub(super) fn pop(&self, tag: u8) -> Option<NonNull<u8>> {
+        let cursor = self.cursor(tag);
+        let top = cursor.get();
+        // SAFETY: a cursor points at an entry of its magazine, or at its null.
+        let object = NonNull::new(unsafe { top.read() })?;
+        // SAFETY: above an object there is another one or the null.
+        cursor.set(unsafe { top.add(1) });
+        Some(object)
     }
 
-    /// Adds an object, unless there are `limit` or [`CAPACITY`] already.
+    /// Where the next object goes, unless there may be no room for it.
     #[inline(always)]
-    pub(super) fn push(&mut self, object: NonNull<u8>, limit: usize) -> bool {
-        if self.count >= limit {
-            return false;
-        }
-        let Some(entry) = self.objects.get_mut(self.count) else {
-            return false;
-        };
-        entry.write(object);
-        self.count += 1;
-        true
+    pub(super) fn room(&self, tag: u8) -> Option<Room<'_>> {
+        let cursor = self.cursor(tag);
+        let top = cursor.get();
+        (!top.addr().is_multiple_of(ALIGN)).then_some(Room { cursor, top })
     }
 
-    /// Takes out the `count` objects that have been here longest, handing each to `f`.
-    pub(super) fn drain_oldest(&mut self, count: usize, mut f: impl FnMut(NonNull<u8>)) {
-        let count = count.min(self.count);
-        for object in &self.objects[..count] {
-            // SAFETY: `push` initialised every entry below `self.count`.
-            f(unsafe { object.assume_init() });
+    /// The magazine of the cache with `tag`, made on first use, or `None` where there are none.
+    pub(in crate::mm) fn magazine<const N: usize>(
+        &self,
+        tag: u8,
+        store: &SlotStore<N>,
+        offset: usize,
+        capacity: usize,
+        core: usize,
+    ) -> Option<Magazine<'_>> {
+        if !self.at_hand.get() {
+            return None;
         }
-        self.objects.copy_within(count..self.count, 0);
-        self.count -= count;
+        let cursor = self.cursor(tag);
+        #[cfg(target_os = "none")]
+        let bottom = store.bottom(core, offset);
+        #[cfg(not(target_os = "none"))]
+        let bottom = {
+            let _ = (core, offset);
+            let bottom = &self.bottoms[usize::from(tag)];
+            if bottom.get().is_null() {
+                bottom.set(store.bottom_on_host(capacity));
+            }
+            bottom.get()
+        };
+        let magazine = Magazine {
+            cursor,
+            bottom,
+            capacity,
+        };
+        if cursor.get() == nothing() {
+            // SAFETY: a magazine has one entry more than its capacity.
+            unsafe { magazine.end().write(ptr::null_mut()) };
+            cursor.set(magazine.end());
+        }
+        Some(magazine)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A free entry on top of a magazine.
+pub(super) struct Room<'a> {
+    cursor: &'a Cell<*mut Slot>,
+    top: *mut Slot,
+}
 
-    fn object(number: usize) -> NonNull<u8> {
-        NonNull::without_provenance(core::num::NonZero::new(number + 1).unwrap())
+impl Room<'_> {
+    /// Adds an object.
+    #[inline(always)]
+    pub(super) fn fill(self, object: NonNull<u8>) {
+        // SAFETY: the cursor is above the bottom, which is aligned, and the cursor was not.
+        unsafe {
+            let top = self.top.sub(1);
+            top.write(object.as_ptr());
+            self.cursor.set(top);
+        }
+    }
+}
+
+/// One magazine, as the slow paths see it.
+#[derive(Clone, Copy)]
+pub(in crate::mm) struct Magazine<'a> {
+    cursor: &'a Cell<*mut Slot>,
+    bottom: *mut Slot,
+    capacity: usize,
+}
+
+impl Magazine<'_> {
+    /// Where the null is.
+    fn end(&self) -> *mut Slot {
+        self.bottom.wrapping_add(self.capacity)
     }
 
-    #[test]
-    fn takes_the_newest_and_drains_the_oldest() {
-        let mut magazine = Magazine::new();
-        assert_eq!(magazine.pop(), None);
-        for number in 0..CAPACITY {
-            assert!(magazine.push(object(number), CAPACITY));
+    /// Objects in the magazine.
+    pub(super) fn len(&self) -> usize {
+        (self.end().addr() - self.cursor.get().addr()) / size_of::<Slot>()
+    }
+
+    /// How many more objects fit.
+    pub(super) fn free(&self) -> usize {
+        self.capacity - self.len()
+    }
+
+    /// Takes the object pushed last.
+    #[inline(always)]
+    pub(super) fn pop(&self) -> Option<NonNull<u8>> {
+        let top = self.cursor.get();
+        // SAFETY: as in `Magazines::pop`.
+        let object = NonNull::new(unsafe { top.read() })?;
+        self.cursor.set(top.wrapping_add(1));
+        Some(object)
+    }
+
+    /// Adds an object.
+    ///
+    /// # Safety
+    ///
+    /// There is room.
+    #[inline(always)]
+    pub(super) unsafe fn push(&self, object: *mut u8) {
+        debug_assert!(self.free() > 0);
+        let top = self.cursor.get().wrapping_sub(1);
+        // SAFETY: not below the bottom, because there is room.
+        unsafe { top.write(object) };
+        self.cursor.set(top);
+    }
+}
+
+/// Memory for the magazines of every core, `N` times [`STRIDE`] entries each. On a host each
+/// thread allocates its own, because threads share core numbers.
+#[derive(Debug)]
+pub(in crate::mm) struct SlotStore<const N: usize> {
+    #[cfg(target_os = "none")]
+    cores: [[Stride; N]; MAX_CPUS],
+}
+
+#[derive(Debug)]
+#[repr(align(256))]
+struct Stride {
+    _slots: [AtomicPtr<u8>; STRIDE],
+}
+
+impl<const N: usize> SlotStore<N> {
+    pub(in crate::mm) const fn new() -> Self {
+        Self {
+            #[cfg(target_os = "none")]
+            cores: [const {
+                [const {
+                    Stride {
+                        _slots: [const { AtomicPtr::new(ptr::null_mut()) }; STRIDE],
+                    }
+                }; N]
+            }; MAX_CPUS],
         }
-        assert!(!magazine.push(object(99), usize::MAX));
-        let mut drained = Vec::new();
-        magazine.drain_oldest(30, |object| drained.push(object));
-        assert_eq!(drained, (0..30).map(object).collect::<Vec<_>>());
-        assert!(!magazine.push(object(99), 2));
-        assert_eq!(magazine.pop(), Some(object(31)));
-        assert_eq!(magazine.pop(), Some(object(30)));
-        assert_eq!(magazine.pop(), None);
+    }
+
+    /// The first entry of `core`'s magazine that starts `offset` strides into the core's.
+    #[cfg(target_os = "none")]
+    fn bottom(&self, core: usize, offset: usize) -> *mut Slot {
+        let slots: *const [Stride; N] = &raw const self.cores[core % MAX_CPUS];
+        slots
+            .cast::<Stride>()
+            .wrapping_add(offset)
+            .cast_mut()
+            .cast()
+    }
+
+    #[cfg(not(target_os = "none"))]
+    #[expect(clippy::unused_self, reason = "the target's twin needs it")]
+    fn bottom_on_host(&self, capacity: usize) -> *mut Slot {
+        let strides = (capacity + 1).div_ceil(STRIDE);
+        let slots: Vec<Stride> = (0..strides)
+            .map(|_| Stride {
+                _slots: [const { AtomicPtr::new(ptr::null_mut()) }; STRIDE],
+            })
+            .collect();
+        slots.leak().as_mut_ptr().cast()
     }
 }

@@ -1,120 +1,94 @@
-//! The slabs of a cache, and the objects in them.
+//! The slabs of a cache, and which of their objects are out.
 //!
-//! A slab is a block of pages filled with objects from its first byte on. What is known of it lies
-//! in the descriptor of its first frame: how many objects were ever carved off, how many of those
-//! are out, and the first free one. Free objects are linked by number through their first word.
-//! A slab is on the partial list while it has objects both in and out, on the empty list while it
-//! has none out, and on no list while all are out.
+//! A slab is a block of pages filled with objects from its first byte on. The descriptor of each
+//! of its frames has a bit for every object that starts in the frame and is out: with a caller or
+//! in a magazine. Nothing is kept in free objects but their mark, and making a slab writes to its
+//! descriptors only.
+//!
+//! A frame in which an object could be taken is on the partial list, unless all of its slab is
+//! free: then the slab is on the empty list.
 
-use super::geometry::Geometry;
+use super::geometry::{Geometry, SLOT};
 use super::magazine::Magazine;
-use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr};
 use crate::layout;
-use crate::mm::frame::{Frame, FrameKind, FrameTable};
-use core::ptr::NonNull;
+use crate::mm::frame::{Frame, FrameKind, FrameLookup};
 
-/// State of a slab's objects, as packed into its first descriptor.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct SlabState {
-    /// First free object: its number plus one, 0 for none.
-    free: u32,
-    /// Objects out of the slab: with callers or in magazines.
-    out: u32,
-    /// Objects ever taken: those above were never used and are in no list.
-    carved: u32,
-}
-
-/// Width of a count of objects in the packed state.
-const COUNT_BITS: u32 = 10;
-const COUNT_MASK: u32 = (1 << COUNT_BITS) - 1;
-
-impl SlabState {
-    #[inline]
-    fn load(frame: &Frame) -> Self {
-        let data = frame.data();
-        Self {
-            free: data & COUNT_MASK,
-            out: data >> COUNT_BITS & COUNT_MASK,
-            carved: data >> (2 * COUNT_BITS) & COUNT_MASK,
-        }
-    }
-
-    #[inline]
-    fn store(self, frame: &Frame) {
-        frame.set_data(self.free | self.out << COUNT_BITS | self.carved << (2 * COUNT_BITS));
-    }
-}
-
-/// Whether object number `index` of the slab that starts at `head` was ever handed out.
-#[inline(always)]
-pub(super) fn was_carved(head: &Frame, index: u32) -> bool {
-    index < SlabState::load(head).carved
-}
-
-/// How far `pa` lies from the start of its slab, which is aligned to its size.
-#[inline(always)]
-pub(super) fn offset_in_slab(pa: PhysAddr, order: u32) -> usize {
-    pa.get() as usize & ((PAGE_SIZE << order) - 1)
-}
-
-/// A list of slabs, linked through their first descriptors. All zero is an empty one.
+/// A list of frames, linked through their descriptors in a ring. All zero is an empty one.
 #[derive(Debug)]
-struct SlabList {
-    /// Frame number of the first slab plus one, 0 for none.
-    head: u32,
+struct FrameList {
+    first: u32,
+    len: u32,
 }
 
-impl SlabList {
+impl FrameList {
     #[inline]
     fn first(&self) -> Option<Pfn> {
-        self.head.checked_sub(1).map(Pfn::new)
+        (self.len != 0).then(|| Pfn::new(self.first))
     }
 
-    fn push(&mut self, frames: FrameTable, slab: Pfn) {
-        let Some(frame) = frames.get_ready(slab) else {
-            return;
+    fn push(&mut self, frames: FrameLookup, pfn: Pfn, frame: &Frame) {
+        let new = pfn.get();
+        let (next, prev) = match frames.find(Pfn::new(self.first)) {
+            Some(first) if self.len != 0 => {
+                let (_, prev) = first.slab_links();
+                first.set_slab_prev(new);
+                if let Some(prev) = frames.find(Pfn::new(prev)) {
+                    prev.set_slab_next(new);
+                }
+                (self.first, prev)
+            }
+            _ => (new, new),
         };
-        let link = slab.get() + 1;
-        let next = core::mem::replace(&mut self.head, link);
-        frame.set_next(next);
-        frame.set_prev(0);
-        if let Some(next) = at_link(frames, next) {
-            next.set_prev(link);
-        }
+        // Where this frame is a neighbour of itself, its links are written last.
+        frame.set_slab_next(next);
+        frame.set_slab_prev(prev);
+        self.first = new;
+        self.len += 1;
     }
 
-    fn remove(&mut self, frames: FrameTable, frame: &Frame) {
-        let (next, prev) = (frame.next(), frame.prev());
-        if let Some(next) = at_link(frames, next) {
-            next.set_prev(prev);
+    fn remove(&mut self, frames: FrameLookup, pfn: Pfn, frame: &Frame) {
+        let (next, prev) = frame.slab_links();
+        self.len -= 1;
+        if self.len == 0 {
+            return;
         }
-        match at_link(frames, prev) {
-            Some(prev) => prev.set_next(next),
-            None => self.head = next,
+        if let (Some(after), Some(before)) =
+            (frames.find(Pfn::new(next)), frames.find(Pfn::new(prev)))
+        {
+            before.set_slab_next(next);
+            after.set_slab_prev(prev);
+        }
+        if self.first == pfn.get() {
+            self.first = next;
         }
     }
 }
 
-fn at_link(frames: FrameTable, link: u32) -> Option<&'static Frame> {
-    frames.get_ready(Pfn::new(link.checked_sub(1)?))
+/// The first frame of the slab of `order` that `pfn` is part of.
+fn slab_of(pfn: Pfn, order: u32) -> Pfn {
+    Pfn::new(pfn.get() & !((1 << order) - 1))
+}
+
+/// Which frame of its slab of `order` `pfn` is.
+fn part_of(pfn: Pfn, order: u32) -> u32 {
+    pfn.get() & ((1 << order) - 1)
 }
 
 /// All slabs of a cache. All zero is none.
 #[derive(Debug)]
-pub(super) struct Slabs {
-    partial: SlabList,
-    empty: SlabList,
-    empty_count: u32,
+pub(in crate::mm) struct Slabs {
+    partial: FrameList,
+    empty: FrameList,
     slabs: u32,
     objects_out: u32,
 }
 
 impl Slabs {
-    pub(super) const fn new() -> Self {
+    pub(in crate::mm) const fn new() -> Self {
         Self {
-            partial: SlabList { head: 0 },
-            empty: SlabList { head: 0 },
-            empty_count: 0,
+            partial: FrameList { first: 0, len: 0 },
+            empty: FrameList { first: 0, len: 0 },
             slabs: 0,
             objects_out: 0,
         }
@@ -127,7 +101,7 @@ impl Slabs {
 
     /// Slabs without any object out.
     pub(super) fn empty_count(&self) -> u32 {
-        self.empty_count
+        self.empty.len
     }
 
     /// Objects with callers or in magazines.
@@ -135,129 +109,170 @@ impl Slabs {
         self.objects_out
     }
 
-    /// Makes the block at `slab` a slab of the cache with number `cache`. Touches no object.
+    /// Makes the block at `slab` a slab of the cache with `tag`. Touches no object.
     ///
     /// The block has `2^order` pages, at most a slab's, and belongs to the caller.
-    pub(super) fn add(&mut self, frames: FrameTable, slab: Pfn, order: u32, cache: u8) {
+    pub(super) fn add(&mut self, frames: FrameLookup, slab: Pfn, order: u32, tag: u8) {
         for part in 0..1 << order {
-            if let Some(frame) = frames.get_ready(slab + part) {
-                frame.set_slab(order, cache);
-                SlabState::default().store(frame);
+            if let Some(frame) = frames.find(slab + part) {
+                frame.set_slab(tag, order);
             }
         }
-        self.empty.push(frames, slab);
-        self.empty_count += 1;
-        self.slabs += 1;
+        if let Some(frame) = frames.find(slab) {
+            self.empty.push(frames, slab, frame);
+            self.slabs += 1;
+        }
     }
 
     /// Takes an empty slab out of the cache: the block is of kind allocated again and belongs to
     /// the caller.
-    pub(super) fn remove_empty(&mut self, frames: FrameTable) -> Option<(Pfn, u32)> {
+    pub(super) fn remove_empty(&mut self, frames: FrameLookup) -> Option<(Pfn, u32)> {
         let slab = self.empty.first()?;
-        let head = frames.get_ready(slab)?;
-        self.empty.remove(frames, head);
-        self.empty_count -= 1;
+        let first = frames.find(slab)?;
+        self.empty.remove(frames, slab, first);
         self.slabs -= 1;
-        let order = head.slab_order();
-        for part in 1..1 << order {
-            if let Some(frame) = frames.get_ready(slab + part) {
-                frame.set_kind(FrameKind::Tail);
+        let order = first.order();
+        for part in 0..1 << order {
+            if let Some(frame) = frames.find(slab + part) {
+                frame.clear_slab();
             }
         }
-        head.set_head(FrameKind::Allocated, order);
+        first.set_head(FrameKind::Allocated, order);
         Some((slab, order))
+    }
+
+    /// Puts the frames of an empty slab on the partial list.
+    #[cold]
+    fn open_empty(&mut self, frames: FrameLookup, geometry: &Geometry) -> Option<()> {
+        let slab = self.empty.first()?;
+        let first = frames.find(slab)?;
+        self.empty.remove(frames, slab, first);
+        let order = first.order();
+        // The last goes first, so that objects are taken from the slab's start on.
+        for part in (0..1 << order).rev() {
+            if geometry.starts(order, part) != 0
+                && let Some(frame) = frames.find(slab + part)
+            {
+                self.partial.push(frames, slab + part, frame);
+            }
+        }
+        Some(())
     }
 
     /// Moves up to `wanted` objects from the slabs into `magazine`, which has room for them.
     pub(super) fn take(
         &mut self,
-        frames: FrameTable,
+        frames: FrameLookup,
         geometry: &Geometry,
-        magazine: &mut Magazine,
+        magazine: Magazine<'_>,
         wanted: usize,
     ) {
         let mut left = wanted;
         while left > 0 {
-            let (slab, was_empty) = match (self.partial.first(), self.empty.first()) {
-                (Some(slab), _) => (slab, false),
-                (None, Some(slab)) => (slab, true),
-                (None, None) => return,
+            let Some((pfn, frame)) = self.first_partial(frames, geometry) else {
+                break;
             };
-            let Some(head) = frames.get_ready(slab) else {
-                return;
-            };
-            if was_empty {
-                self.empty.remove(frames, head);
-                self.empty_count -= 1;
-                self.partial.push(frames, slab);
-            }
-            let mut state = SlabState::load(head);
-            let objects = geometry.objects(head.slab_order());
-            let base = layout::phys_to_virt(slab.phys());
-            while left > 0 && state.out < objects {
-                let index = match state.free.checked_sub(1) {
-                    Some(index) => {
-                        let object = base + index as usize * geometry.size as usize;
-                        // SAFETY: the object is free and in the list, so `give` wrote its link and
-                        // nobody has used it since.
-                        state.free = unsafe { object.as_ptr::<u32>().read() };
-                        index
-                    }
-                    None => {
-                        state.carved += 1;
-                        state.carved - 1
-                    }
-                };
-                let object = base + index as usize * geometry.size as usize;
-                if let Some(object) = NonNull::new(object.as_ptr::<u8>()) {
-                    magazine.push(object, usize::MAX);
-                }
-                state.out += 1;
-                self.objects_out += 1;
+            let order = frame.order();
+            let starts = geometry.starts(order, part_of(pfn, order));
+            let mut free = starts & !frame.objects_out();
+            let last_slot = layout::phys_to_virt(pfn.phys()) + (PAGE_SIZE - SLOT);
+            while free != 0 && left > 0 {
+                // From the last object down, so that the first is on top of the magazine.
+                let above = free.leading_zeros();
+                free &= !(TOP_SLOT >> above);
+                let object = last_slot.get().wrapping_sub(above as usize * SLOT);
+                // SAFETY: the magazine has room for `wanted` objects.
+                unsafe { magazine.push(core::ptr::with_exposed_provenance_mut(object)) };
                 left -= 1;
             }
-            if state.out == objects {
-                self.partial.remove(frames, head);
+            frame.set_objects_out(starts & !free);
+            if free == 0 {
+                self.partial.remove(frames, pfn, frame);
             }
-            state.store(head);
+        }
+        self.objects_out += (wanted - left) as u32;
+    }
+
+    /// Takes one object.
+    pub(super) fn take_one(
+        &mut self,
+        frames: FrameLookup,
+        geometry: &Geometry,
+    ) -> Option<core::ptr::NonNull<u8>> {
+        let (pfn, frame) = self.first_partial(frames, geometry)?;
+        let order = frame.order();
+        let starts = geometry.starts(order, part_of(pfn, order));
+        let free = starts & !frame.objects_out();
+        let slot = free.trailing_zeros();
+        let object = layout::phys_to_virt(pfn.phys()) + slot as usize * SLOT;
+        let free = free & !(1 << slot);
+        frame.set_objects_out(starts & !free);
+        if free == 0 {
+            self.partial.remove(frames, pfn, frame);
+        }
+        self.objects_out += 1;
+        core::ptr::NonNull::new(object.as_ptr())
+    }
+
+    /// A frame with an object to take.
+    #[inline]
+    fn first_partial(
+        &mut self,
+        frames: FrameLookup,
+        geometry: &Geometry,
+    ) -> Option<(Pfn, &'static Frame)> {
+        if self.partial.len == 0 {
+            self.open_empty(frames, geometry)?;
+        }
+        let pfn = self.partial.first()?;
+        Some((pfn, frames.find(pfn)?))
+    }
+
+    /// Puts the object at `pa` back into its slab, which is of this cache.
+    pub(super) fn give(&mut self, frames: FrameLookup, geometry: &Geometry, pa: PhysAddr) {
+        let pfn = pa.pfn();
+        let Some(frame) = frames.find(pfn) else {
+            return;
+        };
+        let order = frame.order();
+        let was = frame.objects_out();
+        let out = was & !(1 << (pa.page_offset() / SLOT));
+        frame.set_objects_out(out);
+        self.objects_out -= 1;
+        if was == geometry.starts(order, part_of(pfn, order)) {
+            self.partial.push(frames, pfn, frame);
+        }
+        if out == 0 {
+            self.close_if_empty(frames, geometry, slab_of(pfn, order), order);
         }
     }
 
-    /// Puts `object`, which `take` gave out of a slab of this cache, back into its slab.
-    pub(super) fn give(&mut self, frames: FrameTable, geometry: &Geometry, object: NonNull<u8>) {
-        let va = VirtAddr::from_ptr(object.as_ptr());
-        let Some(pa) = layout::virt_to_phys(va) else {
+    /// Moves a slab from the partial list, by frames, to the empty list if all of it is free.
+    fn close_if_empty(&mut self, frames: FrameLookup, geometry: &Geometry, slab: Pfn, order: u32) {
+        let parts = || (0..1 << order).filter_map(|part| Some((part, frames.find(slab + part)?)));
+        if parts().any(|(_, frame)| frame.objects_out() != 0) {
             return;
-        };
-        let Some(frame) = frames.get_ready(pa.pfn()) else {
-            return;
-        };
-        let order = frame.slab_order();
-        let offset = offset_in_slab(pa, order);
-        let slab = Pfn::new(pa.pfn().get() & !((1 << order) - 1));
-        let head = frames.slab_head(frame);
-        let Some(index) = geometry.index_of(offset) else {
-            return;
-        };
-        let mut state = SlabState::load(head);
-        let was_full = state.out == geometry.objects(head.slab_order());
-        // SAFETY: the object came out of this slab and its last user is done with it; it is large
-        // enough for the link and aligned to a multiple of 8.
-        unsafe { va.as_ptr::<u32>().write(state.free) };
-        state.free = index + 1;
-        state.out -= 1;
-        self.objects_out -= 1;
-        state.store(head);
-        match (was_full, state.out == 0) {
-            (false, false) => {}
-            (true, false) => self.partial.push(frames, slab),
-            (was_full, true) => {
-                if !was_full {
-                    self.partial.remove(frames, head);
-                }
-                self.empty.push(frames, slab);
-                self.empty_count += 1;
+        }
+        for (part, frame) in parts() {
+            if geometry.starts(order, part) != 0 {
+                self.partial.remove(frames, slab + part, frame);
             }
+        }
+        if let Some(first) = frames.find(slab) {
+            self.empty.push(frames, slab, first);
         }
     }
 }
+
+/// The bit of a frame's last slot.
+const TOP_SLOT: u64 = 1 << (u64::BITS - 1);
+
+/// Whether an object of a slab starts at `pa`, in use or not.
+pub(super) fn is_start(geometry: &Geometry, pa: PhysAddr, frame: &Frame) -> bool {
+    let order = frame.order();
+    let offset = pa.page_offset();
+    let starts = geometry.starts(order, part_of(pa.pfn(), order));
+    offset.is_multiple_of(SLOT) && starts >> (offset / SLOT) & 1 == 1
+}
+
+const _: () = assert!(SLOT << u64::BITS.ilog2() == 1 << PAGE_SHIFT);
