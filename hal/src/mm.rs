@@ -23,6 +23,7 @@ mod ioremap;
 mod kmalloc;
 mod migrate;
 mod page;
+mod size;
 mod slab;
 pub mod va;
 mod vmalloc;
@@ -37,11 +38,12 @@ pub use frame::{Frame, FrameError, FrameKind, FrameTable, MemoryTypeError, PAGEB
 pub use gfp::Gfp;
 pub use ioremap::{IoKind, Ioremap, IoremapError};
 pub use kmalloc::{
-    CLASSES, DMA_ALIGN, Kmalloc, MAX_CLASS_SIZE, MAX_SIZE, ZERO_SIZE_PTR, class_align, class_of,
-    class_size,
+    CLASSES, DMA_ALIGN, Kmalloc, MAX_CLASS_SIZE, MAX_SIZE, ReallocError, ZERO_SIZE_PTR,
+    class_align, class_of, class_size,
 };
 pub use migrate::MigrateType;
 pub use page::{InitError, PageAllocator, UsableRam};
+pub use size::{array_size, array3_size, kmalloc_size_roundup, size_add, size_mul, struct_size};
 pub(crate) use slab::Magazines;
 pub use slab::{CacheError, CacheInfo, KmemCache, MAX_OBJECT_SIZE, MAX_SLAB_ORDER, ObjectError};
 pub use vmalloc::{PageSource, Vmalloc, VmallocError, is_vmalloc_addr};
@@ -69,6 +71,16 @@ pub enum AllocError {
     #[error("allocation of {size} bytes failed: more than {MAX_SIZE}, {gfp:?}")]
     SizeTooLarge {
         /// The size asked for, in bytes.
+        size: usize,
+        /// The flags.
+        gfp: Gfp,
+    },
+    /// The size of an array is no number.
+    #[error("{count} elements of {size} bytes are more than any size, {gfp:?}")]
+    Overflow {
+        /// Elements asked for.
+        count: usize,
+        /// The size of each, in bytes.
         size: usize,
         /// The flags.
         gfp: Gfp,
@@ -210,6 +222,77 @@ pub unsafe fn kfree(object: *mut u8) -> Result<(), ObjectError> {
 /// As there.
 pub fn ksize(object: *const u8) -> Result<usize, ObjectError> {
     KMALLOC.ksize(object)
+}
+
+/// Allocates an array of the machine: [`Kmalloc::kmalloc_array`].
+///
+/// # Errors
+///
+/// As there.
+#[inline(always)]
+pub fn kmalloc_array(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    KMALLOC.kmalloc_array(count, size, gfp)
+}
+
+/// Allocates a zeroed array of the machine: [`Kmalloc::kcalloc`].
+///
+/// # Errors
+///
+/// As there.
+#[inline(always)]
+pub fn kcalloc(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    KMALLOC.kcalloc(count, size, gfp)
+}
+
+/// Resizes an object of the machine: [`Kmalloc::krealloc`].
+///
+/// # Errors
+///
+/// As there.
+///
+/// # Safety
+///
+/// As there.
+pub unsafe fn krealloc(
+    object: *mut u8,
+    size: usize,
+    gfp: Gfp,
+) -> Result<NonNull<u8>, ReallocError> {
+    // SAFETY: handed on to the caller.
+    unsafe { KMALLOC.krealloc(object, size, gfp) }
+}
+
+/// Resizes an array of the machine: [`Kmalloc::krealloc_array`].
+///
+/// # Errors
+///
+/// As there.
+///
+/// # Safety
+///
+/// As there.
+pub unsafe fn krealloc_array(
+    object: *mut u8,
+    count: usize,
+    size: usize,
+    gfp: Gfp,
+) -> Result<NonNull<u8>, ReallocError> {
+    // SAFETY: handed on to the caller.
+    unsafe { KMALLOC.krealloc_array(object, count, size, gfp) }
+}
+
+/// Zeroes and frees memory of the machine: [`Kmalloc::kfree_sensitive`].
+///
+/// # Errors
+///
+/// As there.
+///
+/// # Safety
+///
+/// As there.
+pub unsafe fn kfree_sensitive(object: *mut u8) -> Result<(), ObjectError> {
+    // SAFETY: handed on to the caller.
+    unsafe { KMALLOC.kfree_sensitive(object) }
 }
 
 /// The machine's page allocator as the source of `vmalloc` memory.

@@ -7,9 +7,12 @@
 //! Alignment: at least [`DMA_ALIGN`]; a power-of-two size is aligned to the size, up to 4 MiB; any
 //! other size, as rounded up to its class, to its largest power-of-two divisor.
 
+mod array;
 mod class;
+mod realloc;
 
 pub use class::{CLASSES, DMA_ALIGN, MAX_CLASS_SIZE, class_align, class_of, class_size};
+pub use realloc::ReallocError;
 
 use super::buddy::MAX_ORDER;
 use super::frame::{FIRST_TAG, FrameError, FrameKind};

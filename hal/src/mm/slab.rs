@@ -357,6 +357,16 @@ pub(super) unsafe fn free_fast(core: &Magazines, va: VirtAddr) -> Option<()> {
     Some(())
 }
 
+/// Whether `object` is free, as far as its mark tells: what [`Cache::free`] judges by.
+///
+/// # Safety
+///
+/// An object of a cache starts there that belongs to the caller, or is free.
+pub(super) unsafe fn is_marked_free(object: NonNull<u8>) -> bool {
+    // SAFETY: the word is part of the object. Volatile for the reason given in `Cache::free`.
+    unsafe { mark_of(object).read_volatile() == !VirtAddr::from_ptr(object.as_ptr()).get() }
+}
+
 /// The physical address behind `va`, if it is in the direct map.
 pub(super) fn direct_map(va: VirtAddr) -> Result<PhysAddr, ObjectError> {
     layout::virt_to_phys(va).ok_or(if layout::VMALLOC.contains(va) {
