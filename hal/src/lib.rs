@@ -13,6 +13,7 @@
 //! | [`memory_map`] | RAM and its owners while booting |
 //! | [`mmu`] | memory types, descriptors, the table walker and the mapper |
 //! | [`mm`] | frames, zones, buddy pages, slab and kmalloc, vmalloc |
+//! | [`alloc`] | boxes and vectors on that memory, and the global allocator |
 //! | [`dma`] | masks, bus windows, coherent and streaming memory, the `DmaEngine` trait |
 //! | [`sync`] | the IRQ-saving lock and per-CPU data |
 //! | [`smp`] | running a function on another core |
@@ -28,6 +29,7 @@
 #![cfg_attr(target_os = "none", no_std)]
 
 pub mod addr;
+pub mod alloc;
 pub mod arch;
 pub mod board;
 pub mod devicetree;
