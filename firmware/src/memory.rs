@@ -7,11 +7,12 @@ pub(crate) mod hoard;
 
 use crate::machine::machine;
 use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
 use hal::addr::{PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr};
 use hal::arch::translate;
 use hal::dma::Device;
 use hal::layout::{self, phys_to_virt};
-use hal::mm::{self, AllocError, FreeError, Gfp, ObjectError, VmallocError};
+use hal::mm::{self, AllocError, FreeError, Gfp, ObjectError, ReallocError, VmallocError};
 use hal::mmu::MemoryType;
 
 /// The flags for memory `device` reaches: zone bits only where some RAM is out of its reach.
@@ -183,6 +184,47 @@ impl Object {
         unsafe { mm::kfree(va.as_ptr()) }
     }
 
+    /// `kmalloc_array`.
+    pub(crate) fn array(count: usize, size: usize, gfp: Gfp) -> Result<Self, AllocError> {
+        mm::kmalloc_array(count, size, gfp).map(|object| Self {
+            va: VirtAddr::from_ptr(object.as_ptr()),
+            size: count * size,
+        })
+    }
+
+    /// `krealloc` of null.
+    pub(crate) fn resized_nothing(size: usize, gfp: Gfp) -> Result<Self, ReallocError> {
+        // SAFETY: there is no object at null.
+        let object = unsafe { mm::krealloc(core::ptr::null_mut(), size, gfp) }?;
+        let va = VirtAddr::from_ptr(object.as_ptr());
+        Ok(Self { va, size })
+    }
+
+    /// `krealloc`, to a size that is not 0.
+    pub(crate) fn resize(&mut self, size: usize, gfp: Gfp) -> Result<(), ReallocError> {
+        debug_assert_ne!(size, 0);
+        // SAFETY: the object belongs to `self`, which takes the new address.
+        let object = unsafe { mm::krealloc(self.va.as_ptr(), size, gfp) }?;
+        (self.va, self.size) = (VirtAddr::from_ptr(object.as_ptr()), size);
+        Ok(())
+    }
+
+    /// `krealloc` to 0 bytes, and what it returns.
+    pub(crate) fn resize_to_nothing(self) -> Result<NonNull<u8>, ReallocError> {
+        let va = self.va;
+        core::mem::forget(self);
+        // SAFETY: the object belonged to `self`.
+        unsafe { mm::krealloc(va.as_ptr(), 0, Gfp::KERNEL) }
+    }
+
+    /// `kfree_sensitive`.
+    pub(crate) fn free_sensitive(self) -> Result<(), ObjectError> {
+        let va = self.va;
+        core::mem::forget(self);
+        // SAFETY: the object belonged to `self`.
+        unsafe { mm::kfree_sensitive(va.as_ptr()) }
+    }
+
     /// Frees the object, and then what is no longer its own.
     pub(crate) fn free_twice(self) -> (Result<(), ObjectError>, Result<(), ObjectError>) {
         let va = self.va;
@@ -228,6 +270,29 @@ impl Drop for Object {
         // SAFETY: the object belongs to `self`. A refusal shows in the ledger.
         let _ = unsafe { mm::kfree(self.va.as_ptr()) };
     }
+}
+
+/// How `kmalloc_array`, `kcalloc` and `krealloc_array` refuse `count` elements of `size` bytes;
+/// `None` for one that does not, whose memory leaks.
+pub(crate) fn no_array(count: usize, size: usize) -> [Option<AllocError>; 3] {
+    // SAFETY: there is no object at null.
+    let grown =
+        unsafe { mm::krealloc_array(core::ptr::null_mut(), count, size, Gfp::KERNEL) }.err();
+    let grown = grown.and_then(|error| match error {
+        ReallocError::Alloc(error) => Some(error),
+        ReallocError::Object(_) => None,
+    });
+    [
+        mm::kmalloc_array(count, size, Gfp::KERNEL).err(),
+        mm::kcalloc(count, size, Gfp::KERNEL).err(),
+        grown,
+    ]
+}
+
+/// What `krealloc` of null to 0 bytes returns.
+pub(crate) fn nothing_resized() -> Result<NonNull<u8>, ReallocError> {
+    // SAFETY: there is no object at null.
+    unsafe { mm::krealloc(core::ptr::null_mut(), 0, Gfp::KERNEL) }
 }
 
 /// Frees an address outside the direct map, or one `kmalloc` gives out for nothing. `None` if the

@@ -7,6 +7,7 @@ macro_rules! tests {
     };
 }
 
+mod alloc;
 mod boot;
 mod coherent;
 mod dma;
@@ -32,6 +33,7 @@ pub const ALL: &[Suite] = &[
     kmalloc::SUITE,
     vmalloc::SUITE,
     stress::SUITE,
+    alloc::SUITE,
     coherent::SUITE,
     dma::SUITE,
     selftest::SUITE,
