@@ -308,6 +308,9 @@ pub(super) fn exhaustion() -> Outcome {
     let before = check_ok!(Ledger::take());
     {
         let mut words = KVec::<usize>::new();
+        for number in 0..1000 {
+            check_ok!(words.push(number, GFP_KERNEL));
+        }
         let mut hoard = check_ok!(Hoard::new(capacity(0)));
         let gfp = GFP_KERNEL | __GFP_NOWARN;
         for order in (0..=MAX_ORDER).rev() {
