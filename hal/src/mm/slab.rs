@@ -357,14 +357,10 @@ pub(super) unsafe fn free_fast(core: &Magazines, va: VirtAddr) -> Option<()> {
     Some(())
 }
 
-/// Whether `object` is free, as far as its mark tells: what [`Cache::free`] judges by.
-///
-/// # Safety
-///
-/// An object of a cache starts there that belongs to the caller, or is free.
-pub(super) unsafe fn is_marked_free(object: NonNull<u8>) -> bool {
-    // SAFETY: the word is part of the object. Volatile for the reason given in `Cache::free`.
-    unsafe { mark_of(object).read_volatile() == !VirtAddr::from_ptr(object.as_ptr()).get() }
+/// Whether the object at `object`, in the slab that `frame` is part of, is free, as far as its mark
+/// tells.
+pub(super) fn is_marked_free(frame: &Frame, object: NonNull<u8>) -> bool {
+    mark_at(object) == mark_in(frame)
 }
 
 /// The physical address behind `va`, if it is in the direct map.

@@ -3,7 +3,7 @@
 use super::array::array_bytes;
 use super::{DMA_ALIGN, Kmalloc, MAX_CLASS_SIZE, ZERO_SIZE_PTR};
 use crate::addr::VirtAddr;
-use crate::mm::slab::is_marked_free;
+use crate::mm::slab::{frame_of, is_marked_free};
 use crate::mm::{AllocError, Gfp, ObjectError};
 use core::ptr::NonNull;
 
@@ -52,8 +52,7 @@ impl Kmalloc {
             unsafe { self.kfree(object) }?;
             return Ok(ZERO_SIZE_PTR);
         }
-        // SAFETY: handed on to the caller.
-        let usable = unsafe { self.usable_in_use(old) }?;
+        let usable = self.usable_in_use(old)?;
         if size <= usable {
             if gfp.contains(Gfp::ZERO) {
                 // SAFETY: the bytes up to `usable` are the caller's object.
@@ -110,8 +109,7 @@ impl Kmalloc {
         let Some(secret) = NonNull::new(object).filter(|object| *object != ZERO_SIZE_PTR) else {
             return Ok(());
         };
-        // SAFETY: handed on to the caller.
-        let usable = unsafe { self.usable_in_use(secret) }?;
+        let usable = self.usable_in_use(secret)?;
         let words = secret.cast::<u64>();
         for word in 0..usable / size_of::<u64>() {
             // SAFETY: the object is in use and the caller's; it has whole words, see below.
@@ -123,15 +121,13 @@ impl Kmalloc {
 
     /// As [`ksize`](Self::ksize), for what is about to write the object: one that is free already
     /// is refused, as far as [`kfree`](Self::kfree) would find it.
-    ///
-    /// # Safety
-    ///
-    /// As for [`kfree`](Self::kfree).
-    unsafe fn usable_in_use(&self, object: NonNull<u8>) -> Result<usize, ObjectError> {
+    fn usable_in_use(&self, object: NonNull<u8>) -> Result<usize, ObjectError> {
         let usable = self.ksize(object.as_ptr())?;
-        // SAFETY: up to that size objects are the caches', and this one is the caller's or free.
-        if usable <= MAX_CLASS_SIZE && unsafe { is_marked_free(object) } {
-            return Err(ObjectError::DoubleFree(VirtAddr::from_ptr(object.as_ptr())));
+        let va = VirtAddr::from_ptr(object.as_ptr());
+        let (_, frame) = frame_of(self.ready_pages(va)?.frames(), va)?;
+        // Up to that size objects are the caches'.
+        if usable <= MAX_CLASS_SIZE && is_marked_free(frame, object) {
+            return Err(ObjectError::DoubleFree(va));
         }
         Ok(usable)
     }
