@@ -1,7 +1,7 @@
 //! The leak ledger: what is free, zone by zone and order by order.
 //!
 //! Two ledgers around a piece of work must be equal, whatever it allocated in between. Before
-//! counting, every core gives the objects it keeps at hand back. Frames that became translation
+//! counting, every core gives the objects and pages it keeps at hand back. Frames that became translation
 //! tables are kept for the next demand and never given back; they are counted as kept.
 
 use crate::machine::machine;
@@ -25,10 +25,17 @@ impl Ledger {
     ///
     /// [`SmpError`] when a core cannot be asked.
     pub fn take() -> Result<Self, SmpError> {
-        smp::run_on_all(|_| mm::kmalloc_caches().shrink())?;
+        smp::run_on_all(|_| {
+            mm::kmalloc_caches().shrink();
+            if let Some(pages) = mm::pages() {
+                pages.drain();
+            }
+        })?;
         let machine = machine();
         let mut zones = [ZoneInfo::default(); ZoneKind::COUNT];
         if let Some(pages) = mm::pages() {
+            // A block in the reserve does not merge with one outside.
+            pages.unreserve_highatomic(true);
             zones = ZoneKind::ALL.map(|kind| pages.zone(kind));
         }
         let kept = machine.tables.lock().memory_mut().frames_allocated();

@@ -124,6 +124,41 @@ impl Drop for Pages {
     }
 }
 
+/// As many pages as a number of bytes takes.
+#[derive(Debug)]
+pub(crate) struct ExactPages {
+    va: VirtAddr,
+    size: usize,
+}
+
+impl ExactPages {
+    /// `alloc_pages_exact`.
+    pub(crate) fn alloc(size: usize, gfp: Gfp) -> Result<Self, AllocError> {
+        mm::alloc_pages_exact(size, gfp).map(|va| Self { va, size })
+    }
+
+    /// The bytes asked for.
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: the pages are RAM in the direct map and belong to `self`.
+        unsafe { core::slice::from_raw_parts_mut(self.va.as_ptr(), self.size) }
+    }
+
+    /// `free_pages_exact`.
+    pub(crate) fn free(self) -> Result<(), FreeError> {
+        let (va, size) = (self.va, self.size);
+        core::mem::forget(self);
+        // SAFETY: the pages belonged to `self`.
+        unsafe { mm::free_pages_exact(va, size) }
+    }
+}
+
+impl Drop for ExactPages {
+    fn drop(&mut self) {
+        // SAFETY: the pages belong to `self`. A refusal shows in the ledger.
+        let _ = unsafe { mm::free_pages_exact(self.va, self.size) };
+    }
+}
+
 /// Frees a frame that no page allocator handed out, which must be refused: no RAM, a frame of the
 /// image or of the coherent pool. `None` if the frame is one an allocator owns.
 pub(crate) fn free_foreign(pfn: Pfn) -> Option<Result<(), FreeError>> {

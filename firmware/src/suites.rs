@@ -22,6 +22,7 @@ mod probe;
 mod selftest;
 mod stress;
 mod vmalloc;
+mod zones;
 
 use crate::report::Suite;
 
@@ -30,6 +31,7 @@ pub const ALL: &[Suite] = &[
     boot::SUITE,
     mmu::SUITE,
     pages::SUITE,
+    zones::SUITE,
     kmalloc::SUITE,
     vmalloc::SUITE,
     stress::SUITE,

@@ -23,6 +23,7 @@ mod ioremap;
 mod kmalloc;
 mod migrate;
 mod page;
+mod pcp;
 mod size;
 mod slab;
 pub mod va;
@@ -42,12 +43,12 @@ pub use kmalloc::{
     class_align, class_of, class_size,
 };
 pub use migrate::MigrateType;
-pub use page::{InitError, PageAllocator, UsableRam};
+pub use page::{InitError, PageAllocator, UsableRam, get_order};
 pub use size::{array_size, array3_size, kmalloc_size_roundup, size_add, size_mul, struct_size};
 pub(crate) use slab::Magazines;
 pub use slab::{CacheError, CacheInfo, KmemCache, MAX_OBJECT_SIZE, MAX_SLAB_ORDER, ObjectError};
 pub use vmalloc::{PageSource, Vmalloc, VmallocError, is_vmalloc_addr};
-pub use watermark::Watermarks;
+pub use watermark::{Mark, Watermarks};
 pub use zone::{MAX_RANGES, Zone, ZoneInfo, ZoneKind};
 
 use crate::addr::{Pfn, PhysRange, VirtAddr};
@@ -55,6 +56,7 @@ use crate::memory_map::MAX_RAM;
 use crate::mmu::KernelMapper;
 use crate::sync::{Context, IrqLock, Once};
 use core::ptr::NonNull;
+use pcp::{PcpLists, pcp_lists};
 
 /// Why memory was not allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -110,6 +112,7 @@ pub enum AllocError {
 }
 
 static PAGES: Once<PageAllocator> = Once::new();
+static PCP_LISTS: [PcpLists; ZoneKind::COUNT] = [const { pcp_lists() }; ZoneKind::COUNT];
 static KMALLOC: Kmalloc = Kmalloc::new();
 
 /// Sets the machine's allocators up. Its cost does not depend on the amount of RAM.
@@ -126,7 +129,7 @@ pub unsafe fn init(frames: FrameTable, map: &UsableRam<'_>) -> Result<(), InitEr
         return Err(InitError::Twice);
     }
     // SAFETY: handed on to the caller.
-    let pages = unsafe { PageAllocator::new(frames, map) }?;
+    let pages = unsafe { PageAllocator::new(frames, map) }?.with_lists(&PCP_LISTS);
     #[cfg(target_os = "none")]
     // SAFETY: one core runs.
     unsafe {
@@ -152,8 +155,32 @@ pub fn kmalloc_caches() -> &'static Kmalloc {
 /// # Errors
 ///
 /// As there, and [`AllocError::NotReady`] before [`init`].
+#[doc(alias = "alloc_page")]
+#[inline(always)]
 pub fn alloc_pages(gfp: Gfp, order: u32) -> Result<Pfn, AllocError> {
     pages().ok_or(AllocError::NotReady)?.alloc_pages(gfp, order)
+}
+
+/// Allocates pages of the machine by address: [`PageAllocator::get_free_pages`].
+///
+/// # Errors
+///
+/// As [`alloc_pages`].
+#[doc(alias = "__get_free_pages")]
+pub fn get_free_pages(gfp: Gfp, order: u32) -> Result<VirtAddr, AllocError> {
+    let pages = pages().ok_or(AllocError::NotReady)?;
+    pages.get_free_pages(gfp, order)
+}
+
+/// Allocates as many pages of the machine as `size` bytes take:
+/// [`PageAllocator::alloc_pages_exact`].
+///
+/// # Errors
+///
+/// As there, and [`AllocError::NotReady`] before [`init`].
+pub fn alloc_pages_exact(size: usize, gfp: Gfp) -> Result<VirtAddr, AllocError> {
+    let pages = pages().ok_or(AllocError::NotReady)?;
+    pages.alloc_pages_exact(size, gfp)
 }
 
 /// Allocates one zeroed page of the machine: [`PageAllocator::get_zeroed_page`].
@@ -174,10 +201,58 @@ pub fn get_zeroed_page(gfp: Gfp) -> Result<Pfn, AllocError> {
 /// # Safety
 ///
 /// As there.
+#[doc(alias = "__free_pages")]
+#[inline(always)]
 pub unsafe fn free_pages(pfn: Pfn, order: u32) -> Result<(), FreeError> {
     let pages = pages().ok_or(FrameError::Untouched(pfn))?;
     // SAFETY: handed on to the caller.
     unsafe { pages.free_pages(pfn, order) }
+}
+
+/// Frees pages of the machine by address: [`PageAllocator::free_pages_at`].
+///
+/// # Errors
+///
+/// As there.
+///
+/// # Safety
+///
+/// As there.
+#[doc(alias = "free_pages")]
+pub unsafe fn free_pages_at(va: VirtAddr, order: u32) -> Result<(), FreeError> {
+    let pages = pages().ok_or(FreeError::Address(va))?;
+    // SAFETY: handed on to the caller.
+    unsafe { pages.free_pages_at(va, order) }
+}
+
+/// Frees pages of the machine by size: [`PageAllocator::free_pages_exact`].
+///
+/// # Errors
+///
+/// As there.
+///
+/// # Safety
+///
+/// As there.
+pub unsafe fn free_pages_exact(va: VirtAddr, size: usize) -> Result<(), FreeError> {
+    let pages = pages().ok_or(FreeError::Address(va))?;
+    // SAFETY: handed on to the caller.
+    unsafe { pages.free_pages_exact(va, size) }
+}
+
+/// Takes a block of pages of the machine apart: [`PageAllocator::split_page`].
+///
+/// # Errors
+///
+/// As there.
+///
+/// # Safety
+///
+/// As there.
+pub unsafe fn split_page(pfn: Pfn, order: u32) -> Result<(), FreeError> {
+    let pages = pages().ok_or(FrameError::Untouched(pfn))?;
+    // SAFETY: handed on to the caller.
+    unsafe { pages.split_page(pfn, order) }
 }
 
 /// Allocates memory of the machine: [`Kmalloc::kmalloc`].

@@ -1,16 +1,16 @@
-//! Pages: alignment, zones, splitting and merging, refusals, exhaustion, several cores.
+//! Pages: alignment, splitting and merging, exact sizes, refusals, exhaustion, several cores.
 
 use super::mapping;
 use crate::ledger::Ledger;
 use crate::machine::machine;
 use crate::memory::hoard::{Hoard, capacity, top_zone};
-use crate::memory::{self, Object, Pages};
+use crate::memory::{self, ExactPages, Object, Pages};
 use crate::random::Random;
 use crate::report::{Outcome, Stop, Suite, Test, diagnostic};
 use crate::{check, check_ok};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use hal::addr::{PAGE_SIZE, Pfn, PhysAddr, PhysRange};
-use hal::mm::{self, AllocError, FrameError, FrameKind, FreeError, Gfp, MAX_ORDER, ZoneKind};
+use hal::mm::{self, AllocError, FrameError, FrameKind, FreeError, Gfp, MAX_ORDER};
 use hal::smp;
 use hal::sync::PerCpu;
 
@@ -25,12 +25,16 @@ pub(super) const SUITE: Suite = Suite {
         ),
         test("split_and_merge_restore_the_histogram", split_and_merge),
         test("a_leak_is_found_planted", leak_planted),
-        test("flags_choose_the_zone", flags_choose_the_zone),
-        test("a_full_zone_falls_back_to_the_one_below", fallback),
         test("orders_above_the_largest_are_refused", order_too_large),
         test("zeroed_pages_are_zero", zeroed),
         test("zeroed_pages_are_zero_planted", zeroed_planted),
         test("bad_frees_are_refused_by_name", bad_frees),
+        test("a_page_at_hand_is_not_freed_twice", freed_twice_at_hand),
+        test("exact_sizes_take_no_more_pages_than_they_need", exact),
+        test(
+            "exact_sizes_take_no_more_pages_than_they_need_planted",
+            exact_planted,
+        ),
         test("exhaustion_stops_at_the_watermark_and_passes", exhaustion),
         test("cores_allocate_at_once_without_sharing_a_block", all_cores),
         test(
@@ -146,76 +150,6 @@ fn leak_planted() -> Outcome {
     check_ok!(object.free());
     let left = before.difference(&check_ok!(Ledger::take()));
     check!(left.is_none(), "the plants are gone, but {left:?}");
-    Ok(())
-}
-
-fn flags_choose_the_zone() -> Outcome {
-    const SAMPLES: usize = 32;
-    let Some(allocator) = mm::pages() else {
-        return Err(Stop::Failed);
-    };
-    let populated = |kind: &ZoneKind| allocator.zone(*kind).managed > 0;
-    for (gfp, asked) in [
-        (Gfp::KERNEL | Gfp::DMA, ZoneKind::Dma),
-        (Gfp::KERNEL | Gfp::DMA32, ZoneKind::Dma32),
-        (Gfp::KERNEL, ZoneKind::Normal),
-    ] {
-        let below = ZoneKind::ALL.iter().filter(|kind| **kind <= asked);
-        let above = ZoneKind::ALL.iter().filter(|kind| **kind > asked);
-        // A board without memory below a limit has no master limited to it.
-        let expected = below.rev().find(|kind| populated(kind));
-        let Some(&expected) = expected.or_else(|| above.into_iter().find(|kind| populated(kind)))
-        else {
-            return Err(Stop::Failed);
-        };
-        let mut highest = PhysAddr::new(0);
-        for _ in 0..SAMPLES {
-            let page = check_ok!(Pages::alloc(gfp, 0));
-            let zone = allocator.zone_of(page.pfn());
-            check!(
-                zone == expected,
-                "{gfp:?} gave {} of zone {zone}",
-                page.pfn()
-            );
-            highest = highest.max(page.pfn().phys());
-        }
-        let empty = if populated(&asked) { "" } else { " (empty)" };
-        diagnostic(format_args!(
-            "asked for {asked}{empty}: zone {expected}, highest {highest}"
-        ));
-    }
-    Ok(())
-}
-
-fn fallback() -> Outcome {
-    let Some(allocator) = mm::pages() else {
-        return Err(Stop::Failed);
-    };
-    let top = top_zone();
-    let lower = ZoneKind::ALL.iter().filter(|kind| **kind < top);
-    if lower.map(|kind| allocator.zone(*kind).managed).sum::<u32>() == 0 {
-        return Err(Stop::Skipped("all memory is in one zone"));
-    }
-    let mut hoard = check_ok!(Hoard::new(capacity(0)));
-    loop {
-        let block = check_ok!(Pages::alloc(Gfp::KERNEL, MAX_ORDER));
-        let zone = allocator.zone_of(block.pfn());
-        if zone < top {
-            let left = allocator.zone(top).free;
-            diagnostic(format_args!(
-                "zone {top} left {left} pages free, then zone {zone} served"
-            ));
-            break;
-        }
-        check!(hoard.push(block).is_ok(), "no room to note it");
-    }
-    let zone = allocator.zone(top);
-    let large = zone.blocks[MAX_ORDER as usize];
-    let spare = zone.free.saturating_sub(zone.watermarks.min) >= 1 << MAX_ORDER;
-    check!(
-        large == 0 || !spare,
-        "zone {top} still had {large} blocks to give"
-    );
     Ok(())
 }
 
@@ -370,6 +304,53 @@ fn bad_frees() -> Outcome {
         changed.is_none(),
         "a refused free changed something: {changed:?}"
     );
+    Ok(())
+}
+
+fn freed_twice_at_hand() -> Outcome {
+    let before = check_ok!(Ledger::take());
+    for order in 0..=MAX_ORDER {
+        let block = check_ok!(Pages::alloc(Gfp::KERNEL, order));
+        let (first, second) = block.free_twice();
+        check_ok!(first);
+        let named = match second {
+            Err(FreeError::DoubleFree(_)) => true,
+            // Merged with its buddy.
+            Err(FreeError::WrongKind { kind, .. }) => kind == FrameKind::Tail,
+            _ => false,
+        };
+        check!(named, "order {order} freed twice: {second:?}");
+    }
+    let difference = before.difference(&check_ok!(Ledger::take()));
+    check!(difference.is_none(), "{difference:?}");
+    Ok(())
+}
+
+/// Pages that are missing in `later`.
+fn missing(before: &Ledger, later: &Ledger) -> usize {
+    before.free_pages().saturating_sub(later.free_pages())
+}
+
+fn exact() -> Outcome {
+    let before = check_ok!(Ledger::take());
+    for pages in [1, 3, 5, 129, 1024] {
+        let mut exact = check_ok!(ExactPages::alloc(pages * PAGE_SIZE - 1, Gfp::KERNEL));
+        exact.bytes().fill(0x5A);
+        let taken = missing(&before, &check_ok!(Ledger::take()));
+        check!(taken == pages, "{pages} pages take {taken}");
+        check_ok!(exact.free());
+        let difference = before.difference(&check_ok!(Ledger::take()));
+        check!(difference.is_none(), "{pages} pages: {difference:?}");
+    }
+    Ok(())
+}
+
+fn exact_planted() -> Outcome {
+    let before = check_ok!(Ledger::take());
+    let block = check_ok!(Pages::alloc(Gfp::KERNEL, 3));
+    let taken = missing(&before, &check_ok!(Ledger::take()));
+    check!(taken == 8, "a whole block was taken for {taken} pages");
+    check_ok!(block.free());
     Ok(())
 }
 

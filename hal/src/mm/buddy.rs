@@ -5,16 +5,19 @@
 //! through the frame descriptors; the pages themselves are never touched. A word per migrate type
 //! says which orders have a block, so that finding one takes no search.
 //!
-//! A pageblock that changes its migrate type does not move the free blocks inside it between
+//! A pageblock taken over by another migrate type does not move the free blocks inside it between
 //! lists, which would be a loop over its pages: each block remembers the list it is on and goes to
-//! the right one when it is next freed.
+//! the right one when it is next freed. [`Buddy::convert`] does move them, for the types whose
+//! free pages are counted apart.
+
+mod check;
+
+pub use check::FreeError;
+pub(super) use check::check_allocated;
 
 use super::MigrateType;
-use super::frame::{
-    Frame, FrameError, FrameKind, FrameTable, NO_FRAME, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES,
-};
+use super::frame::{Frame, FrameKind, FrameTable, NO_FRAME, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES};
 use crate::addr::Pfn;
-use crate::mmu::MemoryType;
 use core::ops::Range;
 
 /// Largest order: blocks of 4 MiB.
@@ -29,106 +32,59 @@ pub(super) const MAX_BLOCK_PAGES: u32 = 1 << MAX_ORDER;
 /// From this order on, a block taken from another migrate type takes its pageblock along.
 const STEAL_ORDER: u32 = PAGEBLOCK_ORDER / 2;
 
-/// Why a block was not freed. Nothing has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FreeError {
-    /// The frame is no block an allocator handed out.
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-    /// The block is free already.
-    #[error("{0} is free already")]
-    DoubleFree(Pfn),
-    /// The frame is in use for something that is freed another way.
-    #[error("{pfn} is in use as {kind:?}")]
-    WrongKind {
-        /// The frame.
-        pfn: Pfn,
-        /// What it is used for.
-        kind: FrameKind,
-    },
-    /// The block was allocated with another order.
-    #[error("{pfn} has order {has}, not {given}")]
-    WrongOrder {
-        /// First frame of the block.
-        pfn: Pfn,
-        /// The order it was allocated with.
-        has: u32,
-        /// The order given.
-        given: u32,
-    },
-    /// The block is not Normal write-back memory again yet.
-    #[error("{pfn} is still {memory_type} memory")]
-    MemoryType {
-        /// First frame of the block.
-        pfn: Pfn,
-        /// Its memory type.
-        memory_type: MemoryType,
-    },
-}
-
 /// Free blocks per order.
 pub type Histogram = [u32; ORDERS];
 
+/// The free blocks of one order and migrate type.
+#[derive(Clone, Copy, Debug)]
+struct List {
+    first: u32,
+    blocks: u32,
+}
+
 /// A set of free blocks and the rules to split and merge them.
 ///
-/// The zones have one each, and so has the coherent pool. Frames of two instances with the same
-/// kinds must not be buddies of each other: they differ in kind, or a boundary between them is
-/// aligned to [`MAX_ORDER`].
+/// Frames of two instances must not be buddies of each other: a boundary between them is aligned
+/// to [`MAX_ORDER`].
 #[derive(Debug)]
 pub struct Buddy {
-    /// First block of each list.
-    heads: [[u32; ORDERS]; MigrateType::COUNT],
+    lists: [[List; ORDERS]; MigrateType::COUNT],
     /// Bit `k`: the list of order `k` is not empty.
     occupied: [u16; MigrateType::COUNT],
-    blocks: Histogram,
-    free_pages: u32,
-    free: FrameKind,
-    allocated: FrameKind,
-    /// The memory type of the frames while they are free.
-    memory_type: MemoryType,
+    /// Pages on the lists.
+    pages: [u32; MigrateType::COUNT],
 }
 
 impl Buddy {
-    /// An allocator without memory, for pages the zones hand out.
+    /// An allocator without memory.
     pub const fn new() -> Self {
-        Self::with_kinds(
-            FrameKind::Free,
-            FrameKind::Allocated,
-            MemoryType::NormalWriteBack,
-        )
-    }
-
-    /// An allocator without memory, for the coherent pool: its frames have their own kinds, so
-    /// that `free_pages` refuses them, and stay Normal non-cacheable.
-    pub const fn new_pool() -> Self {
-        Self::with_kinds(
-            FrameKind::PoolFree,
-            FrameKind::PoolAllocated,
-            MemoryType::NormalNonCacheable,
-        )
-    }
-
-    const fn with_kinds(free: FrameKind, allocated: FrameKind, memory_type: MemoryType) -> Self {
+        const EMPTY: List = List {
+            first: NO_FRAME,
+            blocks: 0,
+        };
         Self {
-            heads: [[NO_FRAME; ORDERS]; MigrateType::COUNT],
+            lists: [[EMPTY; ORDERS]; MigrateType::COUNT],
             occupied: [0; MigrateType::COUNT],
-            blocks: [0; ORDERS],
-            free_pages: 0,
-            free,
-            allocated,
-            memory_type,
+            pages: [0; MigrateType::COUNT],
         }
     }
 
-    /// Pages in free blocks.
+    /// Pages in free blocks. Isolated ones, which nothing is allocated from, do not count.
     #[inline]
     pub fn free_pages(&self) -> u32 {
-        self.free_pages
+        let all: u32 = self.pages.iter().sum();
+        all - self.pages_of(MigrateType::Isolate)
     }
 
-    /// Free blocks per order.
-    pub fn histogram(&self) -> Histogram {
-        self.blocks
+    /// Pages in free blocks of one migrate type.
+    #[inline]
+    pub fn pages_of(&self, migrate: MigrateType) -> u32 {
+        self.pages[migrate as usize]
+    }
+
+    /// Free blocks of one migrate type per order.
+    pub fn histogram_of(&self, migrate: MigrateType) -> Histogram {
+        self.lists[migrate as usize].map(|list| list.blocks)
     }
 
     /// Gives `range` to the allocator, as the largest aligned blocks that fit. Returns the number
@@ -170,48 +126,59 @@ impl Buddy {
         if order > MAX_ORDER {
             return None;
         }
-        self.take(frames, order, migrate)
-            .or_else(|| self.steal(frames, order, migrate))
+        self.take(frames, order, order, migrate)
+            .or_else(|| self.steal(frames, order, order, migrate))
+            .map(|(pfn, _)| pfn)
     }
 
-    /// As [`alloc`](Self::alloc), from the lists of `migrate` only.
+    /// Takes the smallest block of `order` or above, and no more of it than order `most`, from the
+    /// lists of `migrate` only. Returns the block and its order.
     #[inline]
     pub(super) fn take(
         &mut self,
         frames: FrameTable,
         order: u32,
+        most: u32,
         migrate: MigrateType,
-    ) -> Option<Pfn> {
-        let orders = self.occupied[migrate as usize] >> order;
-        if orders == 0 {
+    ) -> Option<(Pfn, u32)> {
+        let fitting = self.occupied[migrate as usize] >> order;
+        if fitting == 0 {
             return None;
         }
-        let found = order + orders.trailing_zeros();
-        self.cut(frames, order, found, migrate, migrate)
+        let found = order + fitting.trailing_zeros();
+        Some(self.cut(frames, found.min(most), found, migrate, migrate))
     }
 
-    /// Takes a block from another migrate type: a large one, which brings its pageblock along, or
-    /// else the smallest that fits, so that little of the other type's memory is disturbed.
+    /// As [`take`](Self::take), from another migrate type: a large block, which brings its
+    /// pageblock along, or else the smallest that fits, so that little of the other type's memory
+    /// is disturbed.
     #[cold]
-    fn steal(&mut self, frames: FrameTable, order: u32, migrate: MigrateType) -> Option<Pfn> {
+    pub(super) fn steal(
+        &mut self,
+        frames: FrameTable,
+        order: u32,
+        most: u32,
+        migrate: MigrateType,
+    ) -> Option<(Pfn, u32)> {
         let fallbacks = migrate.fallbacks();
-        for found in (order..=MAX_ORDER).rev() {
-            if found < STEAL_ORDER && migrate == MigrateType::Movable {
-                break;
-            }
+        let least = match migrate {
+            MigrateType::Movable => STEAL_ORDER.max(order),
+            _ => order,
+        };
+        for found in (least..=MAX_ORDER).rev() {
             for from in fallbacks {
                 if self.occupied[*from as usize] & (1 << found) != 0 {
-                    let first = Pfn::new(self.heads[*from as usize][found as usize]);
+                    let first = Pfn::new(self.lists[*from as usize][found as usize].first);
                     for block in 0..1 << found.saturating_sub(PAGEBLOCK_ORDER) {
                         frames.set_migrate_type(first + block * PAGEBLOCK_PAGES, migrate);
                     }
-                    return self.cut(frames, order, found, *from, migrate);
+                    return Some(self.cut(frames, found.min(most), found, *from, migrate));
                 }
             }
         }
         fallbacks
             .iter()
-            .find_map(|from| self.take(frames, order, *from))
+            .find_map(|from| self.take(frames, order, most, *from))
     }
 
     /// Takes the first block of order `found` off the list of `from`, keeps its low `2^order`
@@ -224,9 +191,9 @@ impl Buddy {
         found: u32,
         from: MigrateType,
         to: MigrateType,
-    ) -> Option<Pfn> {
-        let pfn = Pfn::new(self.heads[from as usize][found as usize]);
-        let frame = frames.get(pfn).ok()?;
+    ) -> (Pfn, u32) {
+        let pfn = Pfn::new(self.lists[from as usize][found as usize].first);
+        let frame = first_frame(frames, pfn.get());
         self.unlink(frames, frame, pfn.get(), found, from);
         if found >= PAGEBLOCK_ORDER && order < PAGEBLOCK_ORDER {
             // SAFETY: the whole first pageblock was free in this allocator.
@@ -238,64 +205,103 @@ impl Buddy {
             let upper = pfn.get() + (1 << half);
             self.link(frames, upper, half, to);
         }
-        frame.set_head(self.allocated, order);
-        Some(pfn)
+        frame.set_head(FrameKind::Allocated, order);
+        (pfn, order)
     }
 
     /// Gives back a block of `2^order` pages and merges it with its free buddies.
     ///
     /// # Errors
     ///
-    /// [`FreeError`], when `pfn` is not a block of that order that this allocator handed out.
-    /// A block that has been merged with others since it was freed counts as
-    /// [`WrongKind`](FreeError::WrongKind) with [`FrameKind::Tail`].
+    /// [`FreeError`], when `pfn` is not a block of that order in use as pages.
     pub fn free(&mut self, frames: FrameTable, pfn: Pfn, order: u32) -> Result<(), FreeError> {
-        let frame = frames.get(pfn)?;
-        let kind = frame.kind();
-        if kind != self.allocated {
-            return Err(if kind == self.free {
-                FreeError::DoubleFree(pfn)
-            } else {
-                FreeError::WrongKind { pfn, kind }
-            });
-        }
-        if frame.order() != order {
-            return Err(FreeError::WrongOrder {
-                pfn,
-                has: frame.order(),
-                given: order,
-            });
-        }
-        if frame.memory_type() != self.memory_type {
-            return Err(FreeError::MemoryType {
-                pfn,
-                memory_type: frame.memory_type(),
-            });
-        }
-        self.merge(frames, pfn.get(), order, frames.migrate_type(pfn));
+        check_allocated(frames, pfn, order)?;
+        self.release(frames, pfn, order);
         Ok(())
     }
 
-    /// Merges the block with its free buddies and puts the result on a list.
-    fn merge(&mut self, frames: FrameTable, pfn: u32, order: u32, migrate: MigrateType) {
-        let (mut pfn, mut order) = (pfn, order);
-        if let Ok(frame) = frames.get(Pfn::new(pfn)) {
-            frame.set_kind(FrameKind::Tail);
+    /// As [`free`](Self::free), of a block known to be in use. Returns how many times it was
+    /// merged.
+    pub(super) fn release(&mut self, frames: FrameTable, pfn: Pfn, order: u32) -> u32 {
+        self.merge(frames, pfn.get(), order, frames.migrate_type(pfn))
+    }
+
+    /// Gives the pageblock that starts at `start` another migrate type and moves the free blocks
+    /// in it to the lists of that type. Returns the number of pages moved.
+    ///
+    /// Takes time in proportion to the number of free blocks in the pageblock.
+    pub(super) fn convert(&mut self, frames: FrameTable, start: Pfn, to: MigrateType) -> u32 {
+        debug_assert!(start.is_order_aligned(PAGEBLOCK_ORDER));
+        self.split_around(frames, start);
+        frames.set_migrate_type(start, to);
+        let mut moved = 0;
+        let mut at = start.get();
+        while at < start.get() + PAGEBLOCK_PAGES {
+            let free = frames.get(Pfn::new(at)).ok();
+            match free.filter(|frame| frame.kind() == FrameKind::Free) {
+                Some(frame) => {
+                    let order = frame.order();
+                    self.unlink(frames, frame, at, order, frame.list_type());
+                    // A whole pageblock may now match its neighbour.
+                    self.merge(frames, at, order, to);
+                    moved += 1 << order;
+                    at += 1 << order;
+                }
+                None => at += 1,
+            }
         }
+        moved
+    }
+
+    /// Cuts a free block larger than a pageblock into pageblocks if `pageblock` is one of them.
+    fn split_around(&mut self, frames: FrameTable, pageblock: Pfn) {
+        let first = pageblock.get() & !(MAX_BLOCK_PAGES - 1);
+        if let Ok(frame) = frames.get(Pfn::new(first))
+            && frame.kind() == FrameKind::Free
+            && frame.order() == MAX_ORDER
+        {
+            self.unlink(frames, frame, first, MAX_ORDER, frame.list_type());
+            for half in [first, first + PAGEBLOCK_PAGES] {
+                let list = frames.migrate_type(Pfn::new(half));
+                self.link(frames, half, PAGEBLOCK_ORDER, list);
+            }
+        }
+    }
+
+    /// The first frame of some free block of `migrate`.
+    pub(super) fn first_of(&self, migrate: MigrateType) -> Option<Pfn> {
+        let occupied = self.occupied[migrate as usize];
+        let order = (occupied != 0).then(|| occupied.trailing_zeros())?;
+        Some(Pfn::new(self.lists[migrate as usize][order as usize].first))
+    }
+
+    /// Merges the block with its free buddies and puts the result on a list. Returns the number of
+    /// merges.
+    fn merge(&mut self, frames: FrameTable, pfn: u32, order: u32, migrate: MigrateType) -> u32 {
+        let start = order;
+        let (mut pfn, mut order) = (pfn, order);
+        first_frame(frames, pfn).set_kind(FrameKind::Tail);
         while order < MAX_ORDER {
             let buddy = pfn ^ (1 << order);
-            let Ok(frame) = frames.get(Pfn::new(buddy)) else {
-                break;
+            let frame = if order < PAGEBLOCK_ORDER {
+                // In the pageblock of a block smaller than that, so it has a descriptor.
+                first_frame(frames, buddy)
+            } else {
+                let Ok(frame) = frames.get(Pfn::new(buddy)) else {
+                    break;
+                };
+                frame
             };
-            if frame.kind() != self.free || frame.order() != order {
+            if !frame.is_head(FrameKind::Free, order) {
                 break;
             }
             let list = frame.list_type();
-            if order >= PAGEBLOCK_ORDER
-                && list != migrate
-                && !(list.is_ordinary() && migrate.is_ordinary())
-            {
-                break;
+            if order >= PAGEBLOCK_ORDER && list != migrate {
+                if !(list.is_ordinary() && migrate.is_ordinary()) {
+                    break;
+                }
+                // So that what is cut from the block goes back to the lists it came from.
+                frames.set_migrate_type(Pfn::new(buddy), migrate);
             }
             self.unlink(frames, frame, buddy, order, list);
             frame.set_kind(FrameKind::Tail);
@@ -303,26 +309,25 @@ impl Buddy {
             order += 1;
         }
         self.link(frames, pfn, order, migrate);
+        order - start
     }
 
     /// Puts a block at the front of its list. Its first descriptor is valid.
     #[inline]
     fn link(&mut self, frames: FrameTable, pfn: u32, order: u32, migrate: MigrateType) {
-        let Ok(frame) = frames.get(Pfn::new(pfn)) else {
-            return;
-        };
-        let head = &mut self.heads[migrate as usize][order as usize];
-        let next = core::mem::replace(head, pfn);
-        frame.set_head(self.free, order);
+        let list = &mut self.lists[migrate as usize][order as usize];
+        let next = core::mem::replace(&mut list.first, pfn);
+        list.blocks += 1;
+        let frame = first_frame(frames, pfn);
+        frame.set_head(FrameKind::Free, order);
         frame.set_list_type(migrate);
         frame.set_next(next);
         frame.set_prev(NO_FRAME);
-        if let Ok(next) = frames.get(Pfn::new(next)) {
-            next.set_prev(pfn);
+        if next != NO_FRAME {
+            first_frame(frames, next).set_prev(pfn);
         }
         self.occupied[migrate as usize] |= 1 << order;
-        self.blocks[order as usize] += 1;
-        self.free_pages += 1 << order;
+        self.pages[migrate as usize] += 1 << order;
     }
 
     /// Takes a block off its list.
@@ -336,21 +341,30 @@ impl Buddy {
         migrate: MigrateType,
     ) {
         let (next, prev) = (frame.next(), frame.prev());
-        if let Ok(next) = frames.get(Pfn::new(next)) {
-            next.set_prev(prev);
+        if next != NO_FRAME {
+            first_frame(frames, next).set_prev(prev);
         }
-        let head = &mut self.heads[migrate as usize][order as usize];
-        if *head == pfn {
-            *head = next;
+        let list = &mut self.lists[migrate as usize][order as usize];
+        list.blocks -= 1;
+        if list.first == pfn {
+            list.first = next;
             if next == NO_FRAME {
                 self.occupied[migrate as usize] &= !(1 << order);
             }
-        } else if let Ok(prev) = frames.get(Pfn::new(prev)) {
-            prev.set_next(next);
+        } else {
+            first_frame(frames, prev).set_next(next);
         }
-        self.blocks[order as usize] -= 1;
-        self.free_pages -= 1 << order;
+        self.pages[migrate as usize] -= 1 << order;
     }
+}
+
+/// The descriptor of the first frame of a block that is free, or of one next to a block smaller
+/// than a pageblock. The allocator makes the descriptors valid before it puts a block on a list,
+/// and nothing else writes the links.
+#[inline(always)]
+fn first_frame(frames: FrameTable, pfn: u32) -> &'static Frame {
+    // SAFETY: see above; a descriptor stays valid for good.
+    unsafe { frames.frame_unchecked(Pfn::new(pfn)) }
 }
 
 impl Default for Buddy {

@@ -51,10 +51,8 @@ pub enum FrameKind {
     Slab = 3,
     /// First frame of a block that `kmalloc` handed out whole.
     LargeObject = 4,
-    /// First frame of a free block of the coherent pool.
-    PoolFree = 5,
-    /// First frame of a block of the coherent pool that is in use.
-    PoolAllocated = 6,
+    /// First frame of a block a core keeps at hand.
+    PcpFree = 5,
 }
 
 impl FrameKind {
@@ -64,8 +62,7 @@ impl FrameKind {
             2 => Self::Allocated,
             FIRST_TAG.. => Self::Slab,
             4 => Self::LargeObject,
-            5 => Self::PoolFree,
-            6 => Self::PoolAllocated,
+            5 => Self::PcpFree,
             _ => Self::Tail,
         }
     }
@@ -144,6 +141,13 @@ impl Frame {
     #[inline]
     pub fn order(&self) -> u32 {
         ((self.head() & ORDER_MASK) >> ORDER_SHIFT) as u32
+    }
+
+    /// Whether a block of `kind` and `order` starts here.
+    #[inline(always)]
+    pub(super) fn is_head(&self, kind: FrameKind, order: u32) -> bool {
+        let value = kind as u64 | u64::from(order) << ORDER_SHIFT;
+        self.head() & (KIND_MASK | ORDER_MASK) == value
     }
 
     /// The type of memory the frame is mapped as.

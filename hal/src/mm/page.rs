@@ -1,20 +1,24 @@
 //! The page allocator: picks the zones that may serve a request.
 
+mod exact;
 mod slow;
 
-use super::buddy::{FreeError, MAX_ORDER};
-use super::frame::FrameTable;
+pub use exact::get_order;
+
+use super::buddy::{FreeError, Histogram, MAX_ORDER, check_allocated};
+use super::frame::{FrameKind, FrameTable};
+use super::pcp::{MAX_PCP_ORDER, PcpLists};
 use super::watermark::{Mark, Watermarks};
 use super::zero::zero;
-use super::zone::{TooManyRanges, Zone, ZoneInfo, ZoneKind};
-use super::{AllocError, Gfp};
+use super::zone::{Request, TooManyRanges, Zone, ZoneInfo, ZoneKind};
+use super::{AllocError, Gfp, MigrateType};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, PhysRange};
 use crate::layout;
 use crate::sync::{Context, PerCpu};
 
-/// `lowmem_reserve_ratio`: a zone keeps 1/ratio of the pages of the zones above it from requests
-/// those zones could serve too (DMA and DMA32; nothing lies above NORMAL).
-const LOWMEM_RESERVE_RATIO: u32 = 256;
+/// `lowmem_reserve_ratio` of Linux: a zone keeps 1/ratio of the pages of the zones above it from
+/// requests those zones could serve too. Nothing lies above NORMAL.
+const LOWMEM_RESERVE_RATIO: [u32; ZoneKind::COUNT] = [256, 256, 32];
 
 /// The memory of a machine, as the page allocator is told of it.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +56,7 @@ pub struct PageAllocator {
     zones: [Zone; ZoneKind::COUNT],
     /// First frame above the DMA and DMA32 zones.
     limits: [Pfn; 2],
-    /// The zone a request starts with, by the highest zone its flags admit.
+    /// The zone a request starts with, by the highest zone its flags admit: not an empty one.
     start_zone: [ZoneKind; ZoneKind::COUNT],
 }
 
@@ -90,6 +94,16 @@ impl PageAllocator {
         Ok(this)
     }
 
+    /// Lets each core keep blocks of small orders at hand, in `lists`: one set for each zone, in no
+    /// other use. Without, every call takes its zone's lock, and no page is anywhere but free or in
+    /// use.
+    pub(super) fn with_lists(mut self, lists: &'static [PcpLists; ZoneKind::COUNT]) -> Self {
+        for (zone, lists) in self.zones.iter_mut().zip(lists) {
+            zone.set_lists(lists);
+        }
+        self
+    }
+
     /// Deals the whole pages of `range` out to the zones.
     ///
     /// # Safety
@@ -107,7 +121,7 @@ impl PageAllocator {
             if from < until {
                 let part = Pfn::new(from)..Pfn::new(until);
                 // SAFETY: the parts are disjoint pieces of the caller's range.
-                unsafe { zone.add_range(self.frames, part) }
+                unsafe { zone.add_range(self.frames, part, MigrateType::Movable) }
                     .map_err(|TooManyRanges| InitError::TooManyRanges(range, kind))?;
                 from = until;
             }
@@ -123,16 +137,19 @@ impl PageAllocator {
             let mut above = 0;
             for (pages, reserve) in managed.iter().zip(&mut reserve).skip(index + 1) {
                 above += pages;
-                *reserve = above / LOWMEM_RESERVE_RATIO;
+                *reserve = above / LOWMEM_RESERVE_RATIO[index];
             }
             zone.set_limits(Watermarks::new(managed[index], total), reserve);
         }
-        // Where a board has no memory below a limit, it has no master limited to it either.
         for kind in ZoneKind::ALL {
-            let populated = ZoneKind::ALL[kind as usize..]
+            let populated = |zone: &&ZoneKind| managed[**zone as usize] != 0;
+            let (admitted, above) = ZoneKind::ALL.split_at(kind as usize + 1);
+            // Where a board has no memory below a limit, it has no master limited to it either.
+            let start = admitted
                 .iter()
-                .find(|zone| managed[**zone as usize] != 0);
-            self.start_zone[kind as usize] = *populated.unwrap_or(&kind);
+                .rfind(populated)
+                .or(above.iter().find(populated));
+            self.start_zone[kind as usize] = *start.unwrap_or(&kind);
         }
     }
 
@@ -147,6 +164,12 @@ impl PageAllocator {
         self.zones[kind as usize].info()
     }
 
+    /// Free blocks of one migrate type in a zone, per order. The only figure that shows isolated
+    /// blocks.
+    pub fn blocks_of(&self, kind: ZoneKind, migrate: MigrateType) -> Histogram {
+        self.zones[kind as usize].blocks_of(migrate)
+    }
+
     /// Free pages of all zones.
     pub fn free_pages_total(&self) -> u32 {
         ZoneKind::ALL.iter().map(|kind| self.zone(*kind).free).sum()
@@ -156,7 +179,7 @@ impl PageAllocator {
     pub fn managed_pages(&self) -> u32 {
         ZoneKind::ALL
             .iter()
-            .map(|kind| self.zone(*kind).managed)
+            .map(|kind| self.zones[*kind as usize].managed())
             .sum()
     }
 
@@ -183,7 +206,31 @@ impl PageAllocator {
     /// [`AllocError::OrderTooLarge`] above [`MAX_ORDER`], [`AllocError::Context`] where the flags
     /// let the call block and the context does not, [`AllocError::NoMemory`] when no zone the flags
     /// admit can spare a block.
+    #[inline(always)]
     pub fn alloc_pages(&self, gfp: Gfp, order: u32) -> Result<Pfn, AllocError> {
+        match self.alloc_at_hand(gfp, order) {
+            Some(pfn) => Ok(pfn),
+            // Taken apart, so that a caller's fast path keeps the result in registers.
+            None => match self.alloc_from_zones(gfp, order) {
+                Ok(pfn) => Ok(pfn),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// Takes a block this core has at hand for the most plain of requests.
+    #[inline(always)]
+    fn alloc_at_hand(&self, gfp: Gfp, order: u32) -> Option<Pfn> {
+        if order > MAX_PCP_ORDER || gfp.contains(Gfp::ZERO) || check_context(gfp).is_err() {
+            return None;
+        }
+        let highest = self.start_zone[gfp.highest_zone() as usize];
+        self.zones[highest as usize].pop(self.frames, gfp, order)
+    }
+
+    /// [`alloc_pages`](Self::alloc_pages) for any request.
+    #[inline(never)]
+    fn alloc_from_zones(&self, gfp: Gfp, order: u32) -> Result<Pfn, AllocError> {
         if order > MAX_ORDER {
             return Err(AllocError::OrderTooLarge { order, gfp });
         }
@@ -204,10 +251,16 @@ impl PageAllocator {
     /// effort.
     fn try_alloc(&self, gfp: Gfp, order: u32, mark: Mark) -> Option<Pfn> {
         let highest = self.start_zone[gfp.highest_zone() as usize];
+        let request = Request {
+            gfp,
+            order,
+            highest,
+            mark,
+        };
         self.zones[..=highest as usize]
             .iter()
             .rev()
-            .find_map(|zone| zone.alloc(self.frames, gfp, order, highest, mark))
+            .find_map(|zone| zone.alloc(self.frames, request))
     }
 
     /// Allocates one zeroed page. Linux: `get_zeroed_page`.
@@ -230,13 +283,61 @@ impl PageAllocator {
     ///
     /// If it is such a block, it belongs to the caller, who no longer uses it, and no mapping of it
     /// other than the direct map is left.
+    #[inline(always)]
     pub unsafe fn free_pages(&self, pfn: Pfn, order: u32) -> Result<(), FreeError> {
-        self.zones[self.zone_of(pfn) as usize].free(self.frames, pfn, order)
+        if self.keep_at_hand(pfn, order) {
+            return Ok(());
+        }
+        self.free_to_zone(pfn, order)
+    }
+
+    /// Puts a plain block this core has room for at hand.
+    #[inline(always)]
+    fn keep_at_hand(&self, pfn: Pfn, order: u32) -> bool {
+        if order > MAX_PCP_ORDER {
+            return false;
+        }
+        let Some((frame, migrate)) = self.frames.get_plain(pfn) else {
+            return false;
+        };
+        if !frame.is_head(FrameKind::Allocated, order) {
+            return false;
+        }
+        self.zones[self.zone_of(pfn) as usize].push(frame, pfn, order, migrate)
+    }
+
+    /// [`free_pages`](Self::free_pages) for any block.
+    #[inline(never)]
+    fn free_to_zone(&self, pfn: Pfn, order: u32) -> Result<(), FreeError> {
+        check_allocated(self.frames, pfn, order)?;
+        self.zones[self.zone_of(pfn) as usize].free(self.frames, pfn, order);
+        Ok(())
+    }
+
+    /// Gives back what the executing core has at hand. Linux: `drain_local_pages`. May be called
+    /// in any context; costs time in proportion to the pages at hand.
+    #[doc(alias = "drain_local_pages")]
+    pub fn drain(&self) {
+        for zone in &self.zones {
+            zone.drain(self.frames);
+        }
+    }
+
+    /// Returns pageblocks of the reserve for atomic requests of more than one page to general use:
+    /// in each zone, all that have free memory, or all but one. `false` if there was none.
+    #[doc(alias = "unreserve_highatomic_pageblock")]
+    pub fn unreserve_highatomic(&self, all: bool) -> bool {
+        let keep = u32::from(!all);
+        let dissolve = |zone: &Zone| zone.unreserve_highatomic(self.frames, keep);
+        self.zones
+            .iter()
+            .map(dissolve)
+            .fold(false, |any, one| any | one)
     }
 }
 
 /// Refuses flags that let a call block in a context that may not.
-#[inline]
+#[inline(always)]
 pub(super) fn check_context(gfp: Gfp) -> Result<(), AllocError> {
     if gfp.may_block() {
         match PerCpu::current().context() {

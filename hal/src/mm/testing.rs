@@ -1,6 +1,7 @@
 //! What the tests of this module share: machines made of pretended RAM, and an oracle.
 
-use super::{FrameTable, PageAllocator, UsableRam};
+use super::pcp::pcp_lists;
+use super::{FrameTable, PageAllocator, UsableRam, ZoneKind};
 use crate::addr::{PhysAddr, PhysRange, VirtAddr};
 use crate::layout::host;
 use core::mem::MaybeUninit;
@@ -31,12 +32,23 @@ pub(super) fn ram(mib: u64) -> PhysRange {
     host::ram(mib << 20, 4 << 20)
 }
 
+/// A page allocator for `ranges`, all in the NORMAL zone, that keeps blocks at hand.
+pub(super) fn with_lists(ranges: &[PhysRange]) -> &'static PageAllocator {
+    let lists = Box::leak(Box::new([const { pcp_lists() }; ZoneKind::COUNT]));
+    let pages = build(ranges, PhysAddr::new(0), PhysAddr::new(0));
+    Box::leak(Box::new(pages.with_lists(lists)))
+}
+
 /// A page allocator for `ranges`, with one zone boundary pair.
 pub(super) fn pages(
     ranges: &[PhysRange],
     dma_limit: PhysAddr,
     dma32_limit: PhysAddr,
 ) -> &'static PageAllocator {
+    Box::leak(Box::new(build(ranges, dma_limit, dma32_limit)))
+}
+
+fn build(ranges: &[PhysRange], dma_limit: PhysAddr, dma32_limit: PhysAddr) -> PageAllocator {
     let start = ranges.iter().map(|r| r.start).min().unwrap();
     let end = ranges.iter().map(|r| r.end).max().unwrap();
     let map = UsableRam {
@@ -46,7 +58,7 @@ pub(super) fn pages(
     };
     // SAFETY: the test's ranges are its own, and the table was made for them.
     let pages = unsafe { PageAllocator::new(frame_table(PhysRange::new(start, end)), &map) };
-    Box::leak(Box::new(pages.unwrap()))
+    pages.unwrap()
 }
 
 /// A machine with `mib` MiB in the NORMAL zone.

@@ -62,7 +62,7 @@ impl Watermarks {
     /// How many pages a request with `gfp` has to leave free at least.
     #[inline]
     pub fn floor(&self, gfp: Gfp) -> u32 {
-        if gfp.contains(Gfp::MEMALLOC) && !gfp.contains(Gfp::NOMEMALLOC) {
+        if ignores_marks(gfp) {
             return 0;
         }
         if !gfp.contains(Gfp::HIGH) {
@@ -75,6 +75,12 @@ impl Watermarks {
             half - half / 4
         }
     }
+}
+
+/// Whether no watermark and no lowmem reserve binds a request with `gfp` after its first try.
+#[inline]
+pub(super) const fn ignores_marks(gfp: Gfp) -> bool {
+    gfp.contains(Gfp::MEMALLOC) && !gfp.contains(Gfp::NOMEMALLOC)
 }
 
 #[cfg(test)]

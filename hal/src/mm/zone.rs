@@ -1,19 +1,23 @@
 //! Zones: memory by who can reach it.
 //!
-//! A zone holds its free memory in two forms. Blocks in use at some time are on the lists of a
-//! [`Buddy`]. Memory never used is a handful of *virgin* ranges of whole 4 MiB blocks, taken one
-//! block at a time when the lists run dry; so the zone is ready at boot without a loop over its
-//! memory. A virgin block counts as a free block of [`MAX_ORDER`] in every figure.
+//! A zone hands blocks of small orders out of the [lists](super::pcp) each core keeps, without a
+//! lock. The lists are filled from, and give back to, the [free memory](free) behind the zone's
+//! lock, and everything else goes there directly.
 
-use super::buddy::{Buddy, FreeError, Histogram, MAX_BLOCK_PAGES, MAX_ORDER};
-use super::frame::FrameTable;
-use super::watermark::{Mark, Watermarks};
+mod free;
+
+use super::buddy::Histogram;
+use super::frame::{Frame, FrameKind, FrameTable};
+use super::pcp::{self, List, Lists, MAX_PCP_ORDER, PcpLists};
+use super::watermark::{Mark, Watermarks, ignores_marks};
 use super::{Gfp, MigrateType};
 use crate::addr::Pfn;
 use crate::sync::IrqLock;
 use core::fmt;
 use core::ops::Range;
-use heapless::Vec;
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, Ordering};
+use free::FreeMemory;
 
 /// Which devices reach a zone's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,165 +61,352 @@ pub(super) struct TooManyRanges;
 pub struct ZoneInfo {
     /// Pages given to the zone at boot.
     pub managed: u32,
-    /// Pages free now.
+    /// Pages free now. Pages on a core's lists and isolated ones do not count.
     pub free: u32,
+    /// Pages of `free` that only movable requests get.
+    pub free_cma: u32,
+    /// Pages of `free` in the reserve for atomic requests of more than one page.
+    pub free_highatomic: u32,
+    /// Pages on the lists of the executing core.
+    pub at_hand: u32,
     /// Free blocks per order.
     pub blocks: Histogram,
     /// The watermarks.
     pub watermarks: Watermarks,
+    /// Pages kept from requests that a higher zone can serve too, by the highest zone they admit.
+    pub lowmem_reserve: [u32; ZoneKind::COUNT],
+}
+
+impl ZoneInfo {
+    /// How many pages must stay free when a request is served: those that back its rights in a try
+    /// down to `mark`, and those kept for requests no higher zone can serve.
+    pub fn kept(&self, gfp: Gfp, mark: Mark, highest: ZoneKind) -> u32 {
+        kept(&self.watermarks, &self.lowmem_reserve, gfp, mark, highest)
+    }
+}
+
+/// What is asked of a zone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request {
+    pub(super) gfp: Gfp,
+    pub(super) order: u32,
+    /// The highest zone that may serve the request.
+    pub(super) highest: ZoneKind,
+    pub(super) mark: Mark,
 }
 
 /// One zone.
 #[derive(Debug)]
 pub struct Zone {
-    inner: IrqLock<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    buddy: Buddy,
-    virgin: Vec<Range<u32>, MAX_RANGES>,
-    virgin_blocks: u32,
+    /// What the cores keep at hand, if anything.
+    lists: Option<&'static PcpLists>,
+    /// Most blocks on a list, by order.
+    limits: [u32; pcp::ORDERS],
+    /// `lists`, as long as so much of `free` may be given to any request that a first try for a
+    /// block on a list would succeed; null otherwise.
+    at_hand: AtomicPtr<PcpLists>,
     managed: u32,
     watermarks: Watermarks,
     /// Pages this zone keeps from requests that may also be served by a higher zone, by the
     /// highest zone the request admits.
     reserve: [u32; ZoneKind::COUNT],
+    free: IrqLock<FreeMemory>,
 }
+
+/// Blocks of a full list that are given back before a free ends: half of it, unless that takes
+/// more merges than this. A merge costs some 30 instructions, one block takes ten at most.
+const MERGES_PER_FREE: u32 = 10;
 
 impl Zone {
     /// A zone without memory.
     pub(super) const fn new() -> Self {
         Self {
-            inner: IrqLock::new(Inner {
-                buddy: Buddy::new(),
-                virgin: Vec::new(),
-                virgin_blocks: 0,
-                managed: 0,
-                watermarks: Watermarks {
-                    min: 0,
-                    low: 0,
-                    high: 0,
-                },
-                reserve: [0; ZoneKind::COUNT],
-            }),
+            lists: None,
+            limits: [0; pcp::ORDERS],
+            at_hand: AtomicPtr::new(ptr::null_mut()),
+            managed: 0,
+            watermarks: Watermarks {
+                min: 0,
+                low: 0,
+                high: 0,
+            },
+            reserve: [0; ZoneKind::COUNT],
+            free: IrqLock::new(FreeMemory::new()),
         }
     }
 
-    /// Gives `range` to the zone.
+    /// Gives `range` to the zone, as memory of type `migrate`.
     ///
     /// # Safety
     ///
-    /// As for [`Buddy::add_range`]; no other core uses the frame table yet.
+    /// As for [`Buddy::add_range`](super::Buddy::add_range); no other core uses the frame table yet.
     pub(super) unsafe fn add_range(
         &mut self,
         frames: FrameTable,
         range: Range<Pfn>,
+        migrate: MigrateType,
     ) -> Result<(), TooManyRanges> {
-        let zone = self.inner.get_mut();
-        let (start, end) = (range.start.get(), range.end.get());
-        let first = start.next_multiple_of(MAX_BLOCK_PAGES);
-        let last = end & !(MAX_BLOCK_PAGES - 1);
-        let ragged = if first < last {
-            zone.virgin.push(first..last).map_err(|_| TooManyRanges)?;
-            zone.virgin_blocks += (last - first) / MAX_BLOCK_PAGES;
-            zone.managed += last - first;
-            [start..first, last..end]
-        } else {
-            [start..end, end..end]
-        };
-        for piece in ragged {
-            let piece = Pfn::new(piece.start)..Pfn::new(piece.end);
-            // SAFETY: the pieces are disjoint parts of the caller's range.
-            zone.managed += unsafe { zone.buddy.add_range(frames, piece, MigrateType::Movable) };
-        }
+        // SAFETY: handed on to the caller.
+        self.managed += unsafe { self.free.get_mut().add_range(frames, range, migrate) }?;
         Ok(())
     }
 
     /// Sets the watermarks, and the pages kept from requests by the highest zone they admit.
     pub(super) fn set_limits(&mut self, watermarks: Watermarks, reserve: [u32; ZoneKind::COUNT]) {
-        let zone = self.inner.get_mut();
-        zone.watermarks = watermarks;
-        zone.reserve = reserve;
+        self.watermarks = watermarks;
+        self.reserve = reserve;
+        self.free.get_mut().limit_highatomic(self.managed);
+    }
+
+    /// Lets the cores keep blocks at hand in `lists`, which are this zone's alone.
+    pub(super) fn set_lists(&mut self, lists: &'static PcpLists) {
+        self.limits = pcp::limits(self.managed);
+        self.lists = Some(lists);
+        self.change(|_| ());
     }
 
     /// Pages given to the zone at boot.
     pub(super) fn managed(&self) -> u32 {
-        self.inner.lock().managed
+        self.managed
     }
 
     /// What the zone holds now.
     pub fn info(&self) -> ZoneInfo {
-        let zone = self.inner.lock();
-        let mut blocks = zone.buddy.histogram();
-        blocks[MAX_ORDER as usize] += zone.virgin_blocks;
+        let at_hand = self.with_lists(Lists::pages).unwrap_or(0);
+        let free = self.free.lock();
+        let mut blocks = Histogram::default();
+        for migrate in MigrateType::ALL {
+            if migrate != MigrateType::Isolate {
+                let of_type = free.histogram_of(migrate);
+                blocks
+                    .iter_mut()
+                    .zip(of_type)
+                    .for_each(|(all, one)| *all += one);
+            }
+        }
         ZoneInfo {
-            managed: zone.managed,
-            free: zone.free_pages(),
+            managed: self.managed,
+            free: free.pages(),
+            free_cma: free.pages_of(MigrateType::Cma),
+            free_highatomic: free.pages_of(MigrateType::HighAtomic),
+            at_hand,
             blocks,
-            watermarks: zone.watermarks,
+            watermarks: self.watermarks,
+            lowmem_reserve: self.reserve,
         }
     }
 
-    /// Takes a block if the zone may give it to a request with `gfp` whose highest zone is
-    /// `highest`.
-    pub(super) fn alloc(
+    /// Free blocks of one migrate type per order.
+    pub(super) fn blocks_of(&self, migrate: MigrateType) -> Histogram {
+        self.free.lock().histogram_of(migrate)
+    }
+
+    /// Takes a block the executing core has at hand, if the zone has plenty of free memory. For
+    /// requests whose highest zone with memory this is: it keeps no lowmem reserve from them.
+    #[inline(always)]
+    pub(super) fn pop(&self, frames: FrameTable, gfp: Gfp, order: u32) -> Option<Pfn> {
+        // SAFETY: the pointer is null or `lists`.
+        let lists = unsafe { self.at_hand.load(Ordering::Relaxed).as_ref() }?;
+        let migrate = gfp.migrate_type();
+        // SAFETY: the closure does not reach the lists again.
+        let block = unsafe { lists.with(|lists| lists.list(order, migrate)?.pop()) }?;
+        // SAFETY: a block on a list is smaller than a pageblock and was handed out before, so the
+        // descriptors of its pageblock are valid, for good.
+        unsafe { frames.frame_unchecked(block) }.set_kind(FrameKind::Allocated);
+        Some(block)
+    }
+
+    /// Puts a block on the executing core's list, if it has room. `frame` is its descriptor.
+    #[inline(always)]
+    pub(super) fn push(&self, frame: &Frame, block: Pfn, order: u32, migrate: MigrateType) -> bool {
+        let Some(lists) = self.lists else {
+            return false;
+        };
+        let push = |lists: &mut Lists| {
+            let list = lists.list(order, migrate)?;
+            let pushed = list.push(block, self.limits[order as usize]);
+            // With IRQs masked, because a handler may take the block off again at once.
+            pushed.then(|| frame.set_kind(FrameKind::PcpFree))
+        };
+        // SAFETY: the closure does not reach the lists again.
+        unsafe { lists.with(push) }.is_some()
+    }
+
+    /// Takes a block if the zone may give one to the request, and fills the executing core's list.
+    pub(super) fn alloc(&self, frames: FrameTable, request: Request) -> Option<Pfn> {
+        let from = |lists: &mut Lists| {
+            self.change(|free| {
+                let first = self.take(frames, free, Some(&mut *lists), request);
+                if first.is_some() || request.mark == Mark::Low || lists.pages() == 0 {
+                    return first;
+                }
+                // Blocks at hand may be what is missing.
+                give_all(frames, free, lists);
+                self.take(frames, free, None, request)
+            })
+        };
+        match self.with_lists(from) {
+            Some(taken) => taken,
+            None => self.change(|free| self.take(frames, free, None, request)),
+        }
+    }
+
+    /// Takes a block out of `free`, or off the list it belongs on.
+    fn take(
         &self,
         frames: FrameTable,
-        gfp: Gfp,
-        order: u32,
-        highest: ZoneKind,
-        mark: Mark,
+        free: &mut FreeMemory,
+        lists: Option<&mut Lists>,
+        request: Request,
     ) -> Option<Pfn> {
-        let mut zone = self.inner.lock();
-        if !zone.admits(gfp, order, highest, mark) {
-            return None;
+        let Request {
+            gfp, order, mark, ..
+        } = request;
+        let above = if mark == Mark::Min && ignores_marks(gfp) {
+            0
+        } else {
+            let kept = kept(&self.watermarks, &self.reserve, gfp, mark, request.highest);
+            free.usable(gfp, mark).checked_sub(kept + (1 << order))?
+        };
+        let list = lists.and_then(|lists| lists.list(order, gfp.migrate_type()));
+        let Some(list) = list else {
+            return free
+                .take(frames, gfp, order, order, mark)
+                .map(|(block, _)| block);
+        };
+        if let Some(block) = list.pop() {
+            set_head(frames, block, FrameKind::Allocated, order);
+            return Some(block);
         }
-        let migrate = gfp.migrate_type();
-        if let Some(pfn) = zone.buddy.take(frames, order, migrate) {
-            return Some(pfn);
-        }
-        zone.open_virgin_block(frames, migrate);
-        zone.buddy.alloc(frames, order, migrate)
+        // What goes on the list is no longer free, so it must not be needed below the mark.
+        let spare = if mark == Mark::Low { above >> order } else { 0 };
+        let extra = spare.min(self.limits[order as usize] / 2);
+        fill(frames, free, list, request, extra)
     }
 
-    /// Gives a block back.
-    pub(super) fn free(&self, frames: FrameTable, pfn: Pfn, order: u32) -> Result<(), FreeError> {
-        self.inner.lock().buddy.free(frames, pfn, order)
+    /// Gives back a block in use as pages, whose pageblock has type `migrate`.
+    pub(super) fn free(&self, frames: FrameTable, block: Pfn, order: u32) {
+        let migrate = frames.migrate_type(block);
+        let onto = |lists: &mut Lists| {
+            let limit = *self.limits.get(order as usize)?;
+            let list = lists.list(order, migrate).filter(|_| limit != 0)?;
+            if list.len() >= limit {
+                self.change(|free| give_some(frames, free, list, order, limit.div_ceil(2)));
+            }
+            set_head(frames, block, FrameKind::PcpFree, order);
+            list.push(block, limit).then_some(())
+        };
+        if self.with_lists(onto).flatten().is_none() {
+            self.change(|free| free.give(frames, block, order));
+        }
+    }
+
+    /// Gives back what the executing core has at hand.
+    pub(super) fn drain(&self, frames: FrameTable) {
+        self.with_lists(|lists| self.change(|free| give_all(frames, free, lists)));
+    }
+
+    /// Dissolves pageblocks of the reserve for atomic requests until no more than `keep` are left.
+    /// `false` if there was none to dissolve.
+    pub(super) fn unreserve_highatomic(&self, frames: FrameTable, keep: u32) -> bool {
+        self.change(|free| free.unreserve_highatomic(frames, keep))
+    }
+
+    /// Runs `f` on the lists of the executing core, IRQs masked, if the zone has lists.
+    #[inline]
+    fn with_lists<R>(&self, f: impl FnOnce(&mut Lists) -> R) -> Option<R> {
+        // SAFETY: what the callers in this module pass for `f` does not reach the lists again: it
+        // works on the free memory at most.
+        Some(unsafe { self.lists?.with(f) })
+    }
+
+    /// Runs `f` on the free memory, under the lock, and notes what is left.
+    #[inline]
+    fn change<R>(&self, f: impl FnOnce(&mut FreeMemory) -> R) -> R {
+        let mut free = self.free.lock();
+        let result = f(&mut free);
+        let plenty = free.spare() >= self.watermarks.low + (1 << MAX_PCP_ORDER);
+        let lists = self
+            .lists
+            .filter(|_| plenty)
+            .map_or(ptr::null(), ptr::from_ref);
+        self.at_hand.store(lists.cast_mut(), Ordering::Relaxed);
+        result
     }
 }
 
-impl Inner {
-    fn free_pages(&self) -> u32 {
-        self.buddy.free_pages() + self.virgin_blocks * MAX_BLOCK_PAGES
-    }
+/// Pages that must stay free when a request is served.
+#[inline]
+fn kept(
+    watermarks: &Watermarks,
+    reserve: &[u32; ZoneKind::COUNT],
+    gfp: Gfp,
+    mark: Mark,
+    highest: ZoneKind,
+) -> u32 {
+    watermarks.kept(gfp, mark) + reserve[highest as usize]
+}
 
-    /// Whether enough pages stay free: more than the floor of the request's rights plus what this
-    /// zone keeps for requests that no higher zone can serve. The last pages of the block itself
-    /// count as gone.
-    #[inline]
-    fn admits(&self, gfp: Gfp, order: u32, highest: ZoneKind, mark: Mark) -> bool {
-        let kept = self.watermarks.kept(gfp, mark) + self.reserve[highest as usize];
-        self.free_pages() > kept + ((1 << order) - 1)
+/// Takes a block for the request, and up to `extra` more from where they disturb nothing, onto
+/// `list`.
+fn fill(
+    frames: FrameTable,
+    free: &mut FreeMemory,
+    list: &mut List,
+    request: Request,
+    extra: u32,
+) -> Option<Pfn> {
+    let Request {
+        gfp, order, mark, ..
+    } = request;
+    let most = order + (extra + 1).ilog2();
+    let (first, mut has) = free.take(frames, gfp, order, most, mark)?;
+    let mut wanted = extra + 1;
+    let mut run = first;
+    loop {
+        let blocks = 1 << (has - order);
+        // From the top down, so that they come off the list in order of their addresses.
+        for index in (0..blocks).rev() {
+            let block = run + (index << order);
+            if block != first {
+                set_head(frames, block, FrameKind::PcpFree, order);
+                list.push(block, pcp::MAX_BLOCKS as u32);
+            }
+        }
+        wanted -= blocks;
+        let most = order + wanted.checked_ilog2().unwrap_or(0);
+        match (wanted != 0).then(|| free.take_own(frames, gfp.migrate_type(), order, most)) {
+            Some(Some((next, order))) => (run, has) = (next, order),
+            _ => break,
+        }
     }
+    set_head(frames, first, FrameKind::Allocated, order);
+    Some(first)
+}
 
-    /// Moves one never-used block to the lists of `migrate`.
-    #[cold]
-    fn open_virgin_block(&mut self, frames: FrameTable, migrate: MigrateType) {
-        let Some(range) = self.virgin.last_mut() else {
-            return;
-        };
-        let start = Pfn::new(range.start);
-        range.start += MAX_BLOCK_PAGES;
-        if range.start == range.end {
-            self.virgin.pop();
-        }
-        self.virgin_blocks -= 1;
-        // SAFETY: the block was part of a range given to `add_range` and leaves the virgin ranges
-        // here, so it is in no list; it is made of whole pageblocks.
-        unsafe {
-            self.buddy
-                .add_range(frames, start..start + MAX_BLOCK_PAGES, migrate);
-        }
+/// Gives the oldest blocks of `list` back: `blocks` of them, or fewer if they take many merges.
+fn give_some(frames: FrameTable, free: &mut FreeMemory, list: &mut List, order: u32, blocks: u32) {
+    let (mut given, mut merges) = (0, 0);
+    list.give_oldest(|block| {
+        given += 1;
+        merges += free.give(frames, block, order);
+        given < blocks && merges < MERGES_PER_FREE
+    });
+}
+
+/// Gives all blocks of `lists` back.
+fn give_all(frames: FrameTable, free: &mut FreeMemory, lists: &mut Lists) {
+    for (order, list) in lists.iter_mut() {
+        list.give_oldest(|block| {
+            free.give(frames, block, order);
+            true
+        });
+    }
+}
+
+/// Says what the block at `block`, whose pageblock is ready, is.
+fn set_head(frames: FrameTable, block: Pfn, kind: FrameKind, order: u32) {
+    if let Some(frame) = frames.get_ready(block) {
+        frame.set_head(kind, order);
     }
 }

@@ -1,6 +1,8 @@
 use super::*;
 use crate::addr::{PhysAddr, PhysRange};
+use crate::mm::frame::FrameError;
 use crate::mm::testing::{Oracle, frame_table};
+use crate::mmu::MemoryType;
 use proptest::prelude::*;
 
 fn table(frames: Range<u32>) -> FrameTable {
@@ -21,10 +23,15 @@ fn buddy(range: Range<u32>) -> (Buddy, FrameTable) {
     (buddy, frames)
 }
 
+fn histogram(buddy: &Buddy) -> Histogram {
+    let of_types = MigrateType::ALL.map(|migrate| buddy.histogram_of(migrate));
+    core::array::from_fn(|order| of_types.iter().map(|blocks| blocks[order]).sum())
+}
+
 #[test]
 fn split_and_merge_restore_the_histogram() {
     let (mut buddy, frames) = buddy(1024..1024 + 32);
-    assert_eq!(buddy.histogram()[5], 1);
+    assert_eq!(histogram(&buddy)[5], 1);
     let pages: Vec<_> = (0..32)
         .map(|_| buddy.alloc(frames, 0, MigrateType::Movable).unwrap())
         .collect();
@@ -35,14 +42,14 @@ fn split_and_merge_restore_the_histogram() {
     for pfn in pages {
         buddy.free(frames, pfn, 0).unwrap();
     }
-    assert_eq!(buddy.histogram(), [0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0]);
+    assert_eq!(histogram(&buddy), [0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0]);
 }
 
 #[test]
 fn bad_frees_are_named_and_change_nothing() {
     let (mut buddy, frames) = buddy(1024..2048);
     let pfn = buddy.alloc(frames, 2, MigrateType::Movable).unwrap();
-    let before = buddy.histogram();
+    let before = histogram(&buddy);
     let kind = FrameKind::Tail;
     assert_eq!(
         buddy.free(frames, pfn + 1, 0),
@@ -64,48 +71,23 @@ fn bad_frees_are_named_and_change_nothing() {
         buddy.free(frames, Pfn::new(7), 0),
         Err(FreeError::Frame(FrameError::Untouched(Pfn::new(7))))
     );
+    // Any frame of the block counts, not the first alone.
     // SAFETY: the table belongs to the test alone.
-    unsafe { frames.claim_memory_type(pfn..pfn + 4, MemoryType::NormalNonCacheable) }.unwrap();
-    assert!(matches!(
+    unsafe { frames.claim_memory_type(pfn + 3..pfn + 4, MemoryType::NormalNonCacheable) }.unwrap();
+    assert_eq!(
         buddy.free(frames, pfn, 2),
-        Err(FreeError::MemoryType { .. })
-    ));
-    assert_eq!(buddy.histogram(), before);
+        Err(FreeError::MemoryType {
+            pfn: pfn + 3,
+            memory_type: MemoryType::NormalNonCacheable
+        })
+    );
+    assert_eq!(histogram(&buddy), before);
     // SAFETY: as above.
     unsafe { frames.release_memory_type(pfn..pfn + 4) };
     buddy.free(frames, pfn, 2).unwrap();
-    assert_eq!(buddy.histogram()[10], 1);
+    assert_eq!(histogram(&buddy)[10], 1);
     assert_eq!(buddy.free(frames, pfn, 2), Err(FreeError::DoubleFree(pfn)));
     assert_eq!(buddy.alloc(frames, 11, MigrateType::Movable), None);
-}
-
-#[test]
-fn a_pool_and_a_zone_side_by_side_never_merge() {
-    let frames = table(0..1024);
-    let (mut zone, mut pool) = (Buddy::new(), Buddy::new_pool());
-    let (low, high) = (Pfn::new(0)..Pfn::new(512), Pfn::new(512)..Pfn::new(1024));
-    // SAFETY: the frames exist in the test's table only, and no page is touched.
-    unsafe {
-        frames
-            .claim_memory_type(high.clone(), MemoryType::NormalNonCacheable)
-            .unwrap();
-        pool.add_range(frames, high, MigrateType::Unmovable);
-        zone.add_range(frames, low, MigrateType::Movable);
-    }
-    let page = zone.alloc(frames, 0, MigrateType::Movable).unwrap();
-    let chunk = pool.alloc(frames, 4, MigrateType::Unmovable).unwrap();
-    assert_eq!(
-        zone.free(frames, chunk, 4),
-        Err(FreeError::WrongKind {
-            pfn: chunk,
-            kind: FrameKind::PoolAllocated
-        })
-    );
-    zone.free(frames, page, 0).unwrap();
-    pool.free(frames, chunk, 4).unwrap();
-    for (free, start) in [(zone.histogram(), 0), (pool.histogram(), 512)] {
-        assert_eq!((free[9], free[10]), (1, 0), "{start}");
-    }
 }
 
 #[test]
@@ -135,6 +117,31 @@ fn a_movable_request_takes_the_smallest_block_that_disturbs_least() {
     assert_eq!(frames.migrate_type(b), MigrateType::Unmovable);
 }
 
+#[test]
+fn a_converted_pageblock_takes_its_free_blocks_along() {
+    let (mut buddy, frames) = buddy(1024..2048);
+    let (low, high) = (Pfn::new(1024), Pfn::new(1536));
+    // Out of a larger block.
+    assert_eq!(buddy.convert(frames, high, MigrateType::Isolate), 512);
+    assert_eq!(buddy.histogram_of(MigrateType::Isolate)[9], 1);
+    assert_eq!(buddy.histogram_of(MigrateType::Movable)[9], 1);
+    assert_eq!(buddy.free_pages(), 512);
+    // With some of it in use, which follows when it is freed; and no merge across the boundary.
+    let page = buddy.alloc(frames, 0, MigrateType::Movable).unwrap();
+    assert_eq!(page, low);
+    assert_eq!(buddy.convert(frames, low, MigrateType::Cma), 511);
+    assert_eq!(buddy.pages_of(MigrateType::Cma), 511);
+    assert_eq!(buddy.alloc(frames, 0, MigrateType::Unmovable), None);
+    assert_eq!(buddy.alloc(frames, 0, MigrateType::Movable), None);
+    buddy.free(frames, page, 0).unwrap();
+    assert_eq!(buddy.histogram_of(MigrateType::Cma)[9], 1);
+    // Back to one block, whichever half comes first.
+    assert_eq!(buddy.convert(frames, low, MigrateType::Movable), 512);
+    assert_eq!(buddy.convert(frames, high, MigrateType::Unmovable), 512);
+    assert_eq!(histogram(&buddy)[10], 1);
+    assert_eq!(buddy.free_pages(), 1024);
+}
+
 fn steps() -> impl Strategy<Value = Vec<(bool, u32, usize, usize)>> {
     let len = if cfg!(miri) { 1..40 } else { 1..400usize };
     proptest::collection::vec((any::<bool>(), 0..=11_u32, any::<usize>(), 0..3_usize), len)
@@ -152,7 +159,7 @@ proptest! {
     ) {
         let range = start..start + len;
         let (mut buddy, frames) = buddy(range.clone());
-        let initial = buddy.histogram();
+        let initial = histogram(&buddy);
         let mut oracle = Oracle::default();
         let mut orders = std::collections::BTreeMap::new();
         for (alloc, order, pick, migrate) in steps {
@@ -165,7 +172,7 @@ proptest! {
                     orders.insert(pfn.get(), order);
                     prop_assert_eq!(buddy.free_pages(), free - (1 << order));
                 } else {
-                    prop_assert!(buddy.histogram()[order.min(11) as usize..].iter().all(|n| *n == 0));
+                    prop_assert!(histogram(&buddy)[order.min(11) as usize..].iter().all(|n| *n == 0));
                 }
             } else if let Some((pfn, pages)) = oracle.remove(pick) {
                 let order = orders[&(pfn as u32)];
@@ -178,7 +185,7 @@ proptest! {
         while let Some((pfn, pages)) = oracle.remove(0) {
             buddy.free(frames, Pfn::new(pfn as u32), pages.ilog2()).unwrap();
         }
-        prop_assert_eq!(buddy.histogram(), initial);
+        prop_assert_eq!(histogram(&buddy), initial);
         prop_assert_eq!(buddy.free_pages(), len);
     }
 }

@@ -106,6 +106,9 @@ unsafe impl Sync for FrameTable {}
 
 /// Flag of a pageblock: set aside at boot, it never has descriptors.
 const SET_ASIDE: u8 = 1 << 5;
+/// Flag of a pageblock: a frame of it has been claimed for another memory type than write-back at
+/// some time, so that each frame has to be asked.
+const CLAIMED: u8 = 1 << 6;
 /// The memory type of a pageblock that was set aside, within its flags.
 const TYPE_SHIFT: u32 = 3;
 const TYPE_MASK: u8 = 0x3;
@@ -203,6 +206,63 @@ impl FrameTable {
         Some(unsafe { &*frames.add((pfn.get() & (PAGEBLOCK_PAGES - 1)) as usize) })
     }
 
+    /// The descriptor of `pfn`, whose pageblock is known to have descriptors.
+    ///
+    /// # Safety
+    ///
+    /// [`prepare`](Self::prepare) has given the pageblock descriptors, and the caller has learnt of
+    /// it from whoever did.
+    #[inline(always)]
+    pub(in crate::mm) unsafe fn frame_unchecked(&self, pfn: Pfn) -> &'static Frame {
+        // `wrapping_add`, because the array need not begin with frame 0.
+        let frame = self.frames.wrapping_add(pfn.get() as usize);
+        // SAFETY: the descriptor is backed by memory (contract of `new`) and initialised (the
+        // caller's contract), for the rest of the program; hence not null.
+        unsafe {
+            core::hint::assert_unchecked(!frame.is_null());
+            &*frame
+        }
+    }
+
+    /// The descriptor of `pfn` and the migrate type of its pageblock, if that has descriptors, all of
+    /// it is write-back memory and the type an ordinary one: what a core that wants to keep a block
+    /// needs to know.
+    #[inline(always)]
+    pub(in crate::mm) fn get_plain(&self, pfn: Pfn) -> Option<(&'static Frame, MigrateType)> {
+        let flags = self.lookup.flags(pfn)?.load(Ordering::Relaxed);
+        if flags & (CLAIMED | SET_ASIDE) != 0 {
+            return None;
+        }
+        let migrate = match flags & MIGRATE_MASK {
+            0 => MigrateType::Unmovable,
+            1 => MigrateType::Movable,
+            2 => MigrateType::Reclaimable,
+            _ => return None,
+        };
+        Some((self.lookup.find(pfn)?, migrate))
+    }
+
+    /// The first frame of the block of `order` at `pfn` that is not write-back memory.
+    pub(in crate::mm) fn claimed_frame(&self, pfn: Pfn, order: u32) -> Option<(Pfn, MemoryType)> {
+        let end = pfn.get() + (1 << order);
+        let mut at = pfn.get();
+        while at < end {
+            let until = end.min((at | (PAGEBLOCK_PAGES - 1)) + 1);
+            let flags = self.lookup.flags(Pfn::new(at));
+            if flags.is_some_and(|flags| flags.load(Ordering::Relaxed) & CLAIMED != 0) {
+                let found = (at..until).map(Pfn::new).find_map(|pfn| {
+                    let memory_type = self.get_ready(pfn)?.memory_type();
+                    (memory_type != MemoryType::NormalWriteBack).then_some((pfn, memory_type))
+                });
+                if found.is_some() {
+                    return found;
+                }
+            }
+            at = until;
+        }
+        None
+    }
+
     /// Gives the pageblocks of the block of `order` that starts at `pfn` descriptors, all zero, and
     /// the migrate type `fresh`, where they have none yet. `false` when the table does not reach
     /// the block or it was set aside.
@@ -254,8 +314,9 @@ impl FrameTable {
     /// owns the pageblock is held.
     pub(in crate::mm) fn set_migrate_type(&self, pfn: Pfn, migrate: MigrateType) {
         if let Some(flags) = self.lookup.flags(pfn) {
-            let kept = flags.load(Ordering::Relaxed) & !MIGRATE_MASK;
-            flags.store(kept | migrate as u8, Ordering::Relaxed);
+            let change = |old: u8| Some(old & !MIGRATE_MASK | migrate as u8);
+            // Atomic, because the owner of a block may claim frames of it meanwhile.
+            let _ = flags.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
         }
     }
 
@@ -352,6 +413,11 @@ impl FrameTable {
             if has != MemoryType::NormalWriteBack {
                 return Err(MemoryTypeError::Conflict { pfn, has, wanted });
             }
+        }
+        let first = frames.start.get() & !(PAGEBLOCK_PAGES - 1);
+        let blocks = (first..frames.end.get()).step_by(PAGEBLOCK_PAGES as usize);
+        for flags in blocks.filter_map(|pfn| self.lookup.flags(Pfn::new(pfn))) {
+            flags.fetch_or(CLAIMED, Ordering::Relaxed);
         }
         self.store_memory_type(frames, wanted);
         Ok(())

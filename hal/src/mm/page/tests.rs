@@ -1,6 +1,7 @@
 use super::*;
 use crate::mm::FrameError;
-use crate::mm::testing::{Oracle, frame_table, normal_machine, pages};
+use crate::mm::testing::{self, Oracle, frame_table, normal_machine, pages};
+use crate::mmu::MemoryType;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -45,6 +46,312 @@ fn floors_of_a_16_mib_zone() {
             pages.alloc_pages(gfp, 0),
             Err(AllocError::NoMemory { order, gfp })
         );
+    }
+}
+
+#[test]
+fn the_first_try_of_a_16_mib_zone_stops_at_low() {
+    let pages = pages(&[range(0, 16 * MIB)], NO_LIMIT, NO_LIMIT);
+    while pages.try_alloc(Gfp::ATOMIC, 0, Mark::Low).is_some() {}
+    assert_eq!(pages.free_pages_total(), 160);
+    let rights = Gfp::KERNEL | Gfp::MEMALLOC;
+    assert_eq!(pages.try_alloc(rights, 0, Mark::Low), None);
+}
+
+#[test]
+fn exact_sizes_take_no_more_pages_than_they_need() {
+    let (pages, _) = normal_machine(16);
+    let free = pages.free_pages_total();
+    for size in [
+        1,
+        4096,
+        4097,
+        5 * 4096 - 7,
+        512 * 4096,
+        1000 * 4096,
+        4 << 20,
+    ] {
+        let va = pages.alloc_pages_exact(size, Gfp::KERNEL).unwrap();
+        let used = size.div_ceil(4096) as u32;
+        assert_eq!(pages.free_pages_total(), free - used, "{size}");
+        assert!(va.is_aligned(PAGE_SIZE << get_order(size)));
+        // SAFETY: the pages are the test's, and never touched.
+        unsafe {
+            assert!(pages.free_pages_exact(va + 1, size).is_err());
+            assert_eq!(pages.free_pages_exact(va, size), Ok(()));
+            let first = layout::virt_to_phys(va).unwrap().pfn();
+            let again = pages.free_pages_exact(va, size);
+            assert!(again.is_err(), "{first} {again:?}");
+        }
+        assert_eq!(pages.free_pages_total(), free);
+    }
+    assert_eq!(pages.zone(ZoneKind::Normal).blocks[10], 4);
+    for size in [0, (4 << 20) + 1, usize::MAX] {
+        let refused = pages.alloc_pages_exact(size, Gfp::KERNEL);
+        assert!(matches!(refused, Err(AllocError::OrderTooLarge { .. })));
+    }
+}
+
+#[test]
+fn orders_of_sizes() {
+    let orders = [1, 4096, 4097, 8192, 8193, 4 << 20, (4 << 20) + 1].map(get_order);
+    assert_eq!(orders, [0, 0, 1, 1, 2, 10, 11]);
+    assert!(get_order(0) > MAX_ORDER && get_order(usize::MAX) > MAX_ORDER);
+}
+
+#[test]
+fn split_pages_are_freed_one_by_one() {
+    let (pages, _) = normal_machine(8);
+    for order in [0, 3, 9, 10] {
+        let block = pages.alloc_pages(Gfp::KERNEL, order).unwrap();
+        // SAFETY: the block is the test's, and never touched.
+        unsafe {
+            assert!(pages.split_page(block, order + 1).is_err());
+            assert_eq!(pages.split_page(block, order), Ok(()));
+            for page in 0..1 << order {
+                assert_eq!(pages.free_pages(block + page, 0), Ok(()));
+            }
+        }
+        assert_eq!(pages.zone(ZoneKind::Normal).blocks[10], 2, "{order}");
+    }
+}
+
+#[test]
+fn pages_by_address() {
+    let (pages, _) = normal_machine(8);
+    let va = pages.get_free_pages(Gfp::HIGHUSER, 1).unwrap();
+    // SAFETY: the block is the test's, and never touched.
+    unsafe {
+        let inside = va + 8;
+        assert_eq!(
+            pages.free_pages_at(inside, 1),
+            Err(FreeError::Address(inside))
+        );
+        assert_eq!(pages.free_pages_at(va, 1), Ok(()));
+        assert!(pages.free_pages_at(va, 1).is_err());
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too many pages for an interpreter")]
+fn memalloc_takes_the_lowmem_reserve_too() {
+    let pages = three_zones(64);
+    drain(pages, Gfp::KERNEL | Gfp::MEMALLOC);
+    assert_eq!(pages.free_pages_total(), 0);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too many pages for an interpreter")]
+fn pages_at_hand_do_not_move_the_floors() {
+    for (gfp, left) in [(Gfp::KERNEL, 256), (Gfp::ATOMIC, 96)] {
+        let pages = testing::with_lists(&[range(0, 64 * MIB)]);
+        let taken = drain(pages, gfp);
+        let zone = pages.zone(ZoneKind::Normal);
+        assert_eq!((zone.free, zone.at_hand), (left, 0), "{gfp:?}");
+        assert_eq!(taken.len() as u32, zone.managed - left);
+    }
+}
+
+#[test]
+fn a_page_at_hand_comes_back_first_and_is_not_freed_twice() {
+    let pages = testing::with_lists(&[range(0, 256 * MIB)]);
+    for order in 0..=3 {
+        let block = pages.alloc_pages(Gfp::KERNEL, order).unwrap();
+        let before = pages.zone(ZoneKind::Normal);
+        // SAFETY: the block is the test's, and never touched.
+        unsafe {
+            let wrong = pages.free_pages(block, order + 1);
+            assert!(matches!(wrong, Err(FreeError::WrongOrder { .. })));
+            assert_eq!(pages.free_pages(block, order), Ok(()));
+            assert_eq!(
+                pages.free_pages(block, order),
+                Err(FreeError::DoubleFree(block))
+            );
+        }
+        let after = pages.zone(ZoneKind::Normal);
+        assert_eq!(after.free, before.free);
+        assert_eq!(after.at_hand, before.at_hand + (1 << order));
+        assert_eq!(pages.alloc_pages(Gfp::KERNEL, order), Ok(block));
+        // SAFETY: as above.
+        unsafe { pages.free_pages(block, order) }.unwrap();
+    }
+    pages.drain();
+    let zone = pages.zone(ZoneKind::Normal);
+    assert_eq!((zone.at_hand, zone.free), (0, zone.managed));
+}
+
+#[test]
+fn a_block_with_a_frame_of_another_type_is_not_kept_at_hand() {
+    let pages = testing::with_lists(&[range(0, 256 * MIB)]);
+    let block = pages.alloc_pages(Gfp::KERNEL, 2).unwrap();
+    let memory_type = MemoryType::NormalNonCacheable;
+    let last = block + 3;
+    // SAFETY: the block is the test's, and never touched.
+    unsafe {
+        let claimed = pages
+            .frames()
+            .claim_memory_type(last..last + 1, memory_type);
+        claimed.unwrap();
+        assert_eq!(
+            pages.free_pages(block, 2),
+            Err(FreeError::MemoryType {
+                pfn: last,
+                memory_type
+            })
+        );
+        pages.frames().release_memory_type(last..last + 1);
+        assert_eq!(pages.free_pages(block, 2), Ok(()));
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too many pages for an interpreter")]
+fn only_atomic_requests_of_several_pages_build_a_reserve() {
+    let size = 256 * MIB;
+    let pages = pages(&[range(0, size)], NO_LIMIT, NO_LIMIT);
+    let low = pages.zone(ZoneKind::Normal).watermarks.low;
+    while pages.zone(ZoneKind::Normal).free > low + 2048 {
+        pages.alloc_pages(Gfp::KERNEL, 10).unwrap();
+    }
+    while pages.try_alloc(Gfp::KERNEL, 0, Mark::Low).is_some() {}
+    let reserve = || pages.zone(ZoneKind::Normal).free_highatomic;
+    pages.alloc_pages(Gfp::ATOMIC, 0).unwrap();
+    pages.alloc_pages(Gfp::KERNEL, 2).unwrap();
+    pages.alloc_pages(Gfp::KERNEL | Gfp::HIGH, 2).unwrap();
+    assert_eq!(reserve(), 0);
+    let block = pages.alloc_pages(Gfp::ATOMIC, 2).unwrap();
+    assert!(reserve() > 0);
+    let kind = MigrateType::HighAtomic;
+    assert_eq!(pages.frames().migrate_type(block), kind);
+    // 1 % of 65,536 pages is 656: two pageblocks.
+    let taken: Vec<_> = std::iter::from_fn(|| pages.alloc_pages(Gfp::ATOMIC, 1).ok()).collect();
+    let mut blocks: Vec<_> = taken
+        .iter()
+        .filter(|block| pages.frames().migrate_type(**block) == kind)
+        .map(|block| block.get() >> 9)
+        .collect();
+    blocks.dedup();
+    blocks.sort_unstable();
+    blocks.dedup();
+    assert!(blocks.len() <= 2, "{blocks:?}");
+    for block in taken {
+        // SAFETY: the blocks are the test's, and never touched.
+        unsafe { pages.free_pages(block, 1) }.unwrap();
+    }
+    // Its pages count for requests with a right to a reserve only.
+    let held = reserve();
+    assert!(held > 0);
+    while pages.try_alloc(Gfp::KERNEL, 0, Mark::Min).is_some() {}
+    let zone = pages.zone(ZoneKind::Normal);
+    assert!(zone.free > zone.watermarks.min && zone.free <= zone.watermarks.min + held);
+    assert!(pages.alloc_pages(Gfp::ATOMIC, 1).is_ok());
+    assert!(pages.unreserve_highatomic(true));
+    assert_eq!(reserve(), 0);
+    assert!(!pages.unreserve_highatomic(true));
+    assert!(pages.alloc_pages(Gfp::KERNEL, 0).is_ok());
+}
+
+#[test]
+fn an_area_serves_movable_requests_first_while_it_has_most_of_the_free_memory() {
+    let mut zone = Zone::new();
+    let frames = frame_table(range(0, 32 * MIB));
+    let (area, rest) = (Pfn::new(0)..Pfn::new(6144), Pfn::new(6144)..Pfn::new(8192));
+    // SAFETY: the table is the test's, and no page is touched.
+    unsafe {
+        zone.add_range(frames, area.clone(), MigrateType::Cma)
+            .unwrap();
+        zone.add_range(frames, rest, MigrateType::Movable).unwrap();
+    }
+    zone.set_limits(Watermarks::default(), [0; ZoneKind::COUNT]);
+    let take = |gfp, order| {
+        let (highest, mark) = (ZoneKind::Normal, Mark::Low);
+        let request = Request {
+            gfp,
+            order,
+            highest,
+            mark,
+        };
+        zone.alloc(frames, request).map(|pfn| area.contains(&pfn))
+    };
+    // 4 of 6 blocks above half, then both alike; the area first again when it has more.
+    let movable: Vec<_> = (0..6).map(|_| take(Gfp::HIGHUSER_MOVABLE, 10)).collect();
+    assert_eq!(movable[..4], [Some(true); 4]);
+    assert_eq!(
+        zone.info().free_cma,
+        0x400 * movable.iter().filter(|m| **m == Some(false)).count() as u32
+    );
+    assert_eq!(zone.info().free, 2048);
+    // No other request gets any of what the area still has.
+    while zone.info().free > zone.info().free_cma {
+        assert_eq!(take(Gfp::KERNEL, 10), Some(false));
+    }
+    assert_eq!(take(Gfp::KERNEL, 0), None);
+    assert_eq!(take(Gfp::KERNEL | Gfp::RECLAIMABLE, 0), None);
+    assert_eq!(take(Gfp::KERNEL | Gfp::MEMALLOC, 0), None);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 48 }))]
+
+    /// Random calls with lists at hand, against a record of what is taken: every page is free, at
+    /// hand or taken, and each bad free is refused and changes nothing.
+    #[test]
+    fn pages_are_free_at_hand_or_taken(
+        steps in proptest::collection::vec(
+            (0..8_u32, 0..=5_u32, any::<usize>(), 0..4_usize),
+            if cfg!(miri) { 1..30 } else { 1..600_usize },
+        ),
+    ) {
+        let span = range(0, 128 * MIB);
+        let pages = testing::with_lists(&[span]);
+        let initial = pages.zone(ZoneKind::Normal);
+        let mut oracle = Oracle::default();
+        let (mut taken, mut freed) = (0, None);
+        let flags = [
+            Gfp::KERNEL,
+            Gfp::ATOMIC,
+            Gfp::HIGHUSER_MOVABLE,
+            Gfp::KERNEL | Gfp::RECLAIMABLE,
+        ];
+        for (what, order, pick, gfp) in steps {
+            match what {
+                0..4 => {
+                    let pfn = pages.alloc_pages(flags[gfp], order).unwrap();
+                    prop_assert!(pfn.is_order_aligned(order));
+                    prop_assert!(span.contains_range(&range(pfn.phys().get(), 4096 << order)));
+                    oracle.take(pfn.get().into(), 1 << order);
+                    taken += 1 << order;
+                    freed = None;
+                }
+                4..7 => if let Some((pfn, len)) = oracle.remove(pick) {
+                    let (pfn, order) = (Pfn::new(pfn as u32), len.ilog2());
+                    // SAFETY: the block is the test's; its pages are never touched.
+                    unsafe {
+                        prop_assert!(pages.free_pages(pfn, order + 1).is_err());
+                        if order > 0 {
+                            prop_assert!(pages.free_pages(pfn + 1, 0).is_err());
+                        }
+                        prop_assert_eq!(pages.free_pages(pfn, order), Ok(()));
+                        prop_assert!(pages.free_pages(pfn, order).is_err());
+                    }
+                    taken -= 1 << order;
+                    freed = Some((pfn, order));
+                },
+                _ => pages.drain(),
+            }
+            if let Some((pfn, order)) = freed {
+                // SAFETY: the block is free, and nothing was allocated since.
+                unsafe { prop_assert!(pages.free_pages(pfn, order).is_err()) };
+            }
+            let zone = pages.zone(ZoneKind::Normal);
+            prop_assert_eq!(zone.free + zone.at_hand + taken, zone.managed);
+        }
+        while let Some((pfn, len)) = oracle.remove(0) {
+            // SAFETY: as above.
+            unsafe { pages.free_pages(Pfn::new(pfn as u32), len.ilog2()) }.unwrap();
+        }
+        pages.drain();
+        prop_assert_eq!(pages.zone(ZoneKind::Normal), initial);
     }
 }
 
