@@ -1,5 +1,6 @@
 //! From the boot assembly to a machine with its address space, interrupts and cores up.
 
+mod cma;
 pub mod image;
 pub mod memory;
 pub mod secondary;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! suite=GLOB test=GLOB seed=N iters=N loglevel=0..7 defmt
-//! dma.coherent=auto|yes|no coherent_pool=SIZE exit=semihosting|halt
+//! dma.coherent=auto|yes|no coherent_pool=SIZE cma=SIZE exit=semihosting|halt
 //! ```
 //!
 //! Words are separated by white space. As on Linux, double quotes keep white space in a value
@@ -63,6 +63,8 @@ pub struct CmdLine<'a> {
     pub dma_coherent: DmaCoherent,
     /// Bytes of the coherent pool, not zero.
     pub coherent_pool: Option<u64>,
+    /// Bytes of the default contiguous memory area; 0 for none.
+    pub cma: Option<u64>,
     /// What happens after the report.
     pub exit: Exit,
 }

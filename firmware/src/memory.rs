@@ -3,6 +3,7 @@
 //! A test that ends early leaks nothing. Wrong frees are methods of what they are wrong about,
 //! because the owner is what proves that nothing is freed under somebody else's feet.
 
+pub(crate) mod contiguous;
 pub(crate) mod hoard;
 
 use crate::machine::machine;
@@ -167,8 +168,13 @@ pub(crate) fn free_foreign(pfn: Pfn) -> Option<Result<(), FreeError>> {
         .map
         .free_ranges()
         .any(|range| range.contains(pfn.phys()));
-    // SAFETY: the page allocator got the free ranges only, and this frame is in none of them.
-    (!free).then(|| unsafe { mm::free_pages(pfn, 0) })
+    let lent = machine
+        .map
+        .cma_ranges()
+        .any(|range| range.contains(pfn.phys()));
+    // SAFETY: the page allocator got the free ranges and the contiguous memory areas only, and this
+    // frame is in none of them.
+    (!free && !lent).then(|| unsafe { mm::free_pages(pfn, 0) })
 }
 
 /// An object from `kmalloc`.

@@ -81,6 +81,7 @@ fn describe(machine: &Machine, cmdline: &CmdLine<'_>) {
     for reserved in machine.map.reserved() {
         report::note(format_args!("reserved {reserved}"));
     }
+    describe_areas(machine);
     for absent in &machine.absent_cores {
         report::warning(format_args!("{absent}"));
     }
@@ -88,5 +89,21 @@ fn describe(machine: &Machine, cmdline: &CmdLine<'_>) {
     address_space::print(machine.tables);
     for complaint in cmdline.complaints() {
         report::warning(format_args!("command line: {complaint}"));
+    }
+}
+
+/// The contiguous memory areas, and the device tree's wishes that could not be met.
+fn describe_areas(machine: &Machine) {
+    let areas = hal::mm::cma_areas();
+    for area in areas {
+        report::note(format_args!("{area}"));
+    }
+    for node in &machine.description.cma {
+        if !areas.iter().any(|area| area.area().name == node.name) {
+            report::warning(format_args!(
+                "contiguous memory area \"{}\" of the device tree was left out",
+                node.name
+            ));
+        }
     }
 }

@@ -117,7 +117,7 @@ fn bring_up(
     if let Some(level) = cmdline.loglevel {
         report::set_level(level);
     }
-    let pool = memory::build(tables, board, &mut map, &cmdline)?;
+    let pool = memory::build(tables, board, &mut map, &description, &cmdline)?;
     mm::init_vmalloc(tables);
 
     let interrupts = irq::install(find_gic(board, &description, &ioremap)?);

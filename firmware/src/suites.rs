@@ -9,6 +9,7 @@ macro_rules! tests {
 
 mod alloc;
 mod boot;
+mod cma;
 mod coherent;
 mod dma;
 mod kmalloc;
@@ -34,6 +35,7 @@ pub const ALL: &[Suite] = &[
     zones::SUITE,
     kmalloc::SUITE,
     vmalloc::SUITE,
+    cma::SUITE,
     stress::SUITE,
     alloc::SUITE,
     coherent::SUITE,

@@ -50,6 +50,8 @@ pub enum ReservedKind {
     SpinTable,
     /// The pool of Normal non-cacheable memory.
     CoherentPool,
+    /// A contiguous memory area, whose pages the page allocator lends meanwhile.
+    Cma,
     /// The page frame descriptors.
     FrameDescriptors,
     /// Translation tables made while booting.
@@ -60,6 +62,12 @@ impl ReservedKind {
     /// Whether the memory has its place in the direct map.
     pub const fn is_in_direct_map(self) -> bool {
         !matches!(self, Self::Image | Self::NoMap | Self::CoherentPool)
+    }
+
+    /// Whether the memory has its place in the direct map and never changes its type, so that it
+    /// may be mapped by blocks.
+    pub const fn is_in_blocks(self) -> bool {
+        self.is_in_direct_map() && !matches!(self, Self::Cma)
     }
 
     /// Whether the range was named by the firmware and so need not be part of RAM.
@@ -87,6 +95,7 @@ impl fmt::Display for ReservedKind {
             Self::NoMap => "no-map",
             Self::SpinTable => "spin table",
             Self::CoherentPool => "coherent pool",
+            Self::Cma => "contiguous memory area",
             Self::FrameDescriptors => "frame descriptors",
             Self::Tables => "page tables",
         })
@@ -297,6 +306,20 @@ impl MemoryMap {
         Gaps::new(&self.ram, &self.reserved, |kind| !kind.is_in_direct_map())
     }
 
+    /// RAM that the direct map has in leaves as large as they get, page aligned, by address: all of
+    /// [`direct_map_ranges`](Self::direct_map_ranges) but the contiguous memory areas.
+    pub fn block_ranges(&self) -> Gaps<'_> {
+        Gaps::new(&self.ram, &self.reserved, |kind| !kind.is_in_blocks())
+    }
+
+    /// The contiguous memory areas, by address.
+    pub fn cma_ranges(&self) -> impl Iterator<Item = PhysRange> {
+        let areas = self.reserved.iter();
+        areas
+            .filter(|entry| entry.kind == ReservedKind::Cma)
+            .map(|entry| entry.range)
+    }
+
     /// Takes `range` out of the free memory.
     ///
     /// # Errors
@@ -344,20 +367,27 @@ impl MemoryMap {
             .filter(|&bytes| bytes != 0 && align.is_power_of_two())
             .ok_or(MapError::BadRequest { size, align })?;
         let below = below.unwrap_or(DIRECT_MAP_LIMIT);
-        let highest_fit = |gap: PhysRange| {
-            let end = gap.end.min(below);
-            let start = end.get().checked_sub(bytes as u64).map(PhysAddr::new)?;
-            let start = start.align_down(align.max(PAGE_SIZE));
-            (start >= gap.start).then_some(start)
-        };
         let range = self
-            .free_ranges()
-            .filter_map(highest_fit)
-            .last()
-            .and_then(|start| PhysRange::from_size(start, bytes as u64))
+            .find(bytes, align, PhysRange::new(PhysAddr::new(0), below))
             .ok_or(MapError::NoSpace { size, align, below })?;
         self.reserve(range, kind)?;
         Ok(range)
+    }
+
+    /// The highest free range of `size` bytes, whole pages, in `within` that starts at a multiple of
+    /// `align`, a power of two of at least a page.
+    pub fn find(&self, size: usize, align: usize, within: PhysRange) -> Option<PhysRange> {
+        if size == 0 || !align.is_power_of_two() {
+            return None;
+        }
+        let highest_fit = |gap: PhysRange| {
+            let end = gap.end.min(within.end);
+            let start = end.get().checked_sub(size as u64).map(PhysAddr::new)?;
+            let start = start.align_down(align.max(PAGE_SIZE));
+            (start >= gap.start.max(within.start)).then_some(start)
+        };
+        let start = self.free_ranges().filter_map(highest_fit).last()?;
+        PhysRange::from_size(start, size as u64)
     }
 
     /// Adds a range of RAM after cutting it to what can be used.

@@ -17,11 +17,14 @@
 //! allocates while it holds one.
 
 mod buddy;
+mod cma;
+mod contig;
 mod frame;
 mod gfp;
 mod ioremap;
 mod kmalloc;
 mod migrate;
+mod movable;
 mod page;
 mod pcp;
 mod size;
@@ -33,6 +36,7 @@ mod zero;
 mod zone;
 
 pub use buddy::{Buddy, FreeError, Histogram, MAX_ORDER, ORDERS};
+pub use cma::{AREA_ALIGN, Cma, CmaArea, CmaError, CmaStats, MAX_ALIGN_ORDER, MAX_AREAS};
 #[cfg(target_os = "none")]
 pub(crate) use frame::FrameLookup;
 pub use frame::{Frame, FrameError, FrameKind, FrameTable, MemoryTypeError, PAGEBLOCK_ORDER};
@@ -43,6 +47,10 @@ pub use kmalloc::{
     class_align, class_of, class_size,
 };
 pub use migrate::MigrateType;
+pub use movable::{
+    MAX_OWNERS, Migration, MovableOwner, MovablePage, MovablePool, OwnerId, Pinned, PinnedPage,
+    TooManyOwners,
+};
 pub use page::{InitError, PageAllocator, UsableRam, get_order};
 pub use size::{array_size, array3_size, kmalloc_size_roundup, size_add, size_mul, struct_size};
 pub(crate) use slab::Magazines;
@@ -115,7 +123,11 @@ static PAGES: Once<PageAllocator> = Once::new();
 static PCP_LISTS: [PcpLists; ZoneKind::COUNT] = [const { pcp_lists() }; ZoneKind::COUNT];
 static KMALLOC: Kmalloc = Kmalloc::new();
 
-/// Sets the machine's allocators up. Its cost does not depend on the amount of RAM.
+static MIGRATION: Migration = Migration::new();
+static CMA: Once<heapless::Vec<Cma, MAX_AREAS>> = Once::new();
+
+/// Sets the machine's allocators up, with the contiguous memory areas `areas`, which are not part
+/// of `map`. Its cost does not depend on the amount of RAM, but on that of the areas.
 ///
 /// # Errors
 ///
@@ -123,20 +135,53 @@ static KMALLOC: Kmalloc = Kmalloc::new();
 ///
 /// # Safety
 ///
-/// As for [`PageAllocator::new`]; one core runs.
-pub unsafe fn init(frames: FrameTable, map: &UsableRam<'_>) -> Result<(), InitError> {
+/// As for [`PageAllocator::new`] and [`PageAllocator::lend`]; one core runs.
+pub unsafe fn init(
+    frames: FrameTable,
+    map: &UsableRam<'_>,
+    areas: &[CmaArea],
+) -> Result<(), InitError> {
     if PAGES.is_completed() {
         return Err(InitError::Twice);
     }
     // SAFETY: handed on to the caller.
-    let pages = unsafe { PageAllocator::new(frames, map) }?.with_lists(&PCP_LISTS);
+    let mut pages = unsafe { PageAllocator::new(frames, map) }?;
+    for area in areas {
+        // SAFETY: as above.
+        unsafe { pages.lend(area.frames) }?;
+    }
     #[cfg(target_os = "none")]
     // SAFETY: one core runs.
     unsafe {
         crate::sync::percpu::set_frames(frames.lookup());
     }
-    KMALLOC.set_pages(PAGES.call_once(|| pages));
+    let pages = PAGES.call_once(|| pages.with_lists(&PCP_LISTS));
+    KMALLOC.set_pages(pages);
+    CMA.call_once(|| {
+        // Without memory for its bits an area stays lent for good.
+        let area = |area: &CmaArea| {
+            // SAFETY: the area was lent above, and this runs once.
+            unsafe { Cma::new(*area, pages, &MIGRATION) }.ok()
+        };
+        areas.iter().filter_map(area).take(MAX_AREAS).collect()
+    });
     Ok(())
+}
+
+/// The machine's contiguous memory areas.
+pub fn cma_areas() -> &'static [Cma] {
+    CMA.get().map_or(&[], |areas| areas)
+}
+
+/// The contiguous memory area for everybody who has none of their own, if there is one.
+#[doc(alias = "dma_contiguous_default_area")]
+pub fn default_cma() -> Option<&'static Cma> {
+    cma_areas().iter().find(|cma| cma.area().is_default)
+}
+
+/// The owners of the machine's movable memory.
+pub fn migration() -> &'static Migration {
+    &MIGRATION
 }
 
 /// The machine's page allocator, once [`init`] has run.

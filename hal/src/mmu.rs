@@ -6,6 +6,7 @@
 //! table       one 4 KiB table and the level it belongs to
 //! mapper      changes the tree, with the barriers and break-before-make the architecture asks for
 //! run         frames mapped as they were allocated, and given back after the flush
+//! paged       maps memory by pages from the start, whole tables at a time
 //! retype      moves frames between memory types
 //! flush       what must leave the TLBs, and the proof that it did
 //! walk        reads the tree; audits are questions asked of a walk
@@ -18,6 +19,7 @@ pub mod flush;
 pub mod kernel;
 pub mod mair;
 pub mod mapper;
+mod paged;
 mod retype;
 pub mod run;
 pub mod table;

@@ -117,7 +117,7 @@ pub fn idle() -> ! {
 }
 
 /// Runs the function waiting for this core, if there is one.
-fn run_pending() {
+pub(crate) fn run_pending() {
     if let Some(poster) = SLOTS[PerCpu::current().index()].run_pending() {
         wake(poster);
     }

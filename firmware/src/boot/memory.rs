@@ -5,6 +5,7 @@
 //! tables; the coherent pool and the frame descriptors are taken before the allocator owns the
 //! rest.
 
+use super::cma;
 use super::image::Image;
 use crate::cmdline::CmdLine;
 use core::mem::MaybeUninit;
@@ -304,7 +305,7 @@ fn first_silent(tables: &IrqLock<KernelMapper>, ram: PhysRange) -> Option<PhysAd
     })
 }
 
-/// Builds the direct map, the coherent pool and the frame descriptors, and starts the page
+/// Builds the direct map, the coherent pool, the contiguous memory areas and the frame descriptors, and starts the page
 /// allocator with what is left.
 ///
 /// # Errors
@@ -314,16 +315,19 @@ pub fn build(
     tables: &'static IrqLock<KernelMapper>,
     board: &'static dyn Board,
     map: &mut MemoryMap,
+    description: &Description<'static>,
     cmdline: &CmdLine<'_>,
 ) -> Result<&'static CoherentPool, MemoryFault> {
     let limits = board.zone_limits();
     // Where every master reaches it; a machine without RAM there has no such limited masters.
     let pool = allocate_pool(map, limits.dma, cmdline)
         .or_else(|_| allocate_pool(map, limits.dma32, cmdline))?;
+    let areas = cma::allocate(map, limits, description, cmdline);
+    let area_tables = cma::allocate_tables(map, &areas)?;
     let table = allocate_frame_table(map)?;
     let descriptors = allocate_descriptors(map)?;
 
-    for range in map.direct_map_ranges() {
+    for range in map.block_ranges() {
         // SAFETY: the map calls the range RAM; no other mapping of it exists but the device
         // tree's, which has the same type and cannot be executed.
         unsafe {
@@ -332,6 +336,7 @@ pub fn build(
                 .map(layout::phys_to_virt(range.start), range, CACHED, Level::L1)
         }?;
     }
+    cma::map_areas(tables, &areas, area_tables)?;
     for &(va, range) in &descriptors {
         // SAFETY: the range was just set aside for the descriptors; its direct map has this type.
         unsafe { tables.lock().map(va, range, CACHED, Level::L2) }?;
@@ -355,7 +360,7 @@ pub fn build(
         dma32_limit: limits.dma32,
     };
     // SAFETY: the ranges are the ones nobody has, are in the direct map, and one core runs.
-    unsafe { mm::init(frames, &ram) }?;
+    unsafe { mm::init(frames, &ram, &areas) }?;
     // SAFETY: the page allocator's frames are in the direct map and belong to the caller.
     unsafe {
         tables

@@ -95,6 +95,10 @@ pub(super) const KEYS: &[Key] = &[
         line.coherent_pool = Some(size(value?).filter(|&size| size != 0)?);
         Some(())
     }),
+    Key::new("cma", SIZE, |line, value| {
+        line.cma = Some(size(value?)?);
+        Some(())
+    }),
     Key::new("exit", "semihosting or halt", |line, value| {
         line.exit = match value? {
             "semihosting" => Exit::Semihosting,
@@ -111,7 +115,6 @@ pub(super) const KEYS: &[Key] = &[
         matches!(value?, "insn" | "cycles").then_some(())
     }),
     Key::later("experiment", FLAG, |_, value| flag(value)),
-    Key::later("cma", SIZE, |_, value| size(value?).map(drop)),
     Key::later("failslab", NUMBER, |_, value| number(value?).map(drop)),
     Key::later("dmatest.", "KEY=VALUE", |_, value| value.map(drop)),
 ];

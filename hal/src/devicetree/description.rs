@@ -9,6 +9,8 @@ use heapless::Vec;
 pub const MAX_RAM_RANGES: usize = 16;
 /// Reserved ranges kept.
 pub const MAX_RESERVED_RANGES: usize = 32;
+/// Contiguous memory areas kept.
+pub const MAX_CMA_NODES: usize = 4;
 /// Problems kept; the rest is counted.
 pub const MAX_PROBLEMS: usize = 16;
 
@@ -20,6 +22,9 @@ pub struct Description<'a> {
     pub ram: Vec<PhysRange, MAX_RAM_RANGES>,
     /// The `/memreserve/` entries and the children of `/reserved-memory` that have a `reg`.
     pub reserved: Vec<ReservedRange, MAX_RESERVED_RANGES>,
+    /// The children of `/reserved-memory` that ask for a contiguous memory area: compatible with
+    /// `shared-dma-pool` and `reusable`.
+    pub cma: Vec<CmaNode<'a>, MAX_CMA_NODES>,
     /// The command line, `/chosen/bootargs`.
     pub bootargs: Option<&'a str>,
     /// The initial RAM disk, `/chosen/linux,initrd-start` and `-end`.
@@ -60,6 +65,33 @@ pub struct ReservedRange {
     pub range: PhysRange,
     /// Whether it must not be mapped at all (`no-map`), so that no speculative access reaches it.
     pub no_map: bool,
+}
+
+/// A contiguous memory area that is asked for (Linux `reserved-memory/shared-dma-pool.yaml`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CmaNode<'a> {
+    /// The node's name with its unit address.
+    pub name: &'a str,
+    /// Where it is to be.
+    pub place: CmaPlace,
+    /// Whether it is to serve everybody who has no area of their own (`linux,cma-default`).
+    pub is_default: bool,
+}
+
+/// Where a contiguous memory area is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CmaPlace {
+    /// There (`reg`).
+    Fixed(PhysRange),
+    /// Anywhere.
+    Anywhere {
+        /// Bytes (`size`).
+        size: u64,
+        /// What its address is a multiple of (`alignment`); 0 or 1 for anything.
+        align: u64,
+        /// What it has to be inside of (the first of `alloc-ranges`).
+        within: Option<PhysRange>,
+    },
 }
 
 /// A processor.

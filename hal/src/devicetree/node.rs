@@ -2,8 +2,8 @@
 
 use super::level::Level;
 use super::{
-    Bcm2835Dma, Cpu, Description, EnableMethod, Fault, InterruptController, PciHost, PciWindow,
-    Problem, PsciConduit, ReservedRange, Timer,
+    Bcm2835Dma, CmaNode, CmaPlace, Cpu, Description, EnableMethod, Fault, InterruptController,
+    PciHost, PciWindow, Problem, PsciConduit, ReservedRange, Timer,
 };
 use crate::addr::{PhysAddr, PhysRange};
 use crate::sync::MAX_CPUS;
@@ -38,6 +38,9 @@ const GIC_V3: &[&str] = &["arm,gic-v3"];
 const PSCI: &[&str] = &["arm,psci-1.0", "arm,psci-0.2", "arm,psci"];
 const PCI: &[&str] = &["pci-host-ecam-generic"];
 const BCM2835_DMA: &[&str] = &["brcm,bcm2835-dma"];
+/// Where an area may be allocated, pairs of address and size.
+const ALLOC_RANGES: &str = "alloc-ranges";
+const CMA: &[&str] = &["shared-dma-pool"];
 const TIMER: &[&str] = &["arm,armv8-timer"];
 
 /// Adds what the node says. The error is a problem with memory; any other is reported in the
@@ -118,6 +121,20 @@ fn reserved_memory<'a>(
     description: &mut Description<'a>,
     level: &Level<'_, 'a>,
 ) -> Result<(), Problem<'a>> {
+    let reusable = level.value("reusable").is_some() && level.value("no-map").is_none();
+    if reusable && level.is_enabled() && level.compatible().lists(CMA) {
+        match cma(level) {
+            Ok(node) => {
+                if description.cma.push(node).is_err() {
+                    let capacity = description.cma.capacity();
+                    description.report(level.problem("reusable", Fault::TooMany(capacity)));
+                }
+            }
+            // What is left out is ordinary memory.
+            Err(problem) => description.report(problem),
+        }
+        return Ok(());
+    }
     // A node without `reg` asks for memory to be allocated; nothing is reserved yet.
     if !level.is_enabled() || level.value("reg").is_none() {
         return Ok(());
@@ -132,6 +149,42 @@ fn reserved_memory<'a>(
             .map_err(|_| level.problem("reg", Fault::TooMany(capacity)))?;
     }
     Ok(())
+}
+
+/// A contiguous memory area. Without `reg` it may lie anywhere in the first of `alloc-ranges`.
+fn cma<'a>(level: &Level<'_, 'a>) -> Result<CmaNode<'a>, Problem<'a>> {
+    let place = if level.value("reg").is_some() {
+        let entry = level.reg()?.next();
+        let (base, size) = entry.ok_or_else(|| level.problem("reg", Fault::Length(0)))?;
+        CmaPlace::Fixed(level.range("reg", base, size)?)
+    } else {
+        let within = match level.value(ALLOC_RANGES) {
+            None => None,
+            Some(value) => {
+                let Some(parent) = level.parent else {
+                    return Err(level.problem(ALLOC_RANGES, Fault::Missing));
+                };
+                let cells = [parent.address_cells()?, parent.size_cells()?];
+                match level.entries(ALLOC_RANGES, value, cells)?.next() {
+                    Some([base, size]) => Some(level.range(ALLOC_RANGES, base, size)?),
+                    None => None,
+                }
+            }
+        };
+        CmaPlace::Anywhere {
+            size: level.number("size")?,
+            align: match level.value("alignment") {
+                Some(_) => level.number("alignment")?,
+                None => 0,
+            },
+            within,
+        }
+    };
+    Ok(CmaNode {
+        name: level.name(),
+        place,
+        is_default: level.value("linux,cma-default").is_some(),
+    })
 }
 
 fn chosen<'a>(description: &mut Description<'a>, level: &Level<'_, 'a>) {

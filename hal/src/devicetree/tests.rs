@@ -1,5 +1,5 @@
 //! The blobs named `virt-*` were dumped from QEMU 10.0.2 (`-M virt,dumpdtb=..`) and packed with
-//! dtc; `spin-table` is compiled from the source beside it.
+//! dtc; `spin-table` and `contiguous` are compiled from the sources beside them.
 
 use super::*;
 use crate::addr::PhysAddr;
@@ -9,6 +9,7 @@ const VIRT_GICV2: &[u8] = include_bytes!("../../tests/fixtures/virt-gicv2.dtb");
 const VIRT_GICV3: &[u8] = include_bytes!("../../tests/fixtures/virt-gicv3-8g.dtb");
 const VIRT_SECURE: &[u8] = include_bytes!("../../tests/fixtures/virt-secure.dtb");
 const VIRT_EL2: &[u8] = include_bytes!("../../tests/fixtures/virt-el2.dtb");
+const CONTIGUOUS: &[u8] = include_bytes!("../../tests/fixtures/contiguous.dtb");
 const SPIN_TABLE: &[u8] = include_bytes!("../../tests/fixtures/spin-table.dtb");
 const ALL: [&[u8]; 5] = [VIRT_GICV2, VIRT_GICV3, VIRT_SECURE, VIRT_EL2, SPIN_TABLE];
 
@@ -221,6 +222,45 @@ fn a_spin_table_board_behind_a_translating_bus() {
         Some(span(0xFE30_0100, 0x40))
     );
     assert_eq!(tree.registers("test,outside"), None);
+}
+
+#[test]
+fn contiguous_memory_areas_are_asked_for_by_place_or_by_size() {
+    let described = describe(CONTIGUOUS);
+    let names = ["linux,cma", "camera@8000000", "anywhere"];
+    let places = [
+        CmaPlace::Anywhere {
+            size: 0x400_0000,
+            align: 0x40_0000,
+            within: Some(span(0x1000_0000, 0x2000_0000)),
+        },
+        CmaPlace::Fixed(span(0x800_0000, 0x80_0000)),
+        CmaPlace::Anywhere {
+            size: 0x40_0000,
+            align: 0,
+            within: None,
+        },
+    ];
+    for (index, node) in described.cma.iter().enumerate() {
+        let expected = CmaNode {
+            name: names[index],
+            place: places[index],
+            is_default: index == 0,
+        };
+        assert_eq!(*node, expected);
+    }
+    assert_eq!(described.cma.len(), names.len());
+    // Memory that must not be mapped cannot be lent either.
+    let reserved: Vec<_> = described.reserved.iter().map(|r| r.range).collect();
+    let private = [span(0x900_0000, 0x10_0000), span(0xA00_0000, 0x10_0000)];
+    assert_eq!(reserved, private);
+    let problem = Problem {
+        node: "sizeless",
+        property: "size",
+        fault: Fault::Missing,
+    };
+    assert_eq!(described.problems, [problem]);
+    exercise(CONTIGUOUS);
 }
 
 #[test]

@@ -255,6 +255,23 @@ fn too_many_ranges_are_refused() {
 }
 
 #[test]
+fn a_contiguous_memory_area_is_in_the_direct_map_but_not_in_blocks() {
+    let mut map = build(&described(&[span(RAM, 64 * MIB)])).unwrap();
+    let mib = |mib: u64| PhysAddr::new(RAM + mib * MIB);
+    let within = PhysRange::new(mib(32), mib(50));
+    let area = map.find(8 << 20, 4 << 20, within).unwrap();
+    assert_eq!(area, PhysRange::new(mib(40), mib(48)));
+    assert_eq!(map.find(20 << 20, 4 << 20, within), None);
+    assert_eq!(map.find(0, 4096, within), None);
+    assert_eq!(map.find(4096, 3, within), None);
+    map.reserve(area, ReservedKind::Cma).unwrap();
+    let holds = |mut ranges: Gaps<'_>| ranges.any(|range| range.overlaps(&area));
+    assert!(holds(map.direct_map_ranges()));
+    assert!(!holds(map.block_ranges()) && !holds(map.free_ranges()));
+    assert_eq!(map.cma_ranges().collect::<Vec<_>>(), [area]);
+}
+
+#[test]
 fn requests_that_make_no_sense_are_refused() {
     let mut map = build(&described(&[span(RAM, 64 * MIB)])).unwrap();
     let mut fails = |size, align, below| {

@@ -11,9 +11,11 @@
 //! free pages are counted apart.
 
 mod check;
+mod range;
 
 pub use check::FreeError;
 pub(super) use check::check_allocated;
+pub(super) use range::block_at;
 
 use super::MigrateType;
 use super::frame::{Frame, FrameKind, FrameTable, NO_FRAME, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES};

@@ -53,6 +53,10 @@ pub enum FrameKind {
     LargeObject = 4,
     /// First frame of a block a core keeps at hand.
     PcpFree = 5,
+    /// First frame of a block that `alloc_pages` handed out and whose owner moves it on demand.
+    Movable = 6,
+    /// First frame of an allocation from a contiguous memory area.
+    CmaAllocated = 7,
 }
 
 impl FrameKind {
@@ -63,6 +67,8 @@ impl FrameKind {
             FIRST_TAG.. => Self::Slab,
             4 => Self::LargeObject,
             5 => Self::PcpFree,
+            6 => Self::Movable,
+            7 => Self::CmaAllocated,
             _ => Self::Tail,
         }
     }
@@ -73,6 +79,7 @@ impl FrameKind {
 /// | kind | first word | second word |
 /// |---|---|---|
 /// | a [`FrameKind`] | kind 8, order 4, memory type 2, migrate type 3, -, data 32 | next 32, prev 32 |
+/// | [`Movable`](FrameKind::Movable) | as above, data the owner's number for the block | the owner's number |
 /// | a slab cache's tag | tag 8, order 4, next 26, prev 26 | objects out of the slab |
 ///
 /// All zero is a tail of Normal write-back memory. The words are atomics so that a lookup through
@@ -208,6 +215,19 @@ impl Frame {
         self.body.store(body, Ordering::Relaxed);
     }
 
+    /// Makes the first frame of an allocated block one that the owner with number `owner` moves,
+    /// which knows the block as `private`.
+    pub(super) fn set_movable(&self, owner: u8, private: u32) {
+        self.body.store(u64::from(owner), Ordering::Relaxed);
+        self.set_data(private);
+        self.set_kind(FrameKind::Movable);
+    }
+
+    /// The number of the owner that moves the block.
+    pub(super) fn movable_owner(&self) -> u8 {
+        self.body() as u8
+    }
+
     #[inline]
     pub(super) fn set_prev(&self, pfn: u32) {
         let body = self.body() & LOW_HALF | u64::from(pfn) << u32::BITS;
@@ -215,14 +235,12 @@ impl Frame {
     }
 
     /// What the owner of the block keeps here.
-    #[allow(dead_code, reason = "for owners of blocks in other modules")]
     #[inline]
     pub(super) fn data(&self) -> u32 {
         (self.head() >> DATA_SHIFT) as u32
     }
 
     /// Changes what [`data`](Self::data) gives.
-    #[allow(dead_code, reason = "for owners of blocks in other modules")]
     #[inline]
     pub(super) fn set_data(&self, data: u32) {
         self.set_head_bits(LOW_HALF << DATA_SHIFT, u64::from(data) << DATA_SHIFT);

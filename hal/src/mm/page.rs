@@ -129,6 +129,38 @@ impl PageAllocator {
         Ok(())
     }
 
+    /// Takes in the frames of a contiguous memory area, lent to movable requests.
+    ///
+    /// # Errors
+    ///
+    /// [`InitError::ZoneLimit`] when `area` is not made of whole blocks of [`MAX_ORDER`] in one
+    /// zone.
+    ///
+    /// # Safety
+    ///
+    /// As for [`new`](Self::new), with `area` in the place of the RAM.
+    pub unsafe fn lend(&mut self, area: PhysRange) -> Result<(), InitError> {
+        let range = area.start.pfn()..area.end.pfn();
+        let last = Pfn::new(range.end.get().wrapping_sub(1));
+        for end in [range.start, range.end] {
+            if !end.is_order_aligned(MAX_ORDER) || self.zone_of(range.start) != self.zone_of(last) {
+                return Err(InitError::ZoneLimit(end.phys()));
+            }
+        }
+        let kind = self.zone_of(range.start);
+        let zone = &mut self.zones[kind as usize];
+        // SAFETY: handed on to the caller.
+        unsafe { zone.add_range(self.frames, range, MigrateType::Cma) }
+            .map_err(|TooManyRanges| InitError::TooManyRanges(area, kind))?;
+        self.set_limits();
+        Ok(())
+    }
+
+    /// The zone that has `pfn`.
+    pub(super) fn zone_at(&self, pfn: Pfn) -> &Zone {
+        &self.zones[self.zone_of(pfn) as usize]
+    }
+
     fn set_limits(&mut self) {
         let managed = self.zones.each_ref().map(Zone::managed);
         let total = managed.iter().sum();

@@ -83,6 +83,25 @@ impl Oracle {
         self.taken.insert(start, len);
     }
 
+    /// Forgets the entry that starts at `start`.
+    pub(super) fn forget(&mut self, start: u64) {
+        assert!(
+            self.taken.remove(&start).is_some(),
+            "{start:#x} is not taken"
+        );
+    }
+
+    /// The entries at or above `start`.
+    pub(super) fn within(&self, start: u64) -> Vec<(u64, u64)> {
+        self.taken.range(start..).map(|(s, l)| (*s, *l)).collect()
+    }
+
+    /// Whether `number` is part of an entry.
+    pub(super) fn holds(&self, number: u64) -> bool {
+        let before = self.taken.range(..=number).next_back();
+        before.is_some_and(|(start, len)| number < start + len)
+    }
+
     /// Removes and returns the entry with index `index`, modulo the number of entries.
     pub(super) fn remove(&mut self, index: usize) -> Option<(u64, u64)> {
         let at = index.checked_rem(self.taken.len())?;

@@ -20,8 +20,8 @@ fn the_machine_is_set_up_once() {
             free_pages(pfn, 0),
             Err(FreeError::Frame(FrameError::Untouched(pfn)))
         );
-        assert_eq!(init(frames, &map), Ok(()));
-        assert_eq!(init(frames, &map), Err(InitError::Twice));
+        assert_eq!(init(frames, &map, &[]), Ok(()));
+        assert_eq!(init(frames, &map, &[]), Err(InitError::Twice));
         let page = get_zeroed_page(Gfp::KERNEL).unwrap();
         assert!(ram.contains(page.phys()));
         assert_eq!(free_pages(page, 0), Ok(()));

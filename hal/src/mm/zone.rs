@@ -5,6 +5,9 @@
 //! lock, and everything else goes there directly.
 
 mod free;
+mod range;
+
+pub(super) use range::Found;
 
 use super::buddy::Histogram;
 use super::frame::{Frame, FrameKind, FrameTable};

@@ -48,6 +48,8 @@ pub struct KernelTableMemory {
     image_va: VirtAddr,
     /// What is left of the boot reserve.
     reserve: PhysRange,
+    /// What is left of the reserve added to it.
+    added: PhysRange,
     allocator: Option<fn() -> Option<Pfn>>,
     /// Head of the freed tables, each holding the next one's physical address in its first word;
     /// 0 ends the list, no table lies there.
@@ -69,11 +71,22 @@ impl KernelTableMemory {
             image,
             image_va,
             reserve,
+            added: PhysRange::new(PhysAddr::new(0), PhysAddr::new(0)),
             allocator: None,
             freed: 0,
             taken: 0,
             allocated: 0,
         }
+    }
+
+    /// Adds `reserve`, used up before anything else; what was left of one added earlier is
+    /// forgotten.
+    ///
+    /// # Safety
+    ///
+    /// As for the reserve given to [`new`](Self::new).
+    pub unsafe fn add_reserve(&mut self, reserve: PhysRange) {
+        self.added = reserve;
     }
 
     /// From now on takes a frame from `allocator` when the reserve is used up.
@@ -115,13 +128,16 @@ impl KernelTableMemory {
     }
 
     fn take_reserve(&mut self) -> Option<PhysAddr> {
-        let table = self.reserve.start;
-        let next = table.checked_add(PAGE_SIZE)?;
-        if next > self.reserve.end {
-            return None;
-        }
-        self.reserve.start = next;
-        Some(table)
+        let reserves = [&mut self.added, &mut self.reserve];
+        reserves.into_iter().find_map(|reserve| {
+            let table = reserve.start;
+            let next = table.checked_add(PAGE_SIZE)?;
+            if next > reserve.end {
+                return None;
+            }
+            reserve.start = next;
+            Some(table)
+        })
     }
 }
 

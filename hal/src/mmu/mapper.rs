@@ -387,6 +387,25 @@ impl<M: TableMemory> Mapper<M> {
         }
     }
 
+    /// The table with the empty entry for `va` at `level`, as [`vacant_table`](Self::vacant_table).
+    pub(super) fn vacant_entry(
+        &mut self,
+        va: VirtAddr,
+        pa: PhysAddr,
+        attributes: Attributes,
+        level: Level,
+    ) -> Result<(Level, PhysAddr), MapError> {
+        self.vacant_table(va, level).map_err(|error| match error {
+            Vacancy::OutOfTables => MapError::OutOfTables(va),
+            Vacancy::Occupied(level, live) => refusal(va, pa, attributes, level, live),
+        })
+    }
+
+    /// Makes the entry for `va` in a table of a level lead to `below`, which this core has filled.
+    pub(super) fn link(&self, (level, table): (Level, PhysAddr), va: VirtAddr, below: PhysAddr) {
+        self.table(table).entry(level.index(va)).link(below);
+    }
+
     /// Makes the tables for level 3 leaves in `size` bytes at `va` and checks that nothing is
     /// mapped there, so that mapping pages there cannot fail.
     pub(super) fn reserve(
@@ -469,7 +488,7 @@ fn refusal(
     }
 }
 
-fn check_virtual(va: VirtAddr, size: usize) -> Result<(), MapError> {
+pub(super) fn check_virtual(va: VirtAddr, size: usize) -> Result<(), MapError> {
     for value in [va.get(), size] {
         if value % PAGE_SIZE != 0 {
             return Err(MapError::Misaligned(value as u64));
@@ -484,7 +503,7 @@ fn check_virtual(va: VirtAddr, size: usize) -> Result<(), MapError> {
     }
 }
 
-fn check_physical(range: PhysRange) -> Result<(), MapError> {
+pub(super) fn check_physical(range: PhysRange) -> Result<(), MapError> {
     for value in [range.start.get(), range.size()] {
         if value % PAGE_SIZE as u64 != 0 {
             return Err(MapError::Misaligned(value));

@@ -264,7 +264,14 @@ fn too_small(start: VirtAddr, end: VirtAddr) -> Option<Leaf> {
 }
 
 pub(super) fn leaf_sizes() -> Outcome {
-    let small = too_small(DIRECT_MAP.base, DIRECT_MAP.end());
+    // Contiguous memory areas are mapped by pages, because their type may change.
+    let mut next = DIRECT_MAP.base;
+    let mut small = None;
+    for area in machine().map.cma_ranges() {
+        small = small.or_else(|| too_small(next, phys_to_virt(area.start)));
+        next = phys_to_virt(area.end);
+    }
+    let small = small.or_else(|| too_small(next, DIRECT_MAP.end()));
     check!(
         small.is_none(),
         "{small:x?} could be mapped by larger leaves"

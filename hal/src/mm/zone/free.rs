@@ -21,7 +21,7 @@ const HIGHATOMIC_SHARE: u32 = 100;
 /// Free memory.
 #[derive(Debug)]
 pub(super) struct FreeMemory {
-    buddy: Buddy,
+    pub(super) buddy: Buddy,
     virgin: Vec<Range<u32>, MAX_RANGES>,
     virgin_blocks: u32,
     /// Pageblocks in the reserve for atomic requests of more than one page, and the most there

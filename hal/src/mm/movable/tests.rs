@@ -1,0 +1,135 @@
+use super::*;
+use crate::mm::FrameKind;
+use crate::mm::testing::normal_machine;
+
+/// A pool of its own on a machine of `mib` MiB.
+fn pool(
+    mib: u64,
+) -> (
+    &'static PageAllocator,
+    &'static Migration,
+    &'static MovablePool,
+) {
+    let (pages, _) = normal_machine(mib);
+    let migration: &Migration = Box::leak(Box::new(Migration::new()));
+    let pool: &MovablePool = Box::leak(Box::new(MovablePool::new(Gfp::KERNEL)));
+    pool.open(pages, migration).unwrap();
+    (pages, migration, pool)
+}
+
+fn block(pages: &PageAllocator, page: &MovablePage) -> MovableBlock {
+    let frame = pages.frames().get(page.pfn()).unwrap();
+    assert_eq!(frame.kind(), FrameKind::Movable);
+    MovableBlock {
+        pfn: page.pfn(),
+        order: frame.order(),
+        owner: OwnerId(frame.movable_owner()),
+        private: frame.data(),
+    }
+}
+
+#[test]
+fn a_page_keeps_its_content_where_it_goes() {
+    let (pages, migration, pool) = pool(8);
+    let free = pages.free_pages_total();
+    let mut page = pool.alloc().unwrap();
+    assert!(page.pin().iter().all(|byte| *byte == 0));
+    page.pin().fill(0x5C);
+    let before = page.pfn();
+    let turn = migration.take_turn().unwrap();
+    let order = block(pages, &page);
+    assert_eq!(migration.migrate(&turn, pages, &order), Ok(()));
+    assert_ne!(page.pfn(), before);
+    assert!(page.pin().iter().all(|byte| *byte == 0x5C));
+    // The old place is free, and an order to move what was there finds nobody.
+    assert_eq!(
+        migration.migrate(&turn, pages, &order),
+        Err(Unmoved::Pinned)
+    );
+    assert_eq!(pool.used(), 1);
+    drop(page);
+    pool.shrink();
+    assert_eq!(pages.free_pages_total(), free);
+}
+
+#[test]
+fn a_pinned_page_stays() {
+    let (pages, migration, pool) = pool(8);
+    let mut page = pool.alloc().unwrap();
+    let order = block(pages, &page);
+    let turn = migration.take_turn().unwrap();
+    let pin = page.pin();
+    assert_eq!(
+        migration.migrate(&turn, pages, &order),
+        Err(Unmoved::Pinned)
+    );
+    assert_eq!(pin.pfn(), order.pfn);
+    drop(pin);
+    assert_eq!(migration.migrate(&turn, pages, &order), Ok(()));
+}
+
+#[test]
+fn an_adopted_block_is_not_freed_as_pages() {
+    let (pages, _, pool) = pool(8);
+    let page = pool.alloc().unwrap();
+    let pfn = page.pfn();
+    let kind = FrameKind::Movable;
+    // SAFETY: the block is adopted, so the calls must be refused.
+    unsafe {
+        assert_eq!(
+            pages.free_pages(pfn, 0),
+            Err(FreeError::WrongKind { pfn, kind })
+        );
+        assert_eq!(
+            Migration::adopt(pages, pfn, OwnerId(0), 7),
+            Err(FreeError::WrongKind { pfn, kind })
+        );
+    }
+    drop(page);
+    // SAFETY: nobody adopted the block, which is free.
+    let again = unsafe { Migration::disown(pages, pfn) };
+    let kind = FrameKind::Free;
+    assert_eq!(again, Err(FreeError::WrongKind { pfn, kind }));
+}
+
+#[test]
+fn the_turn_is_taken_once() {
+    let migration = Migration::new();
+    let turn = migration.take_turn().unwrap();
+    assert!(migration.take_turn().is_none());
+    drop(turn);
+    assert!(migration.take_turn().is_some());
+}
+
+#[test]
+fn a_pool_is_opened_once_and_not_used_before() {
+    static POOL: MovablePool = MovablePool::new(Gfp::KERNEL);
+    assert_eq!(POOL.alloc().map(drop), Err(AllocError::NotReady));
+    let (pages, _) = normal_machine(8);
+    let migration = Migration::new();
+    for _ in 0..MAX_OWNERS + 1 {
+        assert_eq!(POOL.open(pages, &migration), Ok(()));
+    }
+    for _ in 1..MAX_OWNERS {
+        assert!(migration.admit(&POOL).is_ok());
+    }
+    assert_eq!(migration.admit(&POOL), Err(TooManyOwners));
+}
+
+#[test]
+fn a_pool_has_as_many_pages_as_it_has_slots_for() {
+    let (pages, _, pool) = pool(8);
+    let free = pages.free_pages_total();
+    let mut held = Vec::new();
+    while let Ok(page) = pool.alloc() {
+        held.push(page);
+    }
+    let mut frames: Vec<_> = held.iter().map(MovablePage::pfn).collect();
+    frames.sort_unstable();
+    frames.dedup();
+    assert_eq!(frames.len(), held.len());
+    held.clear();
+    pool.shrink();
+    assert_eq!(pages.free_pages_total(), free);
+    assert!(pool.alloc().is_ok());
+}
