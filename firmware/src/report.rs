@@ -7,8 +7,9 @@
 use crate::check_ok;
 use crate::console;
 use crate::ledger::Ledger;
-use core::fmt;
+use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU8, Ordering};
+use hal::mm::{FailureReport, Gfp, Misuse};
 use hal::smp::SmpError;
 
 /// Why a test did not pass.
@@ -107,6 +108,39 @@ pub fn warning(text: fmt::Arguments<'_>) {
 fn note_at(level: u8, text: fmt::Arguments<'_>) {
     if level <= LEVEL.load(Ordering::Relaxed) {
         console::line(format_args!("# {text}"));
+    }
+}
+
+/// Writes the report of a failed allocation, line by line.
+pub fn allocation_failure(report: &FailureReport<'_>) {
+    let mut lines = Warnings::default();
+    // A line that is too long is cut, and nothing else can go wrong.
+    let _ = write!(lines, "{report}");
+}
+
+/// Writes what is wrong with a request for memory.
+pub fn misuse(misuse: Misuse, gfp: Gfp) {
+    warning(format_args!("{misuse}, mode:{gfp}"));
+}
+
+/// Turns text into one warning a line. The console is not held while a line is being made: making
+/// it takes the allocators' locks.
+#[derive(Default)]
+struct Warnings {
+    line: heapless::String<192>,
+}
+
+impl Write for Warnings {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for char in text.chars() {
+            if char == '\n' {
+                warning(format_args!("{}", self.line));
+                self.line.clear();
+            } else {
+                let _ = self.line.push(char);
+            }
+        }
+        Ok(())
     }
 }
 

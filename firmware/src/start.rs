@@ -119,6 +119,8 @@ fn bring_up(
     }
     let pool = memory::build(tables, board, &mut map, &description, &cmdline)?;
     mm::init_vmalloc(tables);
+    mm::set_failure_hook(report::allocation_failure);
+    mm::set_misuse_hook(report::misuse);
 
     let interrupts = irq::install(find_gic(board, &description, &ioremap)?);
     interrupts.register(VIRTUAL_TIMER, &DeadlineInterrupt)?;

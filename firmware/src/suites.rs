@@ -12,14 +12,17 @@ mod boot;
 mod cma;
 mod coherent;
 mod dma;
+mod gfp;
 mod kmalloc;
 pub(crate) mod mapping;
 mod mmu;
 mod pages;
 #[expect(unsafe_code, reason = "plants the faults the suites must find")]
 mod plant;
+mod pressure;
 #[expect(unsafe_code, reason = "accesses memory that may not be there")]
 mod probe;
+mod reclaim;
 mod selftest;
 mod stress;
 mod vmalloc;
@@ -32,10 +35,12 @@ pub const ALL: &[Suite] = &[
     boot::SUITE,
     mmu::SUITE,
     pages::SUITE,
+    gfp::SUITE,
     zones::SUITE,
     kmalloc::SUITE,
     vmalloc::SUITE,
     cma::SUITE,
+    reclaim::SUITE,
     stress::SUITE,
     alloc::SUITE,
     coherent::SUITE,

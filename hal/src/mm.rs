@@ -13,20 +13,30 @@
 //! reached through the functions of this module; tests make their own. Until `init` returned,
 //! every allocation fails with [`AllocError::NotReady`].
 //!
+//! When memory runs low, shrinkers give some back: see [`Shrinker`], [`ReclaimInfo`] and the scopes
+//! in [`scope`].
+//!
 //! Locks: slab cache before zone. Neither lock is held while memory is zeroed, and no allocator
 //! allocates while it holds one.
 
 mod buddy;
 mod cma;
 mod contig;
+pub mod fault;
 mod frame;
 mod gfp;
 mod ioremap;
 mod kmalloc;
 mod migrate;
+mod misuse;
 mod movable;
+mod owner;
 mod page;
 mod pcp;
+mod reclaim;
+mod report;
+pub mod scope;
+mod shrinker;
 mod size;
 mod slab;
 pub mod va;
@@ -40,18 +50,24 @@ pub use cma::{AREA_ALIGN, Cma, CmaArea, CmaError, CmaStats, MAX_ALIGN_ORDER, MAX
 #[cfg(target_os = "none")]
 pub(crate) use frame::FrameLookup;
 pub use frame::{Frame, FrameError, FrameKind, FrameTable, MemoryTypeError, PAGEBLOCK_ORDER};
-pub use gfp::Gfp;
+pub use gfp::{Gfp, GfpError};
 pub use ioremap::{IoKind, Ioremap, IoremapError};
 pub use kmalloc::{
     CLASSES, DMA_ALIGN, Kmalloc, MAX_CLASS_SIZE, MAX_SIZE, ReallocError, ZERO_SIZE_PTR,
     class_align, class_of, class_size,
 };
 pub use migrate::MigrateType;
+pub use misuse::{Misuse, set_misuse_hook};
 pub use movable::{
-    MAX_OWNERS, Migration, MovableOwner, MovablePage, MovablePool, OwnerId, Pinned, PinnedPage,
-    TooManyOwners,
+    MAX_MOVABLE_OWNERS, Migration, MovableOwner, MovablePage, MovablePool, OwnerId, Pinned,
+    PinnedPage, TooManyOwners,
 };
+pub use owner::{ChargeScope, MAX_OWNERS, Owner, charge_to, owners};
 pub use page::{InitError, PageAllocator, UsableRam, get_order};
+pub use reclaim::ReclaimInfo;
+pub use report::{Cause, FailureReport, set_failure_hook};
+pub use scope::{Scope, memalloc_nofs, memalloc_noio, memalloc_noreclaim};
+pub use shrinker::{MAX_SHRINKERS, Shrinker, ShrinkerError, ShrinkerInfo};
 pub use size::{array_size, array3_size, kmalloc_size_roundup, size_add, size_mul, struct_size};
 pub(crate) use slab::Magazines;
 pub use slab::{CacheError, CacheInfo, KmemCache, MAX_OBJECT_SIZE, MAX_SLAB_ORDER, ObjectError};
@@ -63,6 +79,7 @@ use crate::addr::{Pfn, PhysRange, VirtAddr};
 use crate::memory_map::MAX_RAM;
 use crate::mmu::KernelMapper;
 use crate::sync::{Context, IrqLock, Once};
+use crate::work::{self, Work};
 use core::ptr::NonNull;
 use pcp::{PcpLists, pcp_lists};
 
@@ -70,7 +87,7 @@ use pcp::{PcpLists, pcp_lists};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AllocError {
     /// Blocks have at most [`MAX_ORDER`].
-    #[error("page allocation failure: order:{order} is above {MAX_ORDER}, {gfp:?}")]
+    #[error("page allocation failure: order:{order} is above {MAX_ORDER}, mode:{gfp}")]
     OrderTooLarge {
         /// The order asked for.
         order: u32,
@@ -78,7 +95,7 @@ pub enum AllocError {
         gfp: Gfp,
     },
     /// Objects have at most [`MAX_SIZE`] bytes.
-    #[error("allocation of {size} bytes failed: more than {MAX_SIZE}, {gfp:?}")]
+    #[error("allocation of {size} bytes failed: more than {MAX_SIZE}, mode:{gfp}")]
     SizeTooLarge {
         /// The size asked for, in bytes.
         size: usize,
@@ -96,7 +113,7 @@ pub enum AllocError {
         gfp: Gfp,
     },
     /// No zone the flags admit can spare the memory.
-    #[error("page allocation failure: order:{order}, {gfp:?}")]
+    #[error("page allocation failure: order:{order}, mode:{gfp}")]
     NoMemory {
         /// The order of the block asked for.
         order: u32,
@@ -104,13 +121,28 @@ pub enum AllocError {
         gfp: Gfp,
     },
     /// The flags let the call block, and its context may not.
-    #[error("a blocking allocation, {gfp:?}, in {context}")]
+    #[error("a blocking allocation, mode:{gfp}, in {context}")]
     Context {
         /// Where the call was made.
         context: Context,
         /// The flags.
         gfp: Gfp,
     },
+    /// The owner of the memory may not have that much.
+    #[error("{owner} uses {used} of {limit} bytes: no {bytes} more")]
+    OverLimit {
+        /// Name of the owner.
+        owner: &'static str,
+        /// Bytes it uses.
+        used: usize,
+        /// Bytes it may use.
+        limit: usize,
+        /// Bytes asked for.
+        bytes: usize,
+    },
+    /// There are [`MAX_OWNERS`] owners already.
+    #[error("too many owners of memory")]
+    TooManyOwners,
     /// All numbers for named caches are taken.
     #[error("too many named caches")]
     TooManyCaches,
@@ -157,6 +189,10 @@ pub unsafe fn init(
     }
     let pages = PAGES.call_once(|| pages.with_lists(&PCP_LISTS));
     KMALLOC.set_pages(pages);
+    pages.set_reclaim_waker(|| work::schedule(Work::Reclaim));
+    work::set_handler(Work::Reclaim, reclaim_in_the_background);
+    // The list of shrinkers is empty, so there is room.
+    let _ = pages.register_shrinker(&reclaim::EmptySlabs);
     CMA.call_once(|| {
         // Without memory for its bits an area stays lent for good.
         let area = |area: &CmaArea| {
@@ -166,6 +202,13 @@ pub unsafe fn init(
         areas.iter().filter_map(area).take(MAX_AREAS).collect()
     });
     Ok(())
+}
+
+/// What [`Work::Reclaim`] does.
+fn reclaim_in_the_background() {
+    if let Some(pages) = pages() {
+        pages.background_reclaim();
+    }
 }
 
 /// The machine's contiguous memory areas.
@@ -428,7 +471,7 @@ unsafe impl PageSource for MachinePages {
         let gfp = match order {
             0 => gfp,
             // A smaller run will do, so nothing is moved or reclaimed for a large one.
-            _ => gfp | Gfp::NORETRY | Gfp::NOWARN,
+            _ => gfp - (Gfp::NOFAIL | Gfp::RETRY_MAYFAIL) | Gfp::NORETRY | Gfp::NOWARN,
         };
         alloc_pages(gfp, order).ok()
     }

@@ -53,6 +53,11 @@ pub fn is_runnable() -> bool {
         .any(|work| PENDING.any(work.bit()) && HANDLERS[*work as usize].is_completed())
 }
 
+/// Whether a core is idle, and will do work that is scheduled.
+pub(crate) fn is_any_core_idle() -> bool {
+    PENDING.has_sleeper()
+}
+
 /// Does the work that waits. Does nothing but in a task.
 pub fn run_pending() {
     if !is_runnable() || PerCpu::current().context() != Context::Task {

@@ -16,6 +16,10 @@ use slot::{Job, Slot};
 use std::ptr;
 
 #[path = "../../src/work/pending.rs"]
+#[expect(
+    dead_code,
+    reason = "a hint the allocator takes, of which nothing depends"
+)]
 mod pending;
 #[path = "../../src/smp/slot.rs"]
 mod slot;

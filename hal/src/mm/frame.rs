@@ -57,6 +57,8 @@ pub enum FrameKind {
     Movable = 6,
     /// First frame of an allocation from a contiguous memory area.
     CmaAllocated = 7,
+    /// First frame of a block that `alloc_pages` handed out and charged to an owner.
+    Accounted = 8,
 }
 
 impl FrameKind {
@@ -69,6 +71,7 @@ impl FrameKind {
             5 => Self::PcpFree,
             6 => Self::Movable,
             7 => Self::CmaAllocated,
+            8 => Self::Accounted,
             _ => Self::Tail,
         }
     }
@@ -95,7 +98,7 @@ pub struct Frame {
 const _: () = assert!(size_of::<Frame>() == 16);
 
 /// Lowest number in a first word's low byte that is a slab cache's tag and no [`FrameKind`].
-pub(crate) const FIRST_TAG: u8 = 8;
+pub(crate) const FIRST_TAG: u8 = 16;
 
 const KIND_MASK: u64 = 0xFF;
 const ORDER_SHIFT: u32 = 8;

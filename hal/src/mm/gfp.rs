@@ -1,5 +1,10 @@
 //! What a caller asks of an allocation: the GFP flags.
 
+mod check;
+mod names;
+
+pub use check::GfpError;
+
 use super::MigrateType;
 use super::zone::ZoneKind;
 
@@ -33,13 +38,15 @@ bitflags::bitflags! {
         const DIRECT_RECLAIM = 0x400;
         /// Background reclaim is woken when memory runs low.
         const KSWAPD_RECLAIM = 0x800;
-        /// The page will be written soon.
+        /// No effect: the page will be written soon, and there is no write-back to spread.
         const WRITE = 0x1000;
         /// A failure prints nothing.
         const NOWARN = 0x2000;
-        /// Reclaim is retried while it makes progress.
+        /// Reclaim is retried while it makes progress, for large blocks too, a bounded number of
+        /// times.
         const RETRY_MAYFAIL = 0x4000;
-        /// The allocation is repeated until it succeeds.
+        /// The allocation is repeated until it succeeds. For blocking requests of at most two
+        /// pages; see [`Misuse`](super::Misuse).
         const NOFAIL = 0x8000;
         /// One pass of reclaim, then failure.
         const NORETRY = 0x1_0000;
@@ -53,7 +60,7 @@ bitflags::bitflags! {
         const HARDWALL = 0x10_0000;
         /// No effect: there is one memory node.
         const THISNODE = 0x20_0000;
-        /// The memory is charged to an owner.
+        /// The memory is charged to the [`Owner`](super::Owner) of the task.
         const ACCOUNT = 0x40_0000;
         /// No effect: there is no memory tagging.
         const ZEROTAGS = 0x80_0000;

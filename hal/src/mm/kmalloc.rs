@@ -16,6 +16,7 @@ pub use realloc::ReallocError;
 
 use super::buddy::MAX_ORDER;
 use super::frame::{FIRST_TAG, FrameError, FrameKind};
+use super::owner;
 use super::page::PageAllocator;
 use super::slab::{
     Cache, CacheInfo, Geometry, Magazines, ObjectError, Slabs, SlotStore, alloc_fast, direct_map,
@@ -197,7 +198,7 @@ impl Kmalloc {
         let order = size.next_power_of_two().ilog2() - PAGE_SHIFT;
         let pfn = pages.alloc_pages(gfp | Gfp::COMP, order)?;
         if let Ok(frame) = pages.frames().get(pfn) {
-            frame.set_head(FrameKind::LargeObject, order);
+            owner::pages_to_object(frame, order);
         }
         NonNull::new(layout::phys_to_virt(pfn.phys()).as_ptr::<u8>())
             .ok_or(AllocError::NoMemory { order, gfp })
@@ -244,7 +245,7 @@ impl Kmalloc {
         }
         Self::check_large(va, pa, frame.kind(), frame.tag())?;
         let order = frame.order();
-        frame.set_head(FrameKind::Allocated, order);
+        owner::object_to_pages(frame, order);
         // SAFETY: the caller gives the object up, which is this block.
         Ok(unsafe { pages.free_pages(pa.pfn(), order) }?)
     }

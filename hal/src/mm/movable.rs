@@ -18,16 +18,16 @@ use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// Most owners of movable memory.
-pub const MAX_OWNERS: usize = 16;
+pub const MAX_MOVABLE_OWNERS: usize = 16;
 
 /// The block cannot be moved now: it is in use at its place, or gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} cannot be moved")]
 pub struct Pinned(pub Pfn);
 
-/// There are [`MAX_OWNERS`] already.
+/// There are [`MAX_MOVABLE_OWNERS`] already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("more than {MAX_OWNERS} owners of movable memory")]
+#[error("more than {MAX_MOVABLE_OWNERS} owners of movable memory")]
 pub struct TooManyOwners;
 
 /// Who moves blocks of memory on demand.
@@ -80,7 +80,7 @@ pub(super) enum Unmoved {
 
 /// The owners of movable memory, and the turn of those who move it: one at a time.
 pub struct Migration {
-    owners: IrqLock<heapless::Vec<&'static dyn MovableOwner, MAX_OWNERS>>,
+    owners: IrqLock<heapless::Vec<&'static dyn MovableOwner, MAX_MOVABLE_OWNERS>>,
     /// The number of the core that has the turn, plus one; 0 for none.
     turn: AtomicUsize,
 }

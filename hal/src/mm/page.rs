@@ -6,8 +6,11 @@ mod slow;
 pub use exact::get_order;
 
 use super::buddy::{FreeError, Histogram, MAX_ORDER, check_allocated};
+use super::fault;
 use super::frame::{FrameKind, FrameTable};
+use super::misuse::{Misuse, refuse_context};
 use super::pcp::{MAX_PCP_ORDER, PcpLists};
+use super::reclaim::Reclaim;
 use super::watermark::{Mark, Watermarks};
 use super::zero::zero;
 use super::zone::{Request, TooManyRanges, Zone, ZoneInfo, ZoneKind};
@@ -19,6 +22,9 @@ use crate::sync::{Context, PerCpu};
 /// `lowmem_reserve_ratio` of Linux: a zone keeps 1/ratio of the pages of the zones above it from
 /// requests those zones could serve too. Nothing lies above NORMAL.
 const LOWMEM_RESERVE_RATIO: [u32; ZoneKind::COUNT] = [256, 256, 32];
+
+/// Largest order that [`Gfp::NOFAIL`] is meant for.
+const NOFAIL_ORDER: u32 = 1;
 
 /// The memory of a machine, as the page allocator is told of it.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +64,7 @@ pub struct PageAllocator {
     limits: [Pfn; 2],
     /// The zone a request starts with, by the highest zone its flags admit: not an empty one.
     start_zone: [ZoneKind; ZoneKind::COUNT],
+    pub(super) reclaim: Reclaim,
 }
 
 impl PageAllocator {
@@ -77,6 +84,7 @@ impl PageAllocator {
             zones: [const { Zone::new() }; ZoneKind::COUNT],
             limits: [map.dma_limit.pfn(), map.dma32_limit.pfn()],
             start_zone: ZoneKind::ALL,
+            reclaim: Reclaim::new(),
         };
         for limit in [map.dma_limit, map.dma32_limit] {
             if !limit.is_aligned(PAGE_SIZE << MAX_ORDER) || limit < map.dma_limit {
@@ -237,7 +245,7 @@ impl PageAllocator {
     ///
     /// [`AllocError::OrderTooLarge`] above [`MAX_ORDER`], [`AllocError::Context`] where the flags
     /// let the call block and the context does not, [`AllocError::NoMemory`] when no zone the flags
-    /// admit can spare a block.
+    /// admit can spare a block, with [`Gfp::ACCOUNT`] also [`AllocError::OverLimit`].
     #[inline(always)]
     pub fn alloc_pages(&self, gfp: Gfp, order: u32) -> Result<Pfn, AllocError> {
         match self.alloc_at_hand(gfp, order) {
@@ -253,7 +261,8 @@ impl PageAllocator {
     /// Takes a block this core has at hand for the most plain of requests.
     #[inline(always)]
     fn alloc_at_hand(&self, gfp: Gfp, order: u32) -> Option<Pfn> {
-        if order > MAX_PCP_ORDER || gfp.contains(Gfp::ZERO) || check_context(gfp).is_err() {
+        let is_plain = order <= MAX_PCP_ORDER && !gfp.contains(Gfp::ZERO) && !gfp.is_special();
+        if !is_plain || fault::is_armed() || !is_allowed_here(gfp) {
             return None;
         }
         let highest = self.start_zone[gfp.highest_zone() as usize];
@@ -264,9 +273,37 @@ impl PageAllocator {
     #[inline(never)]
     fn alloc_from_zones(&self, gfp: Gfp, order: u32) -> Result<Pfn, AllocError> {
         if order > MAX_ORDER {
-            return Err(AllocError::OrderTooLarge { order, gfp });
+            return Err(refuse_order(order, gfp));
         }
         check_context(gfp)?;
+        if gfp.is_special() || fault::is_armed() {
+            return self.alloc_special(gfp, order);
+        }
+        self.alloc_plain(gfp, order)
+    }
+
+    /// Allocates for a request whose flags may be wrong, which may be charged to an owner, or which
+    /// may be made to fail.
+    #[cold]
+    fn alloc_special(&self, gfp: Gfp, order: u32) -> Result<Pfn, AllocError> {
+        if let Err(error) = gfp.check() {
+            Misuse::Flags(error).note(gfp);
+        }
+        if gfp.contains(Gfp::NOFAIL) && order > NOFAIL_ORDER {
+            Misuse::NofailOrder(order).note(gfp);
+        }
+        if fault::should_fail(gfp) {
+            return Err(AllocError::NoMemory { order, gfp });
+        }
+        if gfp.contains(Gfp::ACCOUNT) {
+            self.alloc_accounted(gfp, order, || self.alloc_plain(gfp, order))
+        } else {
+            self.alloc_plain(gfp, order)
+        }
+    }
+
+    #[inline]
+    fn alloc_plain(&self, gfp: Gfp, order: u32) -> Result<Pfn, AllocError> {
         let pfn = match self.try_alloc(gfp, order, Mark::Low) {
             Some(pfn) => pfn,
             None => self.alloc_slow(gfp, order)?,
@@ -341,9 +378,18 @@ impl PageAllocator {
     /// [`free_pages`](Self::free_pages) for any block.
     #[inline(never)]
     fn free_to_zone(&self, pfn: Pfn, order: u32) -> Result<(), FreeError> {
-        check_allocated(self.frames, pfn, order)?;
-        self.zones[self.zone_of(pfn) as usize].free(self.frames, pfn, order);
-        Ok(())
+        let free_plain = || {
+            check_allocated(self.frames, pfn, order)?;
+            self.zones[self.zone_of(pfn) as usize].free(self.frames, pfn, order);
+            Ok(())
+        };
+        match free_plain() {
+            Err(FreeError::WrongKind {
+                kind: FrameKind::Accounted,
+                ..
+            }) => self.free_accounted(pfn, order, free_plain),
+            result => result,
+        }
     }
 
     /// Gives back what the executing core has at hand. Linux: `drain_local_pages`. May be called
@@ -368,16 +414,27 @@ impl PageAllocator {
     }
 }
 
+/// The refusal of a block larger than there are, counted.
+#[cold]
+fn refuse_order(order: u32, gfp: Gfp) -> AllocError {
+    Misuse::OrderTooLarge(order).note(gfp);
+    AllocError::OrderTooLarge { order, gfp }
+}
+
+/// Whether a call with these flags may be made where this core is.
+#[inline(always)]
+fn is_allowed_here(gfp: Gfp) -> bool {
+    !gfp.may_block() || PerCpu::current().context() == Context::Task
+}
+
 /// Refuses flags that let a call block in a context that may not.
 #[inline(always)]
 pub(super) fn check_context(gfp: Gfp) -> Result<(), AllocError> {
-    if gfp.may_block() {
-        match PerCpu::current().context() {
-            Context::Task => {}
-            context => return Err(AllocError::Context { context, gfp }),
-        }
+    match PerCpu::current().context() {
+        Context::Task => Ok(()),
+        _ if !gfp.may_block() => Ok(()),
+        context => Err(refuse_context(context, gfp)),
     }
-    Ok(())
 }
 
 #[cfg(test)]

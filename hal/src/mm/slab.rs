@@ -167,6 +167,8 @@ impl Cache<'_> {
     fn alloc_slab(&self, pages: &PageAllocator, gfp: Gfp) -> Result<(Pfn, u32), AllocError> {
         let gfp = gfp
             .difference(Gfp::ZERO | Gfp::DMA | Gfp::DMA32 | Gfp::HIGHMEM | Gfp::MOVABLE)
+            // A slab has objects of many owners.
+            .difference(Gfp::ACCOUNT)
             .union(self.geometry.zone);
         let (order, least) = (
             u32::from(self.geometry.preferred_order),

@@ -1,11 +1,13 @@
 //! What the tests of this module share: machines made of pretended RAM, and an oracle.
 
 use super::pcp::pcp_lists;
-use super::{FrameTable, PageAllocator, UsableRam, ZoneKind};
-use crate::addr::{PhysAddr, PhysRange, VirtAddr};
+use super::{FrameTable, Gfp, PageAllocator, Shrinker, UsableRam, ZoneKind};
+use crate::addr::{Pfn, PhysAddr, PhysRange, VirtAddr};
 use crate::layout::host;
 use core::mem::MaybeUninit;
 use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A frame table for the frames of `span`, whose memory holds garbage: what would be free blocks
 /// of every order, with links and types of 0xA5.
@@ -108,5 +110,83 @@ impl Oracle {
         let (start, len) = self.taken.iter().nth(at).map(|(s, l)| (*s, *l))?;
         self.taken.remove(&start);
         Some((start, len))
+    }
+}
+
+/// A cache of single pages that gives them up when asked.
+pub(super) struct PageCache {
+    name: &'static str,
+    needs: Gfp,
+    pages: &'static PageAllocator,
+    held: Mutex<Vec<Pfn>>,
+    /// Calls of `scan`.
+    pub(super) scans: AtomicUsize,
+    /// Calls of `scan` that give nothing up before the first that does.
+    pub(super) reluctance: usize,
+}
+
+impl PageCache {
+    /// A registered cache of nothing.
+    pub(super) fn register(
+        pages: &'static PageAllocator,
+        name: &'static str,
+        needs: Gfp,
+        reluctance: usize,
+    ) -> &'static Self {
+        let cache: &'static Self = Box::leak(Box::new(Self {
+            name,
+            needs,
+            pages,
+            held: Mutex::default(),
+            scans: AtomicUsize::new(0),
+            reluctance,
+        }));
+        pages.register_shrinker(cache).unwrap();
+        cache
+    }
+
+    /// Takes `count` pages, or with `usize::MAX` all that `gfp` gets.
+    pub(super) fn fill(&self, gfp: Gfp, count: usize) -> usize {
+        let taken = (0..count).map_while(|_| self.pages.alloc_pages(gfp, 0).ok());
+        let taken: Vec<_> = taken.collect();
+        let count = taken.len();
+        self.held.lock().unwrap().extend(taken);
+        count
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.held.lock().unwrap().len()
+    }
+
+    pub(super) fn scans(&self) -> usize {
+        self.scans.load(Ordering::Relaxed)
+    }
+}
+
+impl Shrinker for PageCache {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn needs(&self) -> Gfp {
+        self.needs
+    }
+
+    fn count(&self) -> usize {
+        self.held()
+    }
+
+    fn scan(&self, wanted: usize, _gfp: Gfp) -> usize {
+        if self.scans.fetch_add(1, Ordering::Relaxed) < self.reluctance {
+            return 0;
+        }
+        let mut held = self.held.lock().unwrap();
+        let keep = held.len().saturating_sub(wanted);
+        let given = held.split_off(keep);
+        for pfn in &given {
+            // SAFETY: the page is the cache's and never touched.
+            unsafe { self.pages.free_pages(*pfn, 0) }.unwrap();
+        }
+        given.len()
     }
 }

@@ -15,6 +15,7 @@
 //! `retire` and `purge`.
 
 use super::Gfp;
+use super::fault;
 use super::va::{Chunk, VaAllocator, VaError};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::arch::cpu;
@@ -218,6 +219,9 @@ impl<P: PageSource> Vmalloc<P> {
             return Err(VmallocError::TooLarge { size, frames });
         }
         let size = size.next_multiple_of(PAGE_SIZE);
+        if fault::should_fail(gfp) {
+            return Err(VmallocError::OutOfMemory { mapped: 0, size });
+        }
         let va = self.reserve(size)?;
         if let Err((mapped, error)) = self.populate(va, size, gfp) {
             if mapped > 0 {

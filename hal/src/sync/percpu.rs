@@ -52,7 +52,34 @@ pub struct PerCpu {
     depths: Cell<u64>,
     /// Whether IRQs were masked before the first of the locks held.
     irq_before_locks: Cell<Option<IrqState>>,
+    scopes: TaskScopes,
     magazines: Magazines,
+}
+
+/// What the task of a core has asked for all its allocations; see [`mm::scope`](crate::mm::scope).
+///
+/// Counts, not flags: scopes of one kind nest and may end in any order.
+#[derive(Debug)]
+pub(crate) struct TaskScopes {
+    /// Scopes in which reclaim starts no I/O.
+    pub(crate) noio: Cell<u32>,
+    /// Scopes in which reclaim does not enter file systems.
+    pub(crate) nofs: Cell<u32>,
+    /// Scopes in which nothing is reclaimed and no watermark applies.
+    pub(crate) noreclaim: Cell<u32>,
+    /// Number of the owner that accounted memory is charged to, 0 for none.
+    pub(crate) owner: Cell<u32>,
+}
+
+impl TaskScopes {
+    const fn new() -> Self {
+        Self {
+            noio: Cell::new(0),
+            nofs: Cell::new(0),
+            noreclaim: Cell::new(0),
+            owner: Cell::new(0),
+        }
+    }
 }
 
 /// One in the half of [`PerCpu::depths`] that counts handlers.
@@ -73,8 +100,20 @@ impl PerCpu {
             index: Cell::new(0),
             depths: Cell::new(0),
             irq_before_locks: Cell::new(None),
+            scopes: TaskScopes::new(),
             magazines: Magazines::new(),
         }
+    }
+
+    /// The scopes of this core's task; none in an interrupt handler, which is not the task's work.
+    #[inline]
+    pub(crate) fn task_scopes(&self) -> Option<&TaskScopes> {
+        (self.irq_depth() == 0).then_some(&self.scopes)
+    }
+
+    /// The scopes of this core's task, for the guards that enter and leave them.
+    pub(crate) fn scopes(&self) -> &TaskScopes {
+        &self.scopes
     }
 
     /// The core's number, `0..MAX_CPUS`; core 0 booted first.

@@ -47,6 +47,11 @@ impl Pending {
         fence(Ordering::SeqCst);
     }
 
+    /// Whether a core sleeps that would wake for work.
+    pub(super) fn has_sleeper(&self) -> bool {
+        self.idle.load(Ordering::Relaxed) != 0
+    }
+
     /// Says that `core` is awake.
     pub(super) fn wakes(&self, core: usize) {
         self.idle.fetch_and(!(1 << core), Ordering::Relaxed);

@@ -107,10 +107,10 @@ fn a_pool_is_opened_once_and_not_used_before() {
     assert_eq!(POOL.alloc().map(drop), Err(AllocError::NotReady));
     let (pages, _) = normal_machine(8);
     let migration = Migration::new();
-    for _ in 0..MAX_OWNERS + 1 {
+    for _ in 0..MAX_MOVABLE_OWNERS + 1 {
         assert_eq!(POOL.open(pages, &migration), Ok(()));
     }
-    for _ in 1..MAX_OWNERS {
+    for _ in 1..MAX_MOVABLE_OWNERS {
         assert!(migration.admit(&POOL).is_ok());
     }
     assert_eq!(migration.admit(&POOL), Err(TooManyOwners));

@@ -1,15 +1,135 @@
 //! What is done for a request that finds no zone above its low watermark.
+//!
+//! ```text
+//! wake background reclaim (or do it, without an idle core) -> try down to the request's floor
+//!     -> (blocking requests) reclaim, try again
+//!         -> once for NORETRY and for large blocks, else while there is progress
+//!     -> fail, report; NOFAIL waits and goes on
+//! ```
 
 use super::PageAllocator;
 use crate::addr::Pfn;
+use crate::arch::cpu;
+use crate::mm::report::{self, Cause};
+use crate::mm::scope::rights;
 use crate::mm::watermark::Mark;
 use crate::mm::{AllocError, Gfp};
+use crate::work;
+use core::sync::atomic::Ordering;
+
+/// Largest order for which reclaim is repeated as long as it makes progress. Blocks above it are
+/// costly: their users have a fallback. Linux: `PAGE_ALLOC_COSTLY_ORDER`.
+const COSTLY_ORDER: u32 = 3;
+
+/// Most passes for a costly block with [`Gfp::RETRY_MAYFAIL`]. Linux: `MAX_RECLAIM_RETRIES`.
+const COSTLY_PASSES: u32 = 16;
+
+/// Passes without any progress after which a request that must not fail gives the machine up:
+/// seconds, at one event of the counter's stream between two of them.
+const HOPELESS_PASSES: u32 = 20_000;
 
 impl PageAllocator {
-    /// Tries again down to the floor of the request's rights.
+    /// Makes the effort that the request's flags, less what the task's scopes take away, allow.
     #[cold]
     pub(super) fn alloc_slow(&self, gfp: Gfp, order: u32) -> Result<Pfn, AllocError> {
-        self.try_alloc(gfp, order, Mark::Min)
-            .ok_or(AllocError::NoMemory { order, gfp })
+        let rights = rights(gfp);
+        if rights.contains(Gfp::KSWAPD_RECLAIM) {
+            self.reclaim.wake();
+        }
+        // Without an idle core this is the time for background reclaim; but work put off may need
+        // what the task has asked reclaim to leave alone.
+        let may_work = rights.contains(Gfp::DIRECT_RECLAIM | Gfp::IO | Gfp::FS);
+        if may_work && !work::is_any_core_idle() {
+            work::run_pending();
+        }
+        if let Some(pfn) = self.try_alloc(rights, order, Mark::Min) {
+            return Ok(pfn);
+        }
+        if !rights.may_block() {
+            return Err(self.fail(gfp, order, Cause::Failure));
+        }
+        match self.reclaim_and_retry(rights, order) {
+            Some(pfn) => Ok(pfn),
+            None if gfp.contains(Gfp::NOFAIL) => Ok(self.insist(rights, order)),
+            None => Err(self.fail(gfp, order, cause(rights, order))),
+        }
+    }
+
+    /// Reclaims and tries again as often as the flags say.
+    fn reclaim_and_retry(&self, rights: Gfp, order: u32) -> Option<Pfn> {
+        let costly = order > COSTLY_ORDER;
+        let mut passes = 0;
+        loop {
+            let progress = self.direct_reclaim(rights, order);
+            passes += 1;
+            if let Some(pfn) = self.try_alloc(rights, order, Mark::Min) {
+                return Some(pfn);
+            }
+            let most = match () {
+                () if rights.contains(Gfp::NORETRY) => 1,
+                () if costly && rights.contains(Gfp::RETRY_MAYFAIL) => COSTLY_PASSES,
+                () if costly => 1,
+                () => u32::MAX,
+            };
+            if !progress || passes >= most {
+                return None;
+            }
+        }
+    }
+
+    /// Repeats a request that must not fail until it succeeds, with half of the reserve.
+    ///
+    /// # Panics
+    ///
+    /// When nothing has been freed for [`HOPELESS_PASSES`]: there is no process whose end would
+    /// free memory, and going on for ever would not say what is wrong.
+    fn insist(&self, rights: Gfp, order: u32) -> Pfn {
+        let rights = rights | Gfp::HIGH;
+        let mut stalled = 0;
+        loop {
+            if let Some(pfn) = self.try_alloc(rights, order, Mark::Min) {
+                return pfn;
+            }
+            stalled = if self.direct_reclaim(rights, order) {
+                0
+            } else {
+                stalled + 1
+            };
+            match stalled {
+                1 => {
+                    self.fail(rights, order, Cause::OutOfMemory);
+                }
+                HOPELESS_PASSES => panic!("out of memory: order:{order} must not fail, {rights}"),
+                _ => {}
+            }
+            if rights.contains(Gfp::IO | Gfp::FS) {
+                work::run_pending();
+            }
+            // Another core or an interrupt handler may free something. The event stream bounds it.
+            cpu::wait_for_event();
+        }
+    }
+
+    /// Counts and reports a failure.
+    fn fail(&self, gfp: Gfp, order: u32, cause: Cause) -> AllocError {
+        self.reclaim.failures.fetch_add(1, Ordering::Relaxed);
+        if !gfp.contains(Gfp::NOWARN) {
+            self.reclaim.reports.fetch_add(1, Ordering::Relaxed);
+            report::issue(self, gfp, order, cause);
+        }
+        AllocError::NoMemory { order, gfp }
     }
 }
+
+/// Whether a failure means that the machine is out of memory: where Linux would end a process.
+fn cause(rights: Gfp, order: u32) -> Cause {
+    let gives_up_early = rights.intersects(Gfp::NORETRY | Gfp::RETRY_MAYFAIL);
+    if order <= COSTLY_ORDER && rights.contains(Gfp::FS) && !gives_up_early {
+        Cause::OutOfMemory
+    } else {
+        Cause::Failure
+    }
+}
+
+#[cfg(test)]
+mod tests;

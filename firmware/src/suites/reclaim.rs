@@ -1,0 +1,318 @@
+//! Reclaim: watermarks, background and direct reclaim, reports of failures.
+
+use super::pressure::{
+    ANYWHERE, Cache, allocator, ballast, from_zone, populated, reclaim_info, squeeze, take_all,
+};
+use crate::machine::machine;
+use crate::memory::hoard::top_zone;
+use crate::memory::{Area, Pages};
+use crate::report::{Outcome, Stop, Suite, Test, diagnostic};
+use crate::{check, check_ok};
+use core::fmt::Write;
+use hal::addr::PAGE_SIZE;
+use hal::mm::{self, Cause, FailureReport, Gfp, MAX_SHRINKERS, ShrinkerError, ZoneInfo, ZoneKind};
+use hal::work;
+
+/// The suite.
+pub(super) const SUITE: Suite = Suite {
+    name: "reclaim",
+    tests: &[
+        test(
+            "p9_background_reclaim_runs_between_low_and_high",
+            background,
+        ),
+        test("direct_reclaim_gains_a_cluster_of_pages", direct),
+        test("a_task_that_frees_memory_may_use_all_of_it", noreclaim),
+        test("shrinkers_register_once", registration),
+        test("p10_vmalloc_memory_is_not_reclaimed", vmalloc_stays),
+        test("a_failure_report_shows_zones_orders_and_shrinkers", report),
+        test(
+            "a_failure_report_shows_zones_orders_and_shrinkers_planted",
+            report_planted,
+        ),
+    ],
+};
+
+const fn test(name: &'static str, run: fn() -> Outcome) -> Test {
+    Test { name, run }
+}
+
+static CACHE: Cache = Cache::new("test cache", Gfp::empty());
+
+/// Pages that reclaim may free beyond its goal.
+const SLACK: u32 = 64;
+
+fn zone(kind: ZoneKind) -> Result<ZoneInfo, Stop> {
+    Ok(allocator()?.zone(kind))
+}
+
+/// Whether every zone is above its high watermark.
+fn is_balanced() -> Result<bool, Stop> {
+    let allocator = allocator()?;
+    Ok(populated().all(|kind| {
+        let zone = allocator.zone(kind);
+        zone.free > zone.watermarks.high
+    }))
+}
+
+/// Pages for the cache: twice what lies between the min and high watermarks, from each zone in
+/// turn, so that giving them up helps all.
+fn fill_cache() -> Result<usize, Stop> {
+    let mut held = 0;
+    let rounds = populated().try_fold(0, |most, kind| {
+        let marks = zone(kind)?.watermarks;
+        Ok(2 * (marks.high - marks.min).max(most) + SLACK)
+    })?;
+    for _ in 0..rounds {
+        for kind in populated() {
+            CACHE.take(from_zone(kind))?;
+            held += 1;
+        }
+    }
+    Ok(held)
+}
+
+/// Room for what [`fill_cache`] takes.
+fn cache_capacity() -> Result<usize, Stop> {
+    populated().try_fold(0, |sum, kind| {
+        let high = zone(kind)?.watermarks.high;
+        Ok(sum + ZoneKind::COUNT * (4 * high + SLACK) as usize)
+    })
+}
+
+fn background() -> Outcome {
+    const PATIENCE_NS: u64 = 500_000_000;
+    let _cache = CACHE.register(cache_capacity()?, 0)?;
+    CACHE.close();
+    let held = fill_cache()?;
+    let top = top_zone();
+    let marks = zone(top)?.watermarks;
+    // Down to just above low everywhere: then single pages, until background reclaim is woken.
+    let mut ballast = ballast()?;
+    let mut order = hal::mm::MAX_ORDER;
+    let before = loop {
+        let before = reclaim_info()?;
+        let free = zone(top)?.free;
+        let Ok(block) = Pages::alloc(Gfp::NOWAIT, order) else {
+            return Err(Stop::Failed);
+        };
+        let woken = reclaim_info()?.wakes != before.wakes;
+        if woken && order == 0 {
+            check!(ballast.push(block).is_ok(), "no room to note it");
+            check!(
+                free == marks.low,
+                "woken at {free} pages, low is {}",
+                marks.low
+            );
+            break before;
+        }
+        if woken || zone(top)?.free < marks.low + (1 << order) {
+            order = order.saturating_sub(1);
+            if woken {
+                continue;
+            }
+        }
+        check!(ballast.push(block).is_ok(), "no room to note it");
+    };
+    // To the bottom, where only background reclaim can help requests that do not block.
+    take_all(&mut ballast, Gfp::NOWAIT)?;
+    let lowest = zone(top)?.free;
+    CACHE.open(ANYWHERE);
+    let start = machine().timer.now_ns();
+    let woken = Pages::alloc(Gfp::NOWAIT, 0).map(drop);
+    while !is_balanced()? && machine().timer.now_ns() - start < PATIENCE_NS {
+        // With one core nobody else does it.
+        work::run_pending();
+    }
+    let balanced = is_balanced()?;
+    let mut excess = u32::MAX;
+    for kind in populated() {
+        let zone = zone(kind)?;
+        excess = excess.min(zone.free.saturating_sub(zone.watermarks.high));
+    }
+    let stopped = zone(top)?.free;
+    CACHE.close();
+    let (left, runs) = (
+        CACHE.held(),
+        reclaim_info()?.background_runs - before.background_runs,
+    );
+    drop(ballast);
+    diagnostic(format_args!(
+        "zone {top}: min={} low={} high={}, woken at {}, down to {lowest}, stopped at {stopped}",
+        marks.min, marks.low, marks.high, marks.low
+    ));
+    diagnostic(format_args!("runs={runs} given={} of {held}", held - left));
+    check!(woken.is_err(), "a request below min was served");
+    check!(balanced, "not all zones came above high");
+    check!(excess <= SLACK, "every zone is {excess} pages above high");
+    check!(left > 0, "the cache was emptied");
+    check!(runs > 0, "background reclaim did not run");
+    Ok(())
+}
+
+fn direct() -> Outcome {
+    const PAGES: usize = 512;
+    const CLUSTER: usize = 32;
+    let _cache = CACHE.register(PAGES, 0)?;
+    for _ in 0..PAGES {
+        CACHE.take(Gfp::KERNEL)?;
+    }
+    let ballast = squeeze()?;
+    let before = reclaim_info()?;
+    let served = Pages::alloc(Gfp::NOIO | Gfp::NOWARN, 0).map(drop);
+    let after = reclaim_info()?;
+    let given = PAGES - CACHE.held();
+    drop(ballast);
+    check_ok!(served);
+    let passes = after.direct_passes - before.direct_passes;
+    diagnostic(format_args!("passes={passes} given={given}"));
+    check!(passes == 1, "{passes} passes");
+    check!((CLUSTER..PAGES).contains(&given), "{given} pages given up");
+    Ok(())
+}
+
+fn noreclaim() -> Outcome {
+    let _cache = CACHE.register(1, 0)?;
+    CACHE.take(Gfp::KERNEL)?;
+    let mut ballast = squeeze()?;
+    let scope = mm::memalloc_noreclaim();
+    let refused = Pages::alloc(Gfp::KERNEL | Gfp::NOMEMALLOC | Gfp::NOWARN, 0).map(drop);
+    let full = take_all(&mut ballast, Gfp::KERNEL);
+    drop(scope);
+    let free = zone(top_zone())?.free;
+    let scans = CACHE.scans();
+    drop(ballast);
+    full?;
+    check!(refused.is_err(), "NOMEMALLOC used the reserve");
+    check!(free == 0, "{free} pages were kept");
+    check!(scans == 0, "reclaim ran {scans} times");
+    Ok(())
+}
+
+fn registration() -> Outcome {
+    let registered = CACHE.register(1, 0)?;
+    let twice = allocator()?.register_shrinker(&CACHE);
+    check!(
+        matches!(twice, Err(ShrinkerError::Registered(_))),
+        "{twice:?}"
+    );
+    let count = allocator()?.shrinkers().count();
+    check!(count <= MAX_SHRINKERS, "{count} shrinkers");
+    drop(registered);
+    let gone = allocator()?.unregister_shrinker(&CACHE);
+    check!(
+        matches!(gone, Err(ShrinkerError::NotRegistered(_))),
+        "{gone:?}"
+    );
+    Ok(())
+}
+
+fn vmalloc_stays() -> Outcome {
+    const PAGES: usize = 16;
+    let mut area = check_ok!(Area::alloc(PAGES * PAGE_SIZE));
+    area.fill(0x5C);
+    let va = area.va();
+    let first = check_ok!(mm::vmalloc_to_page(va));
+    let mut ballast = squeeze()?;
+    let _ = ballast.fill(Gfp::KERNEL | Gfp::NOWARN, 0);
+    let still = mm::vmalloc_to_page(va);
+    let intact = area.iter().all(|byte| *byte == 0x5C);
+    drop(ballast);
+    check!(still == Ok(first), "{va} moved from {first} to {still:?}");
+    check!(intact, "the content has changed");
+    Ok(())
+}
+
+/// A report of a request for 8 pages, as text.
+type Text = heapless::String<8192>;
+
+fn report_text() -> Result<Text, Stop> {
+    let mut text = Text::new();
+    let report = FailureReport::new(allocator()?, Gfp::KERNEL, 3, Cause::Failure);
+    check!(write!(text, "{report}").is_ok(), "the report is too long");
+    Ok(text)
+}
+
+/// The number after `key` in `line`.
+fn value(line: &str, key: &str) -> Option<usize> {
+    let (_, rest) = line.split_once(key)?;
+    let end = rest.find(|c: char| !c.is_ascii_digit());
+    rest[..end.unwrap_or(rest.len())].parse().ok()
+}
+
+/// What is wrong with a report, read as an engineer would.
+fn report_fault(text: &str) -> Option<&'static str> {
+    const KB: usize = PAGE_SIZE / 1024;
+    let allocator = mm::pages()?;
+    let first = text.lines().next().unwrap_or("");
+    if !first.starts_with("page allocation failure: order:3, mode:0xcc0(GFP_KERNEL), a task") {
+        return Some("the first line does not name the request");
+    }
+    for kind in populated() {
+        let info = allocator.zone(kind);
+        let mut prefix = heapless::String::<16>::new();
+        let _ = write!(prefix, "{kind} ");
+        let Some(line) = text.lines().find(|line| line.starts_with(prefix.as_str())) else {
+            return Some("a zone is missing");
+        };
+        let figures = [
+            (" free:", info.free),
+            (" min:", info.watermarks.min),
+            (" low:", info.watermarks.low),
+            (" high:", info.watermarks.high),
+            (" managed:", info.managed),
+        ];
+        let right = |(key, pages): &(&str, u32)| value(line, key) == Some(*pages as usize * KB);
+        if !figures.iter().all(right) {
+            return Some("a figure of a zone is wrong");
+        }
+        prefix.clear();
+        let _ = write!(prefix, "{kind}: ");
+        let Some(orders) = text
+            .lines()
+            .find_map(|line| line.strip_prefix(prefix.as_str()))
+        else {
+            return Some("the orders of a zone are missing");
+        };
+        let mut sum = 0;
+        for (order, word) in orders
+            .split(" = ")
+            .next()
+            .unwrap_or("")
+            .split(' ')
+            .enumerate()
+        {
+            let blocks = word
+                .split('*')
+                .next()
+                .and_then(|count| count.parse::<usize>().ok());
+            sum += blocks.unwrap_or(0) * (KB << order);
+        }
+        if sum != info.free as usize * KB {
+            return Some("the orders do not add up to the free memory");
+        }
+    }
+    if !text.contains("\nshrinker kmalloc slabs calls:") {
+        return Some("a shrinker is missing");
+    }
+    (!text.contains("\nreclaim woken:")).then_some("the reclaim line is missing")
+}
+
+fn report() -> Outcome {
+    let text = report_text()?;
+    for line in text.lines().take(3) {
+        diagnostic(format_args!("{line}"));
+    }
+    let fault = report_fault(&text);
+    check!(fault.is_none(), "{fault:?}");
+    Ok(())
+}
+
+fn report_planted() -> Outcome {
+    let text = report_text()?;
+    let page = check_ok!(Pages::alloc(Gfp::KERNEL, 9));
+    let fault = report_fault(&text);
+    drop(page);
+    check!(fault.is_some(), "a stale report passes");
+    Ok(())
+}

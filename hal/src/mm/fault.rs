@@ -1,0 +1,103 @@
+//! Fault injection: the nth allocation from now fails as if memory had run out.
+//!
+//! Pages, slab objects and vmalloc areas are counted by one counter. While nothing is armed an
+//! allocation pays one relaxed load.
+
+use super::Gfp;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// What is to fail, and how many allocations have been seen.
+#[derive(Debug)]
+struct Injection {
+    /// Which allocation fails, counted from 1; 0 while nothing is armed.
+    nth: AtomicU32,
+    seen: AtomicU32,
+}
+
+impl Injection {
+    const fn new() -> Self {
+        Self {
+            nth: AtomicU32::new(0),
+            seen: AtomicU32::new(0),
+        }
+    }
+}
+
+#[cfg(target_os = "none")]
+#[inline(always)]
+fn injection<R>(f: impl FnOnce(&Injection) -> R) -> R {
+    static INJECTION: Injection = Injection::new();
+    f(&INJECTION)
+}
+
+/// On the host each thread is a machine of its own.
+#[cfg(not(target_os = "none"))]
+fn injection<R>(f: impl FnOnce(&Injection) -> R) -> R {
+    thread_local! {
+        static INJECTION: Injection = const { Injection::new() };
+    }
+    INJECTION.with(f)
+}
+
+/// Makes the `nth` allocation from now fail, counted from 1; 0 disarms. Any context.
+#[doc(alias = "failslab")]
+pub fn fail_nth(nth: u32) {
+    injection(|injection| {
+        injection.seen.store(0, Ordering::Relaxed);
+        injection.nth.store(nth, Ordering::Relaxed);
+    });
+}
+
+/// Lets every allocation succeed again. Any context.
+pub fn disarm() {
+    injection(|injection| injection.nth.store(0, Ordering::Relaxed));
+}
+
+/// Whether the allocation that [`fail_nth`] chose has failed since.
+pub fn has_fired() -> bool {
+    injection(|injection| {
+        let nth = injection.nth.load(Ordering::Relaxed);
+        nth != 0 && injection.seen.load(Ordering::Relaxed) >= nth
+    })
+}
+
+/// Whether an allocation is to fail: then the fast paths are left.
+#[inline(always)]
+pub fn is_armed() -> bool {
+    injection(|injection| injection.nth.load(Ordering::Relaxed) != 0)
+}
+
+/// Counts an allocation with `gfp` while something is armed, and says whether it is the one that
+/// fails. Those with [`Gfp::NOFAIL`] are not counted.
+#[inline(always)]
+pub fn should_fail(gfp: Gfp) -> bool {
+    is_armed() && is_the_one(gfp)
+}
+
+#[cold]
+fn is_the_one(gfp: Gfp) -> bool {
+    !gfp.contains(Gfp::NOFAIL)
+        && injection(|injection| {
+            let before = injection.seen.fetch_add(1, Ordering::Relaxed);
+            before + 1 == injection.nth.load(Ordering::Relaxed)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nth_fails_once_and_nofail_is_not_counted() {
+        assert!(!is_armed() && !should_fail(Gfp::KERNEL));
+        fail_nth(2);
+        assert!(!should_fail(Gfp::KERNEL | Gfp::NOFAIL));
+        assert!(!should_fail(Gfp::KERNEL));
+        assert!(!has_fired());
+        assert!(should_fail(Gfp::KERNEL));
+        assert!(has_fired());
+        assert!(!should_fail(Gfp::KERNEL));
+        disarm();
+        assert!(!is_armed() && !has_fired());
+    }
+}

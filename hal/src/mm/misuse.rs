@@ -1,0 +1,105 @@
+//! Wrong requests: counted, and reported once each.
+//!
+//! A request that is wrong whatever memory there is says something about the code that made it.
+//! `hal` prints nothing; a hook that the firmware sets is called at the first misuse of each kind.
+
+use super::{AllocError, Gfp, GfpError};
+use crate::sync::{Context, Once};
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// A wrong request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Misuse {
+    /// A blocking request where blocking is not allowed. It is refused.
+    #[error("a blocking allocation in {0}")]
+    Context(Context),
+    /// Flags that contradict each other.
+    #[error(transparent)]
+    Flags(#[from] GfpError),
+    /// A request that must not fail for more than two pages.
+    #[error("an allocation of order {0} that must not fail")]
+    NofailOrder(u32),
+    /// A block larger than there are. It is refused.
+    #[error("an allocation of order {0}")]
+    OrderTooLarge(u32),
+}
+
+/// Kinds of misuse, by [`Misuse::kind`].
+const KINDS: usize = 11;
+
+static COUNTS: [AtomicU32; KINDS] = [const { AtomicU32::new(0) }; KINDS];
+static HOOK: Once<fn(Misuse, Gfp)> = Once::new();
+
+impl Misuse {
+    /// The kind's number, whatever values it carries.
+    const fn kind(self) -> usize {
+        match self {
+            Self::Context(Context::Task) => 0,
+            Self::Context(Context::Interrupt) => 1,
+            Self::Context(Context::LockHeld) => 2,
+            Self::Context(Context::IrqsMasked) => 3,
+            Self::Flags(GfpError::UnknownBits { .. }) => 4,
+            Self::Flags(GfpError::TwoZones(_)) => 5,
+            Self::Flags(GfpError::TwoMigrateTypes(_)) => 6,
+            Self::Flags(GfpError::NofailNoretry(_)) => 7,
+            Self::Flags(GfpError::NofailNonblocking(_)) => 8,
+            Self::NofailOrder(_) => 9,
+            Self::OrderTooLarge(_) => 10,
+        }
+    }
+
+    /// How often requests were wrong in the same way, whatever the values, since boot.
+    pub fn count(self) -> u32 {
+        COUNTS[self.kind()].load(Ordering::Relaxed)
+    }
+
+    /// Counts a misuse by a request with `gfp`; the first of its kind is reported unless the
+    /// request has [`Gfp::NOWARN`]. Any context.
+    #[cold]
+    pub(super) fn note(self, gfp: Gfp) {
+        let before = COUNTS[self.kind()].fetch_add(1, Ordering::Relaxed);
+        if before == 0
+            && !gfp.contains(Gfp::NOWARN)
+            && let Some(hook) = HOOK.get()
+        {
+            hook(self, gfp);
+        }
+    }
+}
+
+/// The refusal of a blocking request in `context`, counted.
+#[cold]
+pub(super) fn refuse_context(context: Context, gfp: Gfp) -> AllocError {
+    Misuse::Context(context).note(gfp);
+    AllocError::Context { context, gfp }
+}
+
+/// Says who is told of the first misuse of each kind; the first call wins. The hook may be called
+/// in any context and does not allocate.
+pub fn set_misuse_hook(hook: fn(Misuse, Gfp)) {
+    HOOK.call_once(|| hook);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_numbered_apart() {
+        let gfp = Gfp::KERNEL;
+        let all = [
+            Misuse::Context(Context::Task),
+            Misuse::Context(Context::Interrupt),
+            Misuse::Context(Context::LockHeld),
+            Misuse::Context(Context::IrqsMasked),
+            Misuse::Flags(GfpError::UnknownBits { bits: 0, gfp }),
+            Misuse::Flags(GfpError::TwoZones(gfp)),
+            Misuse::Flags(GfpError::TwoMigrateTypes(gfp)),
+            Misuse::Flags(GfpError::NofailNoretry(gfp)),
+            Misuse::Flags(GfpError::NofailNonblocking(gfp)),
+            Misuse::NofailOrder(2),
+            Misuse::OrderTooLarge(11),
+        ];
+        assert!(all.iter().map(|misuse| misuse.kind()).eq(0..KINDS));
+    }
+}

@@ -1,0 +1,229 @@
+//! Reclaim: shrinkers run for a request that found no memory, and in the background before that.
+//!
+//! ```text
+//! free pages   high ---- background reclaim stops
+//!              low  ---- below it, a request wakes background reclaim
+//!              min  ---- below it, a blocking request reclaims by itself
+//! ```
+//!
+//! Background reclaim is [`Work::Reclaim`](crate::work::Work): an idle core does it, or the next
+//! request that may block and enter file systems.
+
+use super::page::PageAllocator;
+use super::scope::memalloc_noreclaim;
+use super::shrinker::{MAX_SHRINKERS, Shrinkers};
+use super::zone::ZoneKind;
+use super::{Gfp, Shrinker, ShrinkerError, ShrinkerInfo};
+use crate::sync::Once;
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+/// Pages a direct reclaim tries to free at least. Linux: `SWAP_CLUSTER_MAX`.
+const CLUSTER: u32 = 32;
+
+/// Objects a shrinker is asked for at a time: few, so that reclaim stops close to its goal.
+const BATCH: usize = 32;
+
+/// What reclaim has done on a machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReclaimInfo {
+    /// Requests that found less than a low watermark free and woke background reclaim.
+    pub wakes: u32,
+    /// Runs of background reclaim.
+    pub background_runs: u32,
+    /// Objects given up in the background.
+    pub background_freed: usize,
+    /// Passes of direct reclaim.
+    pub direct_passes: u32,
+    /// Objects given up in direct reclaim.
+    pub direct_freed: usize,
+    /// Requests that failed for want of memory.
+    pub failures: u32,
+    /// Failures that were reported: those without [`Gfp::NOWARN`].
+    pub reports: u32,
+}
+
+/// The reclaim state of a page allocator.
+#[derive(Debug)]
+pub(super) struct Reclaim {
+    pub(super) shrinkers: Shrinkers,
+    /// Where the next pass starts, so that no shrinker is always the first to be asked.
+    next: AtomicUsize,
+    waker: Once<fn()>,
+    pub(super) wakes: AtomicU32,
+    background_runs: AtomicU32,
+    background_freed: AtomicUsize,
+    direct_passes: AtomicU32,
+    direct_freed: AtomicUsize,
+    pub(super) failures: AtomicU32,
+    pub(super) reports: AtomicU32,
+}
+
+impl Reclaim {
+    pub(super) const fn new() -> Self {
+        Self {
+            shrinkers: Shrinkers::new(),
+            next: AtomicUsize::new(0),
+            waker: Once::new(),
+            wakes: AtomicU32::new(0),
+            background_runs: AtomicU32::new(0),
+            background_freed: AtomicUsize::new(0),
+            direct_passes: AtomicU32::new(0),
+            direct_freed: AtomicUsize::new(0),
+            failures: AtomicU32::new(0),
+            reports: AtomicU32::new(0),
+        }
+    }
+
+    /// Has background reclaim run soon. Any context.
+    pub(super) fn wake(&self) {
+        self.wakes.fetch_add(1, Ordering::Relaxed);
+        if let Some(wake) = self.waker.get() {
+            wake();
+        }
+    }
+
+    /// One pass: asks every shrinker that `rights` reach for half of what it has, until there is
+    /// `enough`. Returns the number of objects given up.
+    fn shrink(&self, rights: Gfp, enough: impl Fn() -> bool) -> usize {
+        let _scope = memalloc_noreclaim();
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut freed = 0;
+        for offset in 0..MAX_SHRINKERS {
+            if enough() {
+                break;
+            }
+            let index = first.wrapping_add(offset) % MAX_SHRINKERS;
+            freed += self.shrinkers.run(index, rights, |shrinker| {
+                let mut left = shrinker.count().div_ceil(2);
+                let mut freed = 0;
+                while left > 0 && !enough() {
+                    let wanted = left.min(BATCH);
+                    let given = shrinker.scan(wanted, rights);
+                    freed += given;
+                    left -= wanted;
+                    if given == 0 {
+                        break;
+                    }
+                }
+                freed
+            });
+        }
+        freed
+    }
+}
+
+impl PageAllocator {
+    /// Registers a shrinker. Any context.
+    ///
+    /// # Errors
+    ///
+    /// [`ShrinkerError::Full`], [`ShrinkerError::Registered`].
+    #[doc(alias = "shrinker_register")]
+    pub fn register_shrinker(&self, shrinker: &'static dyn Shrinker) -> Result<(), ShrinkerError> {
+        self.reclaim.shrinkers.register(shrinker)
+    }
+
+    /// Unregisters a shrinker: on return it is not running and will not be called. Any context.
+    ///
+    /// # Errors
+    ///
+    /// [`ShrinkerError::NotRegistered`]; [`ShrinkerError::Running`], and then it stays registered.
+    #[doc(alias = "shrinker_free")]
+    pub fn unregister_shrinker(
+        &self,
+        shrinker: &'static dyn Shrinker,
+    ) -> Result<(), ShrinkerError> {
+        self.reclaim.shrinkers.unregister(shrinker)
+    }
+
+    /// What each shrinker has done.
+    pub fn shrinkers(&self) -> impl Iterator<Item = ShrinkerInfo> {
+        self.reclaim.shrinkers.info()
+    }
+
+    /// What reclaim has done.
+    pub fn reclaim_info(&self) -> ReclaimInfo {
+        let reclaim = &self.reclaim;
+        ReclaimInfo {
+            wakes: reclaim.wakes.load(Ordering::Relaxed),
+            background_runs: reclaim.background_runs.load(Ordering::Relaxed),
+            background_freed: reclaim.background_freed.load(Ordering::Relaxed),
+            direct_passes: reclaim.direct_passes.load(Ordering::Relaxed),
+            direct_freed: reclaim.direct_freed.load(Ordering::Relaxed),
+            failures: reclaim.failures.load(Ordering::Relaxed),
+            reports: reclaim.reports.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Says what is called when a request wants background reclaim to run; the first call wins.
+    /// The function may be called in any context.
+    pub fn set_reclaim_waker(&self, wake: fn()) {
+        self.reclaim.waker.call_once(|| wake);
+    }
+
+    /// Runs shrinkers until every zone is above its high watermark, or they have nothing left.
+    /// Linux: `kswapd`. Task context, no lock held.
+    #[doc(alias = "kswapd")]
+    pub fn background_reclaim(&self) {
+        let reclaim = &self.reclaim;
+        reclaim.background_runs.fetch_add(1, Ordering::Relaxed);
+        while !self.is_balanced() {
+            let freed = reclaim.shrink(Gfp::KERNEL, || self.is_balanced());
+            reclaim.background_freed.fetch_add(freed, Ordering::Relaxed);
+            if freed == 0 {
+                break;
+            }
+        }
+    }
+
+    /// Whether every zone with memory is above its high watermark.
+    fn is_balanced(&self) -> bool {
+        ZoneKind::ALL
+            .into_iter()
+            .map(|kind| self.zone(kind))
+            .all(|zone| zone.managed == 0 || zone.free > zone.watermarks.high)
+    }
+
+    /// One pass of reclaim for a request of `order` with `rights`. Returns whether it gained
+    /// anything. Linux: `__perform_reclaim`.
+    pub(super) fn direct_reclaim(&self, rights: Gfp, order: u32) -> bool {
+        let reclaim = &self.reclaim;
+        let goal = self.free_pages_total() + CLUSTER.max(1 << order);
+        reclaim.direct_passes.fetch_add(1, Ordering::Relaxed);
+        let freed = reclaim.shrink(rights, || self.free_pages_total() >= goal);
+        reclaim.direct_freed.fetch_add(freed, Ordering::Relaxed);
+        freed > 0
+    }
+}
+
+/// The slabs of the machine's `kmalloc` caches that hold no object in use.
+#[derive(Debug)]
+pub(super) struct EmptySlabs;
+
+impl EmptySlabs {
+    fn slabs() -> usize {
+        super::kmalloc_caches()
+            .caches()
+            .map(|cache| cache.slabs as usize)
+            .sum()
+    }
+}
+
+impl Shrinker for EmptySlabs {
+    fn name(&self) -> &'static str {
+        "kmalloc slabs"
+    }
+
+    fn count(&self) -> usize {
+        Self::slabs()
+    }
+
+    fn scan(&self, _wanted: usize, _gfp: Gfp) -> usize {
+        let before = Self::slabs();
+        super::kmalloc_caches().shrink();
+        before.saturating_sub(Self::slabs())
+    }
+}
+
+#[cfg(test)]
+mod tests;

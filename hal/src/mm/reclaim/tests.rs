@@ -1,0 +1,119 @@
+use super::*;
+use crate::addr::{PhysAddr, PhysRange};
+use crate::mm::testing::{PageCache, pages};
+
+/// Marks of a zone of 16 MiB.
+const LOW: u32 = 160;
+const HIGH: u32 = 192;
+
+fn machine() -> &'static PageAllocator {
+    let ram = PhysRange::new(PhysAddr::new(0), PhysAddr::new(16 << 20));
+    pages(&[ram], PhysAddr::new(0), PhysAddr::new(0))
+}
+
+#[test]
+fn p9_background_reclaim_is_woken_at_low_and_stops_at_high() {
+    let pages = machine();
+    let cache = PageCache::register(pages, "cache", Gfp::IO | Gfp::FS, 0);
+    while pages.free_pages_total() > LOW {
+        assert_eq!(pages.reclaim_info().wakes, 0);
+        assert_eq!(cache.fill(Gfp::NOWAIT, 1), 1);
+    }
+    assert_eq!(cache.fill(Gfp::NOWAIT, 1), 1);
+    assert_eq!(pages.reclaim_info().wakes, 1);
+    assert_eq!(pages.free_pages_total(), LOW - 1);
+    pages.background_reclaim();
+    let free = pages.free_pages_total();
+    assert!(free > HIGH && free <= HIGH + BATCH as u32, "{free}");
+    let info = pages.reclaim_info();
+    assert_eq!((info.background_runs, info.direct_passes), (1, 0));
+    // Nothing to do: nobody is asked.
+    let scans = cache.scans();
+    pages.background_reclaim();
+    assert_eq!(cache.scans(), scans);
+}
+
+#[test]
+fn background_reclaim_ends_when_nothing_is_left() {
+    let pages = machine();
+    let cache = PageCache::register(pages, "cache", Gfp::empty(), 0);
+    cache.fill(Gfp::NOWAIT, 3);
+    while pages.alloc_pages(Gfp::NOWAIT, 0).is_ok() {}
+    pages.background_reclaim();
+    assert_eq!(cache.held(), 0);
+    assert!(pages.free_pages_total() < HIGH);
+}
+
+#[test]
+fn passes_start_with_another_shrinker_each() {
+    let pages = machine();
+    let caches = ["a", "b"].map(|name| PageCache::register(pages, name, Gfp::empty(), 0));
+    for cache in caches {
+        cache.fill(Gfp::NOWAIT, 500);
+    }
+    while pages.alloc_pages(Gfp::NOWAIT, 0).is_ok() {}
+    for _ in 0..MAX_SHRINKERS {
+        assert!(pages.direct_reclaim(Gfp::KERNEL, 0));
+    }
+    assert!(caches.iter().all(|cache| cache.held() < 500));
+}
+
+#[test]
+fn registration_is_checked() {
+    let pages = machine();
+    let cache = PageCache::register(pages, "cache", Gfp::empty(), 0);
+    assert_eq!(
+        pages.register_shrinker(cache),
+        Err(ShrinkerError::Registered("cache"))
+    );
+    assert_eq!(pages.unregister_shrinker(cache), Ok(()));
+    assert_eq!(
+        pages.unregister_shrinker(cache),
+        Err(ShrinkerError::NotRegistered("cache"))
+    );
+    for _ in 0..MAX_SHRINKERS {
+        PageCache::register(pages, "one of many", Gfp::empty(), 0);
+    }
+    assert_eq!(
+        pages.register_shrinker(cache),
+        Err(ShrinkerError::Full("cache"))
+    );
+}
+
+/// A shrinker that tries to leave while it runs.
+struct Leaving(&'static PageAllocator, Once<Result<(), ShrinkerError>>);
+
+impl Leaving {
+    fn me(&self) -> &'static Self {
+        // SAFETY: the test leaks the only one.
+        unsafe { &*core::ptr::from_ref(self) }
+    }
+}
+
+impl Shrinker for Leaving {
+    fn name(&self) -> &'static str {
+        "leaving"
+    }
+
+    fn count(&self) -> usize {
+        1
+    }
+
+    fn scan(&self, _wanted: usize, _gfp: Gfp) -> usize {
+        self.1.call_once(|| self.0.unregister_shrinker(self.me()));
+        0
+    }
+}
+
+#[test]
+fn a_running_shrinker_stays_registered() {
+    let pages = machine();
+    let leaving: &'static Leaving = Box::leak(Box::new(Leaving(pages, Once::new())));
+    pages.register_shrinker(leaving).unwrap();
+    pages.direct_reclaim(Gfp::KERNEL, 0);
+    assert_eq!(
+        leaving.1.get(),
+        Some(&Err(ShrinkerError::Running("leaving")))
+    );
+    assert_eq!(pages.unregister_shrinker(leaving), Ok(()));
+}
