@@ -1,7 +1,7 @@
 //! The kernel command line.
 //!
 //! ```text
-//! suite=GLOB test=GLOB seed=N iters=N loglevel=0..7 defmt
+//! suite=GLOB test=GLOB seed=N iters=N failslab=N|A..B loglevel=0..7 defmt
 //! dma.coherent=auto|yes|no coherent_pool=SIZE cma=SIZE exit=semihosting|halt
 //! ```
 //!
@@ -43,6 +43,16 @@ pub enum Exit {
     Semihosting,
 }
 
+/// Allocations of a test that are made to fail one after the other, the test being run once for
+/// each: numbers from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failslab {
+    /// The first to fail.
+    pub first: u32,
+    /// The last to fail, not before the first.
+    pub last: u32,
+}
+
 /// What the command line asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CmdLine<'a> {
@@ -55,6 +65,8 @@ pub struct CmdLine<'a> {
     pub seed: Option<u64>,
     /// Rounds of every repeated test, at least one.
     pub iters: Option<u32>,
+    /// Which allocations of each test fail; none by default.
+    pub failslab: Option<Failslab>,
     /// Linux's `loglevel`, 0 to 7.
     pub loglevel: Option<u8>,
     /// Whether trace frames go out between the lines of text.

@@ -25,6 +25,8 @@ pub mod exceptions;
 #[cfg(target_os = "none")]
 pub mod exit;
 #[cfg(target_os = "none")]
+pub mod failslab;
+#[cfg(target_os = "none")]
 pub mod ledger;
 #[cfg(target_os = "none")]
 pub mod machine;

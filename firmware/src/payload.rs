@@ -76,8 +76,7 @@ pub fn run(method: Method) -> Outcome {
     let (hash, chunk) = match copied {
         Ok(copied) => copied,
         Err(fault) => {
-            report::diagnostic(format_args!("payload by {method}: {fault}"));
-            return Err(Stop::Failed);
+            return report::failed_operation(format_args!("payload by {method}: {fault}"));
         }
     };
     report::diagnostic(format_args!(

@@ -8,9 +8,10 @@ use crate::check_ok;
 use crate::console;
 use crate::ledger::Ledger;
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicU8, Ordering};
-use hal::mm::{FailureReport, Gfp, Misuse};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use hal::mm::{FailureReport, Gfp, Misuse, fault};
 use hal::smp::SmpError;
+use hal::sync::IrqLock;
 
 /// Why a test did not pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub enum Stop {
     Failed,
     /// This machine cannot show it; the reason goes into the result line.
     Skipped(&'static str),
+    /// An operation failed after an allocation was made to fail (see [`crate::failslab`]).
+    Injected,
 }
 
 /// What a test returns.
@@ -54,11 +57,12 @@ pub struct Totals {
 }
 
 impl Totals {
-    fn count(&mut self, outcome: Outcome) {
+    /// Adds the result of a test.
+    pub fn count(&mut self, outcome: Outcome) {
         match outcome {
             Ok(()) => self.passed += 1,
             Err(Stop::Failed) => self.failed += 1,
-            Err(Stop::Skipped(_)) => self.skipped += 1,
+            Err(Stop::Skipped(_) | Stop::Injected) => self.skipped += 1,
         }
     }
 }
@@ -106,7 +110,7 @@ pub fn warning(text: fmt::Arguments<'_>) {
 }
 
 fn note_at(level: u8, text: fmt::Arguments<'_>) {
-    if level <= LEVEL.load(Ordering::Relaxed) {
+    if level <= LEVEL.load(Ordering::Relaxed) && !HUSHED.load(Ordering::Relaxed) {
         console::line(format_args!("# {text}"));
     }
 }
@@ -146,7 +150,33 @@ impl Write for Warnings {
 
 /// Writes a diagnostic line that belongs to the running test.
 pub fn diagnostic(text: fmt::Arguments<'_>) {
-    console::line(format_args!("  # {text}"));
+    if HUSHED.load(Ordering::Relaxed) {
+        let mut last = LAST.lock();
+        last.clear();
+        // A line that is too long is cut.
+        let _ = write!(last, "{text}");
+    } else {
+        console::line(format_args!("  # {text}"));
+    }
+}
+
+static HUSHED: AtomicBool = AtomicBool::new(false);
+/// The last diagnostic that was not written.
+static LAST: IrqLock<heapless::String<192>> = IrqLock::new(heapless::String::new());
+
+/// Stops writing notes and diagnostics, or starts again: of a test that is run hundreds of times,
+/// only a failure is of interest.
+pub fn hush(hushed: bool) {
+    if hushed {
+        LAST.lock().clear();
+    }
+    HUSHED.store(hushed, Ordering::Relaxed);
+}
+
+/// Writes the last diagnostic that was not written.
+pub fn last_words() {
+    let last = LAST.lock().clone();
+    diagnostic(format_args!("{last}"));
 }
 
 /// Runs the tests of `suite` that `selected` lets through, as suite number `number`, `rounds`
@@ -159,10 +189,8 @@ pub fn run_suite(
     totals: &mut Totals,
 ) {
     let mut own = Totals::default();
-    console::line(format_args!("  KTAP version 1"));
-    console::line(format_args!("  # Subtest: {}", suite.name));
     let count = suite.tests.iter().filter(|test| selected(test)).count();
-    console::line(format_args!("  1..{}", count + 1));
+    open_suite(suite, count + 1);
     let before = Ledger::take();
     for (index, test) in suite.tests.iter().filter(|test| selected(test)).enumerate() {
         let outcome = (0..rounds).try_for_each(|_| (test.run)());
@@ -172,6 +200,18 @@ pub fn run_suite(
     let outcome = leaves_no_leak(before);
     result(count + 1, "leaves_no_leak", outcome);
     own.count(outcome);
+    close_suite(number, suite, own, totals);
+}
+
+/// Announces `suite` and how many results follow.
+pub fn open_suite(suite: &Suite, results: usize) {
+    console::line(format_args!("  KTAP version 1"));
+    console::line(format_args!("  # Subtest: {}", suite.name));
+    console::line(format_args!("  1..{results}"));
+}
+
+/// Writes the result of a suite with the results `own` of its tests, which are added to `totals`.
+pub fn close_suite(number: usize, suite: &Suite, own: Totals, totals: &mut Totals) {
     let word = if own.failed == 0 { "ok" } else { "not ok" };
     console::line(format_args!("{word} {number} {}", suite.name));
     totals.passed += own.passed;
@@ -180,12 +220,17 @@ pub fn run_suite(
 }
 
 /// Writes the result line of a test.
-fn result(number: usize, name: &str, outcome: Outcome) {
+pub fn result(number: usize, name: &str, outcome: Outcome) {
     match outcome {
         Ok(()) => console::line(format_args!("  ok {number} {name}")),
         Err(Stop::Failed) => console::line(format_args!("  not ok {number} {name}")),
         Err(Stop::Skipped(reason)) => {
             console::line(format_args!("  ok {number} {name} # SKIP {reason}"));
+        }
+        Err(Stop::Injected) => {
+            console::line(format_args!(
+                "  ok {number} {name} # SKIP ended when an allocation failed as asked"
+            ));
         }
     }
 }
@@ -216,6 +261,25 @@ pub fn end(totals: &Totals) {
     console::line(format_args!("{totals}"));
 }
 
+/// How a test ends whose operation failed: on purpose, if an allocation was made to fail.
+pub fn stop_for_error() -> Stop {
+    if fault::has_fired() {
+        Stop::Injected
+    } else {
+        Stop::Failed
+    }
+}
+
+/// Says why an operation failed that a test needs, and is the end of the test.
+///
+/// # Errors
+///
+/// Always: [`stop_for_error`].
+pub fn failed_operation<T>(why: fmt::Arguments<'_>) -> Result<T, Stop> {
+    diagnostic(why);
+    Err(stop_for_error())
+}
+
 /// Says why a test fails, and is the failure.
 ///
 /// # Errors
@@ -237,6 +301,17 @@ macro_rules! check {
     };
 }
 
+/// As [`check!`](crate::check), of a condition that a failed allocation breaks.
+#[macro_export]
+macro_rules! check_served {
+    ($condition:expr, $($why:tt)+) => {
+        if !$condition {
+            $crate::report::diagnostic(format_args!("{}:{}: {}", file!(), line!(), format_args!($($why)+)));
+            return Err($crate::report::stop_for_error());
+        }
+    };
+}
+
 /// The value of a `Result`, or the end of the test with a failure that shows the error.
 #[macro_export]
 macro_rules! check_ok {
@@ -250,7 +325,7 @@ macro_rules! check_ok {
                     line!(),
                     stringify!($result)
                 ));
-                return Err($crate::report::Stop::Failed);
+                return Err($crate::report::stop_for_error());
             }
         }
     };

@@ -3,7 +3,7 @@
 use crate::cmdline::CmdLine;
 use crate::machine::Machine;
 use crate::report::{self, Suite, Test, Totals};
-use crate::{address_space, console, exit, suites};
+use crate::{address_space, console, exit, failslab, suites};
 
 /// Tests that show what a failure looks like; they run only when named.
 const SELFTEST: &str = "selftest";
@@ -22,14 +22,14 @@ pub fn run(machine: &'static Machine, cmdline: &CmdLine<'_>) -> ! {
     // A pattern that matches nothing is a mistake, not a success.
     report::plan(count.max(1));
     for (index, suite) in chosen().enumerate() {
-        let rounds = cmdline.iters.unwrap_or(1);
-        report::run_suite(
-            index + 1,
-            suite,
-            rounds,
-            |test| selected(suite, test),
-            &mut totals,
-        );
+        let selected = |test: &Test| selected(suite, test);
+        match cmdline.failslab {
+            None => {
+                let rounds = cmdline.iters.unwrap_or(1);
+                report::run_suite(index + 1, suite, rounds, selected, &mut totals);
+            }
+            Some(range) => failslab::run_suite(index + 1, suite, range, selected, &mut totals),
+        }
     }
     if count == 0 {
         report::nothing_selected(&mut totals);

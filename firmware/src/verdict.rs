@@ -274,7 +274,7 @@ pub fn print() -> Outcome {
             }
             Err(fault) => {
                 report::diagnostic(format_args!("{}: {fault}", engine.device().name()));
-                outcome = Err(Stop::Failed);
+                outcome = Err(report::stop_for_error());
             }
         }
     }

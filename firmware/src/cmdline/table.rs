@@ -1,6 +1,6 @@
 //! The keys: one row each.
 
-use super::{CmdLine, DmaCoherent, Exit};
+use super::{CmdLine, DmaCoherent, Exit, Failslab};
 use crate::glob::Glob;
 
 /// A key and what it does.
@@ -20,6 +20,7 @@ type Apply = for<'a> fn(&mut CmdLine<'a>, Option<&'a str>) -> Option<()>;
 const GLOB: &str = "a pattern such as mmu or *.guard*";
 const NUMBER: &str = "a number such as 42 or 0x2a";
 const SIZE: &str = "a size such as 65536, 64K, 2M or 1G";
+const RANGE: &str = "a number such as 3, or two such as 1..200";
 const FLAG: &str = "allowed: the key takes no value";
 
 impl Key {
@@ -72,6 +73,10 @@ pub(super) const KEYS: &[Key] = &[
         line.iters = Some(u32::try_from(iters).ok().filter(|&iters| iters != 0)?);
         Some(())
     }),
+    Key::new("failslab", RANGE, |line, value| {
+        line.failslab = Some(range(value?)?);
+        Some(())
+    }),
     Key::new("loglevel", "a number from 0 to 7", |line, value| {
         let level = number(value?)?;
         line.loglevel = Some(u8::try_from(level).ok().filter(|level| *level <= 7)?);
@@ -115,7 +120,6 @@ pub(super) const KEYS: &[Key] = &[
         matches!(value?, "insn" | "cycles").then_some(())
     }),
     Key::later("experiment", FLAG, |_, value| flag(value)),
-    Key::later("failslab", NUMBER, |_, value| number(value?).map(drop)),
     Key::later("dmatest.", "KEY=VALUE", |_, value| value.map(drop)),
 ];
 
@@ -138,6 +142,14 @@ fn number(text: &str) -> Option<u64> {
         return None;
     }
     u64::from_str_radix(digits, radix).ok()
+}
+
+/// A number from 1, or two that do not decrease with two dots between them.
+fn range(text: &str) -> Option<Failslab> {
+    let (first, last) = text.split_once("..").unwrap_or((text, text));
+    let nth = |text| u32::try_from(number(text)?).ok().filter(|&nth| nth != 0);
+    let (first, last) = (nth(first)?, nth(last)?);
+    (first <= last).then_some(Failslab { first, last })
 }
 
 /// A number of bytes, KiB, MiB or GiB.

@@ -17,7 +17,7 @@ fn pairs(text: &str) -> Vec<(&str, Option<&str>)> {
 
 #[test]
 fn every_key_of_this_build_sets_its_field() {
-    let text = "suite=mmu test=mmu.* seed=0x2A iters=100 loglevel=7 defmt \
+    let text = "suite=mmu test=mmu.* seed=0x2A iters=100 failslab=3..9 loglevel=7 defmt \
                 dma.coherent=no coherent_pool=2M cma=0 exit=semihosting";
     let line = CmdLine::parse(text);
     assert_eq!(
@@ -28,6 +28,7 @@ fn every_key_of_this_build_sets_its_field() {
             test: Some(Glob::new("mmu.*")),
             seed: Some(42),
             iters: Some(100),
+            failslab: Some(Failslab { first: 3, last: 9 }),
             loglevel: Some(7),
             defmt: true,
             dma_coherent: DmaCoherent::No,
@@ -121,29 +122,51 @@ fn keys_of_other_kernels_are_unknown() {
 #[test]
 fn keys_nothing_acts_on_are_reported_after_their_value_was_checked() {
     assert_eq!(
-        complaints(
-            "bench bench=kmalloc* bench.counter=insn experiment failslab=10 dmatest.threads=4"
-        ),
+        complaints("bench bench=kmalloc* bench.counter=insn experiment dmatest.threads=4"),
         [
             "bench: not available in this build",
             "bench: not available in this build",
             "bench.counter: not available in this build",
             "experiment: not available in this build",
-            "failslab: not available in this build",
             "dmatest.threads: not available in this build",
         ]
     );
     assert_eq!(
-        complaints("bench.counter=time experiment=1 cma failslab=x dmatest.threads dmatest.=1"),
+        complaints("bench.counter=time experiment=1 cma dmatest.threads dmatest.=1"),
         [
             "bench.counter: \"time\" is not insn or cycles",
             "experiment: \"1\" is not allowed: the key takes no value",
             "cma: needs a size such as 65536, 64K, 2M or 1G",
-            "failslab: \"x\" is not a number such as 42 or 0x2a",
             "dmatest.threads: needs KEY=VALUE",
             "unknown key \"dmatest.\"",
         ]
     );
+}
+
+#[test]
+fn failing_allocations_are_one_or_a_range() {
+    let range = |text| {
+        let parsed = CmdLine::parse(text).failslab;
+        parsed.map(|range| (range.first, range.last))
+    };
+    assert_eq!(range("failslab=3"), Some((3, 3)));
+    assert_eq!(range("failslab=1..0x20"), Some((1, 32)));
+    assert_eq!(range(""), None);
+    for text in [
+        "0",
+        "x",
+        "2..1",
+        "1..",
+        "..2",
+        "0..3",
+        "1..2..3",
+        "4294967296",
+    ] {
+        let line = format!("failslab={text}");
+        let expected =
+            format!("failslab: \"{text}\" is not a number such as 3, or two such as 1..200");
+        assert_eq!(complaints(&line), [expected]);
+    }
 }
 
 #[test]

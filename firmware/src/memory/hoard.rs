@@ -1,7 +1,7 @@
 //! Blocks held so that nobody else has them, and a zone whose free memory is every other page.
 
 use super::{Object, Pages};
-use crate::report::{Stop, diagnostic};
+use crate::report::{Stop, diagnostic, stop_for_error};
 use hal::addr::{PAGE_SIZE, Pfn};
 use hal::mm::{self, AllocError, Gfp, MAX_ORDER, ZoneKind};
 
@@ -130,7 +130,7 @@ fn lowest_zone() -> ZoneKind {
 pub(crate) fn fragment(wanted: usize) -> Result<Hoard, Stop> {
     let fail = |error: &dyn core::fmt::Display| {
         diagnostic(format_args!("cannot fragment the zone: {error}"));
-        Stop::Failed
+        stop_for_error()
     };
     let zone = mm::pages().ok_or(Stop::Failed)?.zone(lowest_zone());
     let singles = 2 * (zone.watermarks.min as usize + wanted);

@@ -5,8 +5,8 @@ use crate::ledger::Ledger;
 use crate::machine::machine;
 use crate::memory::Pages;
 use crate::memory::hoard::top_zone;
-use crate::report::{Outcome, Suite, Test, diagnostic};
-use crate::{check, check_ok};
+use crate::report::{Outcome, Suite, diagnostic};
+use crate::{check, check_ok, check_served};
 use core::fmt::Write;
 use hal::addr::PAGE_SIZE;
 use hal::arch::{counter, cpu};
@@ -19,31 +19,27 @@ use hal::sync::{Context, IrqLock, PerCpu};
 /// The suite.
 pub(super) const SUITE: Suite = Suite {
     name: "gfp",
-    tests: &[
-        test("g1_kernel_reclaims_and_is_served", kernel_reclaims),
-        test("g2_g3_g9_floors_are_as_tabled", floors),
-        test("g2_atomic_wakes_background_reclaim_only", atomic),
-        test("g4_noio_and_nofs_choose_the_shrinkers", shrinkers_by_right),
-        test("g4_scopes_choose_the_shrinkers", shrinkers_by_scope),
-        test("g5_an_owner_has_at_most_its_limit", owner_limit),
-        test("g6_masks_decode", decode),
-        test("g8_transhuge_light_is_one_try", transhuge_light),
-        test("g10_nofail_waits_for_memory", nofail_waits),
-        test("g10_misuse_of_nofail_is_counted", nofail_misuse),
-        test("g11_noretry_takes_one_pass", noretry),
-        test("g12_retry_mayfail_is_bounded", retry_mayfail),
-        test("g13_nowarn_silences_the_report", nowarn),
-        test("g14_removed_flags_are_ignored_and_named", removed_flag),
-        test("g15_highmem_has_no_effect", highmem),
-        test("contradictions_are_named", contradictions),
-        test("k21_blocking_is_refused_by_context", contexts),
-        test("p4_orders_above_the_largest_are_counted", order_too_large),
+    tests: tests![
+        g1_kernel_reclaims_and_is_served: kernel_reclaims,
+        g2_g3_g9_floors_are_as_tabled: floors,
+        g2_atomic_wakes_background_reclaim_only: atomic,
+        g4_noio_and_nofs_choose_the_shrinkers: shrinkers_by_right,
+        g4_scopes_choose_the_shrinkers: shrinkers_by_scope,
+        g5_an_owner_has_at_most_its_limit: owner_limit,
+        g6_masks_decode: decode,
+        g8_transhuge_light_is_one_try: transhuge_light,
+        g10_nofail_waits_for_memory: nofail_waits,
+        g10_misuse_of_nofail_is_counted: nofail_misuse,
+        g11_noretry_takes_one_pass: noretry,
+        g12_retry_mayfail_is_bounded: retry_mayfail,
+        g13_nowarn_silences_the_report: nowarn,
+        g14_removed_flags_are_ignored_and_named: removed_flag,
+        g15_highmem_has_no_effect: highmem,
+        contradictions_are_named: contradictions,
+        k21_blocking_is_refused_by_context: contexts,
+        p4_orders_above_the_largest_are_counted: order_too_large,
     ],
 };
-
-const fn test(name: &'static str, run: fn() -> Outcome) -> Test {
-    Test { name, run }
-}
 
 /// Blocking requests that leave background reclaim to idle cores: it has all rights.
 const BLOCKING: Gfp = Gfp::NOFS.union(Gfp::NOWARN);
@@ -232,7 +228,7 @@ fn owner_limit() -> Outcome {
             ..
         }
     );
-    check!(named, "{error}");
+    check_served!(named, "{error}");
     check!(left == 0, "{left} bytes stay charged");
     Ok(())
 }

@@ -3,7 +3,7 @@
 use crate::check_ok;
 use crate::memory::Pages;
 use crate::memory::hoard::{Hoard, capacity};
-use crate::report::{Stop, failed};
+use crate::report::{Stop, failed, failed_operation};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use hal::mm::{
     self, Gfp, MAX_ORDER, PageAllocator, ReclaimInfo, Shrinker, ShrinkerError, ZoneKind,
@@ -43,7 +43,7 @@ pub(super) fn ballast() -> Result<Hoard, Stop> {
         .sum();
     match Hoard::new(capacity(singles)) {
         Ok(hoard) => Ok(hoard),
-        Err(error) => failed(format_args!("no ballast: {error}")),
+        Err(error) => failed_operation(format_args!("no ballast: {error}")),
     }
 }
 
@@ -107,7 +107,7 @@ impl Cache {
     ) -> Result<Registered, Stop> {
         let hoard = match Hoard::new(capacity) {
             Ok(hoard) => hoard,
-            Err(error) => return failed(format_args!("no cache: {error}")),
+            Err(error) => return failed_operation(format_args!("no cache: {error}")),
         };
         *self.pages.lock() = Some(hoard);
         self.scans.store(0, Ordering::Relaxed);
@@ -133,7 +133,7 @@ impl Cache {
     pub(super) fn take(&self, gfp: Gfp) -> Result<(), Stop> {
         let page = match Pages::alloc(gfp, 0) {
             Ok(page) => page,
-            Err(error) => return failed(format_args!("{}: {error}", self.name)),
+            Err(error) => return failed_operation(format_args!("{}: {error}", self.name)),
         };
         let refused = match self.pages.lock().as_mut() {
             Some(hoard) => hoard.push(page).err(),

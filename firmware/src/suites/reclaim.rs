@@ -6,7 +6,7 @@ use super::pressure::{
 use crate::machine::machine;
 use crate::memory::hoard::top_zone;
 use crate::memory::{Area, Pages};
-use crate::report::{Outcome, Stop, Suite, Test, diagnostic};
+use crate::report::{Outcome, Stop, Suite, diagnostic};
 use crate::{check, check_ok};
 use core::fmt::Write;
 use hal::addr::PAGE_SIZE;
@@ -16,26 +16,16 @@ use hal::work;
 /// The suite.
 pub(super) const SUITE: Suite = Suite {
     name: "reclaim",
-    tests: &[
-        test(
-            "p9_background_reclaim_runs_between_low_and_high",
-            background,
-        ),
-        test("direct_reclaim_gains_a_cluster_of_pages", direct),
-        test("a_task_that_frees_memory_may_use_all_of_it", noreclaim),
-        test("shrinkers_register_once", registration),
-        test("p10_vmalloc_memory_is_not_reclaimed", vmalloc_stays),
-        test("a_failure_report_shows_zones_orders_and_shrinkers", report),
-        test(
-            "a_failure_report_shows_zones_orders_and_shrinkers_planted",
-            report_planted,
-        ),
+    tests: tests![
+        p9_background_reclaim_runs_between_low_and_high: background,
+        direct_reclaim_gains_a_cluster_of_pages: direct,
+        a_task_that_frees_memory_may_use_all_of_it: noreclaim,
+        shrinkers_register_once: registration,
+        p10_vmalloc_memory_is_not_reclaimed: vmalloc_stays,
+        a_failure_report_shows_zones_orders_and_shrinkers: report,
+        a_failure_report_shows_zones_orders_and_shrinkers_planted: report_planted,
     ],
 };
-
-const fn test(name: &'static str, run: fn() -> Outcome) -> Test {
-    Test { name, run }
-}
 
 static CACHE: Cache = Cache::new("test cache", Gfp::empty());
 

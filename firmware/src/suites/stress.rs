@@ -6,7 +6,7 @@ use crate::machine::machine;
 use crate::memory::{Area, Object, Pages};
 use crate::random::Random;
 use crate::report::{Outcome, Suite, diagnostic};
-use crate::{check, check_ok};
+use crate::{check, check_ok, check_served};
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use hal::arch::counter;
 use hal::drivers::gic::Line;
@@ -316,7 +316,7 @@ fn storm() -> Outcome {
         get(&counts.inside),
         get(&counts.handed_over),
     ));
-    check!(
+    check_served!(
         get(&counts.refused) == 0,
         "{} requests refused",
         get(&counts.refused)

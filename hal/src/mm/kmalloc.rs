@@ -15,6 +15,7 @@ pub use class::{CLASSES, DMA_ALIGN, MAX_CLASS_SIZE, class_align, class_of, class
 pub use realloc::ReallocError;
 
 use super::buddy::MAX_ORDER;
+use super::fault;
 use super::frame::{FIRST_TAG, FrameError, FrameKind};
 use super::owner;
 use super::page::PageAllocator;
@@ -150,6 +151,9 @@ impl Kmalloc {
         // Size 0 becomes the largest number, so that one comparison does for both ends.
         if size.wrapping_sub(1) >= MAX_CLASS_SIZE {
             return self.alloc_other(size, gfp);
+        }
+        if fault::should_fail(gfp) {
+            return Err(AllocError::NoMemory { order: 0, gfp });
         }
         let tag = tag_of(size, gfp);
         let may = !gfp.may_block() || PerCpu::current().context() == Context::Task;
