@@ -471,7 +471,9 @@ unsafe impl PageSource for MachinePages {
         let gfp = match order {
             0 => gfp,
             // A smaller run will do, so nothing is moved or reclaimed for a large one.
-            _ => gfp - (Gfp::NOFAIL | Gfp::RETRY_MAYFAIL) | Gfp::NORETRY | Gfp::NOWARN,
+            _ => gfp
+                .difference(Gfp::NOFAIL | Gfp::RETRY_MAYFAIL)
+                .union(Gfp::NORETRY | Gfp::NOWARN),
         };
         alloc_pages(gfp, order).ok()
     }

@@ -1,12 +1,12 @@
 //! Memory pressure on purpose: all memory taken, some of it by caches that give it back.
 
-use crate::check_ok;
 use crate::memory::Pages;
 use crate::memory::hoard::{Hoard, capacity};
-use crate::report::{Stop, failed, failed_operation};
+use crate::report::Stop;
+use crate::{check, check_ok, check_served};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use hal::mm::{
-    self, Gfp, MAX_ORDER, PageAllocator, ReclaimInfo, Shrinker, ShrinkerError, ZoneKind,
+    self, Gfp, MAX_ORDER, PageAllocator, ReclaimInfo, Shrinker, ShrinkerError, ZoneKind, fault,
 };
 use hal::smp;
 use hal::sync::{IrqLock, PerCpu};
@@ -36,32 +36,30 @@ pub(super) fn from_zone(kind: ZoneKind) -> Gfp {
     }
 }
 
-/// A hoard that can hold everything.
+/// A hoard that can hold everything. The `kmalloc` caches have nothing left to give back.
 pub(super) fn ballast() -> Result<Hoard, Stop> {
     let singles = populated()
         .filter_map(|kind| mm::pages().map(|pages| pages.zone(kind).watermarks.high as usize))
         .sum();
-    match Hoard::new(capacity(singles)) {
-        Ok(hoard) => Ok(hoard),
-        Err(error) => failed_operation(format_args!("no ballast: {error}")),
-    }
+    let hoard = check_ok!(Hoard::new(capacity(singles)));
+    check_ok!(smp::run_on_all(|_| mm::kmalloc_caches().shrink()));
+    Ok(hoard)
 }
 
 /// Takes all memory that `gfp` may have.
 pub(super) fn take_all(ballast: &mut Hoard, gfp: Gfp) -> Result<(), Stop> {
     for order in (0..=MAX_ORDER).rev() {
-        if ballast.fill(gfp | Gfp::NOWARN, order).is_none() {
-            return failed(format_args!("no room to note the ballast"));
-        }
+        let refusal = ballast.fill(gfp | Gfp::NOWARN, order);
+        check!(refusal.is_some(), "no room to note the ballast");
+        // A failure on purpose says nothing about the memory that is left.
+        check_served!(!fault::has_fired(), "{refusal:?}");
     }
     Ok(())
 }
 
-/// Takes all memory down to the min watermarks; dropping the hoard gives it back. The `kmalloc`
-/// caches have nothing to give then either.
+/// Takes all memory down to the min watermarks; dropping the hoard gives it back.
 pub(super) fn squeeze() -> Result<Hoard, Stop> {
     let mut ballast = ballast()?;
-    check_ok!(smp::run_on_all(|_| mm::kmalloc_caches().shrink()));
     take_all(&mut ballast, Gfp::NOWAIT)?;
     Ok(ballast)
 }
@@ -105,18 +103,13 @@ impl Cache {
         capacity: usize,
         reluctance: usize,
     ) -> Result<Registered, Stop> {
-        let hoard = match Hoard::new(capacity) {
-            Ok(hoard) => hoard,
-            Err(error) => return failed_operation(format_args!("no cache: {error}")),
-        };
+        let hoard = check_ok!(Hoard::new(capacity));
         *self.pages.lock() = Some(hoard);
         self.scans.store(0, Ordering::Relaxed);
         self.reluctance.store(reluctance, Ordering::Relaxed);
         self.open(PerCpu::current().index());
-        match allocator()?.register_shrinker(self) {
-            Ok(()) => Ok(Registered(self)),
-            Err(error) => failed(format_args!("{error}")),
-        }
+        check_ok!(allocator()?.register_shrinker(self));
+        Ok(Registered(self))
     }
 
     /// Lets `core` see the content, or every core, [`ANYWHERE`].
@@ -131,18 +124,13 @@ impl Cache {
 
     /// Takes a page into the cache.
     pub(super) fn take(&self, gfp: Gfp) -> Result<(), Stop> {
-        let page = match Pages::alloc(gfp, 0) {
-            Ok(page) => page,
-            Err(error) => return failed_operation(format_args!("{}: {error}", self.name)),
-        };
+        let page = check_ok!(Pages::alloc(gfp, 0));
         let refused = match self.pages.lock().as_mut() {
             Some(hoard) => hoard.push(page).err(),
             None => Some(page),
         };
-        match refused {
-            None => Ok(()),
-            Some(_) => failed(format_args!("{}: no room", self.name)),
-        }
+        check!(refused.is_none(), "{}: no room", self.name);
+        Ok(())
     }
 
     /// Pages held.

@@ -10,7 +10,9 @@ use crate::report::{Outcome, Stop, Suite, diagnostic};
 use crate::{check, check_ok};
 use core::fmt::Write;
 use hal::addr::PAGE_SIZE;
-use hal::mm::{self, Cause, FailureReport, Gfp, MAX_SHRINKERS, ShrinkerError, ZoneInfo, ZoneKind};
+use hal::mm::{
+    self, Cause, FailureReport, Gfp, MAX_ORDER, MAX_SHRINKERS, ShrinkerError, ZoneInfo, ZoneKind,
+};
 use hal::work;
 
 /// The suite.
@@ -77,18 +79,22 @@ fn background() -> Outcome {
     let held = fill_cache()?;
     let top = top_zone();
     let marks = zone(top)?.watermarks;
-    // Down to just above low everywhere: then single pages, until background reclaim is woken.
+    // Large blocks until one would take a zone below low, then smaller ones: in the end the single
+    // page that no zone can spare above low.
     let mut ballast = ballast()?;
-    let mut order = hal::mm::MAX_ORDER;
+    let mut order = MAX_ORDER;
     let before = loop {
         let before = reclaim_info()?;
         let free = zone(top)?.free;
-        let Ok(block) = Pages::alloc(Gfp::NOWAIT, order) else {
-            return Err(Stop::Failed);
-        };
+        let block = Pages::alloc(Gfp::NOWAIT, order);
         let woken = reclaim_info()?.wakes != before.wakes;
-        if woken && order == 0 {
-            check!(ballast.push(block).is_ok(), "no room to note it");
+        if woken && order > 0 {
+            order -= 1;
+            continue;
+        }
+        let block = check_ok!(block);
+        check!(ballast.push(block).is_ok(), "no room to note it");
+        if woken {
             check!(
                 free == marks.low,
                 "woken at {free} pages, low is {}",
@@ -96,13 +102,6 @@ fn background() -> Outcome {
             );
             break before;
         }
-        if woken || zone(top)?.free < marks.low + (1 << order) {
-            order = order.saturating_sub(1);
-            if woken {
-                continue;
-            }
-        }
-        check!(ballast.push(block).is_ok(), "no room to note it");
     };
     // To the bottom, where only background reclaim can help requests that do not block.
     take_all(&mut ballast, Gfp::NOWAIT)?;
