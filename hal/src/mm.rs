@@ -70,7 +70,10 @@ pub use scope::{Scope, memalloc_nofs, memalloc_noio, memalloc_noreclaim};
 pub use shrinker::{MAX_SHRINKERS, Shrinker, ShrinkerError, ShrinkerInfo};
 pub use size::{array_size, array3_size, kmalloc_size_roundup, size_add, size_mul, struct_size};
 pub(crate) use slab::Magazines;
-pub use slab::{CacheError, CacheInfo, KmemCache, MAX_OBJECT_SIZE, MAX_SLAB_ORDER, ObjectError};
+pub use slab::{
+    CacheError, CacheInfo, Constructor, DestroyError, KmemCache, MAX_NAMED_CACHES, MAX_OBJECT_SIZE,
+    MAX_SLAB_ORDER, ObjectError, SlabFlags, named_caches,
+};
 pub use vmalloc::{PageSource, Vmalloc, VmallocError, is_vmalloc_addr};
 pub use watermark::{Mark, Watermarks};
 pub use zone::{MAX_RANGES, Zone, ZoneInfo, ZoneKind};
@@ -143,6 +146,12 @@ pub enum AllocError {
     /// There are [`MAX_OWNERS`] owners already.
     #[error("too many owners of memory")]
     TooManyOwners,
+    /// Zeroes were asked of a slab cache whose objects a constructor makes.
+    #[error("a zeroed object, {gfp:?}, of a slab cache with a constructor")]
+    Constructed {
+        /// The flags.
+        gfp: Gfp,
+    },
     /// All numbers for named caches are taken.
     #[error("too many named caches")]
     TooManyCaches,

@@ -509,9 +509,13 @@ primary_virtual:
         set_up_core x4
         ldr     x0, =__bss_start
         ldr     x1, =__bss_end
-0:      cmp     x0, x1
+0:      cmp     x0, x1                          // both are multiples of 64
         b.hs    1f
-        stp     xzr, xzr, [x0], #16
+        stp     xzr, xzr, [x0]
+        stp     xzr, xzr, [x0, #16]
+        stp     xzr, xzr, [x0, #32]
+        stp     xzr, xzr, [x0, #48]
+        add     x0, x0, #64
         b       0b
 1:      mov     x0, x19
         mov     x1, x20

@@ -83,7 +83,7 @@ impl FrameKind {
 /// |---|---|---|
 /// | a [`FrameKind`] | kind 8, order 4, memory type 2, migrate type 3, -, data 32 | next 32, prev 32 |
 /// | [`Movable`](FrameKind::Movable) | as above, data the owner's number for the block | the owner's number |
-/// | a slab cache's tag | tag 8, order 4, next 26, prev 26 | objects out of the slab |
+/// | a slab cache's tag | tag 8, order 3, listed 1, next 26, prev 26 | objects out of the slab |
 ///
 /// All zero is a tail of Normal write-back memory. The words are atomics so that a lookup through
 /// a bad pointer may race with the owner without undefined behaviour; every access is relaxed, and
@@ -109,6 +109,8 @@ const MIGRATE_SHIFT: u32 = 14;
 const MIGRATE_MASK: u64 = 0x7 << MIGRATE_SHIFT;
 const DATA_SHIFT: u32 = 32;
 const LOW_HALF: u64 = u32::MAX as u64;
+/// In a slab, which needs fewer orders: the frame is on the cache's partial list.
+const LISTED: u64 = 1 << (TYPE_SHIFT - 1);
 const SLAB_NEXT_SHIFT: u32 = 12;
 const SLAB_PREV_SHIFT: u32 = SLAB_NEXT_SHIFT + SLAB_LINK_BITS;
 /// Frames are numbered in 26 bits: the direct map has 2^38 bytes.
@@ -147,7 +149,7 @@ impl Frame {
         FrameKind::from_u8(self.head() as u8)
     }
 
-    /// The order of the block that starts here, or of the slab. Meaningless in a tail.
+    /// The order of the block that starts here. Meaningless in a tail and in a slab.
     #[inline]
     pub fn order(&self) -> u32 {
         ((self.head() & ORDER_MASK) >> ORDER_SHIFT) as u32
@@ -158,6 +160,23 @@ impl Frame {
     pub(super) fn is_head(&self, kind: FrameKind, order: u32) -> bool {
         let value = kind as u64 | u64::from(order) << ORDER_SHIFT;
         self.head() & (KIND_MASK | ORDER_MASK) == value
+    }
+
+    /// The order of the slab the frame is part of.
+    #[inline(always)]
+    pub(super) fn slab_order(&self) -> u32 {
+        ((self.head() & ORDER_MASK & !LISTED) >> ORDER_SHIFT) as u32
+    }
+
+    /// Whether the frame of a slab is on its cache's partial list.
+    #[inline(always)]
+    pub(super) fn is_listed(&self) -> bool {
+        self.head() & LISTED != 0
+    }
+
+    #[inline]
+    pub(super) fn set_listed(&self, listed: bool) {
+        self.set_head_bits(LISTED, if listed { LISTED } else { 0 });
     }
 
     /// The type of memory the frame is mapped as.

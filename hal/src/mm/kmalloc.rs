@@ -21,7 +21,7 @@ use super::owner;
 use super::page::PageAllocator;
 use super::slab::{
     Cache, CacheInfo, Geometry, Magazines, ObjectError, Slabs, SlotStore, alloc_fast, direct_map,
-    frame_of, free_fast,
+    frame_of, free_fast, named,
 };
 use super::zero::zero;
 use super::{AllocError, Gfp};
@@ -40,24 +40,31 @@ pub const ZERO_SIZE_PTR: NonNull<u8> = NonNull::without_provenance(match NonZero
 /// Largest object, in bytes.
 pub const MAX_SIZE: usize = PAGE_SIZE << MAX_ORDER;
 
-/// One set of classes for any memory, one for [`Gfp::DMA`] and [`Gfp::DMA32`].
-const SETS: usize = 2;
+/// Sets of classes: what is asked of their pages. Where flags ask for several, the last set does.
+const SET_PAGES: [Gfp; 4] = [Gfp::empty(), Gfp::ACCOUNT, Gfp::RECLAIMABLE, Gfp::DMA];
 
-/// Geometry of the caches, the DMA set last.
+/// Names of the sets' caches in reports.
+const NAMES: [&str; SETS] = ["kmalloc", "kmalloc-cg", "kmalloc-rcl", "kmalloc-dma"];
+
+const SETS: usize = SET_PAGES.len();
+
+/// Geometry of the caches, set by set. Only the first set's magazines are larger than a stride.
 static GEOMETRY: [Geometry; SETS * CLASSES] = {
     let mut all = [geometry(0, Gfp::empty()); SETS * CLASSES];
-    let mut class = 0;
-    while class < CLASSES {
-        all[class] = geometry(class, Gfp::empty());
-        all[CLASSES + class] = geometry(class, Gfp::DMA);
-        class += 1;
+    let mut cache = 0;
+    while cache < all.len() {
+        all[cache] = geometry(cache % CLASSES, SET_PAGES[cache / CLASSES]);
+        if cache >= CLASSES {
+            all[cache] = all[cache].with_magazine_of(1);
+        }
+        cache += 1;
     }
     all
 };
 
 /// Evaluated at compile time only, where a class no slab can hold stops the build.
-const fn geometry(class: usize, zone: Gfp) -> Geometry {
-    match Geometry::new(class_size(class), class_align(class), zone) {
+const fn geometry(class: usize, pages: Gfp) -> Geometry {
+    match Geometry::new(class_size(class), class_align(class), pages) {
         Ok(geometry) => geometry,
         Err(_) => panic!("every class fits a slab"),
     }
@@ -133,6 +140,7 @@ impl Kmalloc {
             geometry,
             slabs: self.slabs.get(number)?,
             magazine: magazines.magazine(tag, &self.slots, offset, capacity, core),
+            constructor: None,
             tag,
         })
     }
@@ -223,7 +231,7 @@ impl Kmalloc {
     pub unsafe fn kfree(&self, object: *mut u8) -> Result<(), ObjectError> {
         let va = VirtAddr::from_ptr(object);
         // SAFETY: handed on to the caller.
-        match unsafe { free_fast(self.core(), va) } {
+        match unsafe { free_fast(self.core(), va, |_| true) } {
             Some(()) => Ok(()),
             // SAFETY: as above.
             None => unsafe { self.free_slow(va) },
@@ -247,7 +255,11 @@ impl Kmalloc {
             // SAFETY: the caller gives the object up; the frame belongs to the cache.
             return unsafe { cache.free(pages, va, pa, frame) };
         }
-        Self::check_large(va, pa, frame.kind(), frame.tag())?;
+        if let Some(cache) = named(frame.tag()) {
+            // SAFETY: as above.
+            return unsafe { cache.free(pages, va.as_ptr()) };
+        }
+        Self::check_large(va, pa, frame.kind())?;
         let order = frame.order();
         owner::object_to_pages(frame, order);
         // SAFETY: the caller gives the object up, which is this block.
@@ -261,16 +273,10 @@ impl Kmalloc {
     }
 
     /// Whether a large object starts at `va`.
-    fn check_large(
-        va: VirtAddr,
-        pa: PhysAddr,
-        kind: FrameKind,
-        cache: u8,
-    ) -> Result<(), ObjectError> {
+    fn check_large(va: VirtAddr, pa: PhysAddr, kind: FrameKind) -> Result<(), ObjectError> {
         match kind {
             FrameKind::LargeObject if pa.page_offset() == 0 => Ok(()),
             FrameKind::LargeObject => Err(ObjectError::NotAtObject(va)),
-            FrameKind::Slab => Err(ObjectError::WrongCache { va, cache }),
             FrameKind::Free => Err(ObjectError::DoubleFree(va)),
             kind => Err(ObjectError::NotAnObject { va, kind }),
         }
@@ -292,7 +298,10 @@ impl Kmalloc {
             cache.check_object(va, pa, frame)?;
             return Ok(cache.object_size());
         }
-        Self::check_large(va, pa, frame.kind(), frame.tag())?;
+        if let Some(cache) = named(frame.tag()) {
+            return cache.check(va, pa, frame);
+        }
+        Self::check_large(va, pa, frame.kind())?;
         Ok(PAGE_SIZE << frame.order())
     }
 
@@ -307,9 +316,12 @@ impl Kmalloc {
         }
     }
 
-    /// What each cache holds, the ones for [`Gfp::DMA`] last.
+    /// What each cache holds, for the slab report.
+    #[doc(alias = "slabinfo")]
     pub fn caches(&self) -> impl Iterator<Item = CacheInfo> {
-        self.all().map(|cache| cache.info())
+        self.all()
+            .zip(NAMES.iter().flat_map(|name| [*name; CLASSES]))
+            .map(|(cache, name)| cache.info(name))
     }
 
     fn all(&self) -> impl Iterator<Item = Cache<'_>> {
@@ -321,10 +333,16 @@ impl Kmalloc {
 #[inline(always)]
 const fn tag_of(size: usize, gfp: Gfp) -> u8 {
     // Memory below the DMA limit is below the 32-bit one too.
-    let set = if gfp.intersects(Gfp::DMA.union(Gfp::DMA32)) {
-        CLASSES
-    } else {
+    const DMA: Gfp = Gfp::DMA.union(Gfp::DMA32);
+    const ANY: Gfp = DMA.union(Gfp::RECLAIMABLE).union(Gfp::ACCOUNT);
+    let set = if !gfp.intersects(ANY) {
         0
+    } else if gfp.intersects(DMA) {
+        3 * CLASSES
+    } else if gfp.contains(Gfp::RECLAIMABLE) {
+        2 * CLASSES
+    } else {
+        CLASSES
     };
     (class_of(size) as u8).wrapping_add(FIRST_TAG + set as u8)
 }

@@ -15,33 +15,38 @@
 //! Slabs have no header: objects start at the first byte, which keeps the alignment promise, and
 //! the frame descriptors lead from any address to its slab and cache.
 
+mod flags;
 mod geometry;
 mod kmem_cache;
 mod magazine;
+mod registry;
 mod slabs;
 
+pub use flags::SlabFlags;
 pub(super) use geometry::Geometry;
 pub(crate) use geometry::SLOT;
 pub use geometry::{CacheError, MAX_OBJECT_SIZE, MAX_SLAB_ORDER};
-pub use kmem_cache::KmemCache;
+pub use kmem_cache::{DestroyError, KmemCache};
 pub(crate) use magazine::Magazines;
 pub(super) use magazine::SlotStore;
+pub(super) use registry::named;
+pub use registry::{MAX_NAMED_CACHES, named_caches};
 pub(super) use slabs::Slabs;
 
 use super::buddy::FreeError;
 use super::frame::{FIRST_TAG, Frame, FrameError, FrameKind, FrameLookup, FrameTable};
 use super::kmalloc::KMALLOC_CACHES;
 use super::page::{PageAllocator, check_context};
-use super::zero::zero;
 use super::{AllocError, Gfp};
 use crate::addr::{Pfn, PhysAddr, VirtAddr};
 use crate::layout;
 use crate::sync::IrqLock;
+use core::fmt;
 use core::ptr::NonNull;
 use magazine::Magazine;
 
 /// Empty slabs a cache keeps for the next allocation.
-const KEPT_EMPTY: u32 = 1;
+const KEPT_EMPTY: u32 = 2;
 
 /// Most slabs that go back to the page allocator in one call.
 const RELEASED_PER_DRAIN: usize = 2;
@@ -81,21 +86,39 @@ pub enum ObjectError {
     #[error("the object at {0} is free already")]
     DoubleFree(VirtAddr),
     /// The object belongs to another cache.
-    #[error("the object at {va} belongs to cache number {cache}")]
+    #[error("the object at {va} belongs to slab cache {cache}")]
     WrongCache {
         /// The address.
         va: VirtAddr,
-        /// Number of the cache it belongs to.
-        cache: u8,
+        /// The cache it belongs to.
+        cache: &'static str,
+    },
+    /// Bytes of an object outside the window that may be copied out.
+    #[error("{len} bytes at offset {offset} of slab cache {cache} lie outside {window:?}")]
+    Usercopy {
+        /// The cache.
+        cache: &'static str,
+        /// Offset of the first byte in the object.
+        offset: usize,
+        /// Bytes asked for.
+        len: usize,
+        /// Start and end of the window.
+        window: (usize, usize),
     },
     /// The page allocator refused the block.
     #[error(transparent)]
     Pages(#[from] FreeError),
 }
 
+/// What makes an object of a cache ready for use, in a slab just made. It is called with the
+/// address of the object, whose content is garbage.
+pub type Constructor = fn(NonNull<u8>);
+
 /// What a cache holds at one moment: a line of the slab report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheInfo {
+    /// The cache's name; `kmalloc` caches are told apart by their objects' size.
+    pub name: &'static str,
     /// Bytes per object.
     pub object_size: usize,
     /// Objects in a slab of the order the cache prefers.
@@ -108,12 +131,33 @@ pub struct CacheInfo {
     pub objects_out: u32,
 }
 
+impl fmt::Display for CacheInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            object_size,
+            objects_per_slab,
+            slabs,
+            empty_slabs,
+            objects_out,
+        } = self;
+        write!(
+            f,
+            "{name} objects_out={objects_out} objsize={object_size} objperslab={objects_per_slab} \
+             slabs={slabs} empty={empty_slabs}"
+        )
+    }
+}
+
 /// A cache: its constant and its changing part, and its tag in the frame descriptors.
 #[derive(Clone, Copy)]
 pub(super) struct Cache<'a> {
     pub(super) geometry: &'a Geometry,
     pub(super) slabs: &'a IrqLock<Slabs>,
+    /// Objects at hand, unless this core or the cache has none. A cache with a constructor has none
+    /// on any core, and writes nothing into free objects.
     pub(super) magazine: Option<Magazine<'a>>,
+    pub(super) constructor: Option<Constructor>,
     pub(super) tag: u8,
 }
 
@@ -125,11 +169,14 @@ impl Cache<'_> {
         let frames = pages.frames().lookup();
         loop {
             if let Some(object) = self.take(frames) {
-                set_mark(object, NO_MARK);
-                self.finish(object, gfp);
+                if self.constructor.is_none() {
+                    set_mark(object, NO_MARK);
+                    self.geometry.zero_if(object, gfp);
+                }
                 return Ok(object);
             }
             let (slab, order) = self.alloc_slab(pages, gfp)?;
+            self.construct(slab, order);
             self.slabs.lock().add(frames, slab, order, self.tag);
         }
     }
@@ -137,7 +184,7 @@ impl Cache<'_> {
     fn take(&self, frames: FrameLookup) -> Option<NonNull<u8>> {
         match self.magazine {
             Some(magazine) => {
-                let wanted = usize::from(self.geometry.batch).saturating_sub(magazine.len());
+                let wanted = usize::from(self.geometry.refill).saturating_sub(magazine.len());
                 if wanted > 0 {
                     let mut slabs = self.slabs.lock();
                     slabs.take(frames, self.geometry, magazine, wanted);
@@ -153,13 +200,17 @@ impl Cache<'_> {
         self.geometry.size as usize
     }
 
-    /// Honours [`Gfp::ZERO`] over the whole size of a new object.
-    #[inline(always)]
-    fn finish(&self, object: NonNull<u8>, gfp: Gfp) {
-        if gfp.contains(Gfp::ZERO) {
-            let va = VirtAddr::from_ptr(object.as_ptr());
-            // SAFETY: the object is `size` bytes of mapped memory that is the caller's alone.
-            unsafe { zero(va, self.geometry.size as usize) };
+    /// Runs the constructor for each object of a block that will be a slab.
+    fn construct(&self, slab: Pfn, order: u32) {
+        let Some(constructor) = self.constructor else {
+            return;
+        };
+        let start = layout::phys_to_virt(slab.phys());
+        for number in 0..self.geometry.objects(order) as usize {
+            let object = start + number * self.object_size();
+            if let Some(object) = NonNull::new(object.as_ptr()) {
+                constructor(object);
+            }
         }
     }
 
@@ -167,9 +218,9 @@ impl Cache<'_> {
     fn alloc_slab(&self, pages: &PageAllocator, gfp: Gfp) -> Result<(Pfn, u32), AllocError> {
         let gfp = gfp
             .difference(Gfp::ZERO | Gfp::DMA | Gfp::DMA32 | Gfp::HIGHMEM | Gfp::MOVABLE)
+            .union(self.geometry.pages)
             // A slab has objects of many owners.
-            .difference(Gfp::ACCOUNT)
-            .union(self.geometry.zone);
+            .difference(Gfp::ACCOUNT);
         let (order, least) = (
             u32::from(self.geometry.preferred_order),
             u32::from(self.geometry.smallest_order),
@@ -196,14 +247,14 @@ impl Cache<'_> {
             Some(object) if slabs::is_start(self.geometry, pa, frame) => object,
             _ => return Err(ObjectError::NotAtObject(va)),
         };
-        // An object in no slab's record of objects out never was, or has gone back.
-        if mark_at(object) == mark_in(frame) {
-            return Err(ObjectError::DoubleFree(va));
+        let out = frame.objects_out() & 1 << (pa.page_offset() / SLOT) != 0;
+        match self.constructor {
+            None if mark_at(object) == mark_in(frame) => Err(ObjectError::DoubleFree(va)),
+            // The object may never have been handed out, too.
+            Some(_) if !out => Err(ObjectError::DoubleFree(va)),
+            None if !out => Err(ObjectError::NotAtObject(va)),
+            _ => Ok(object),
         }
-        if frame.objects_out() & 1 << (pa.page_offset() / SLOT) == 0 {
-            return Err(ObjectError::NotAtObject(va));
-        }
-        Ok(object)
     }
 
     /// Frees the object at `va`, in `frame`, part of a slab of this cache: into the magazine, which
@@ -220,19 +271,24 @@ impl Cache<'_> {
         frame: &'static Frame,
     ) -> Result<(), ObjectError> {
         let object = self.check_object(va, pa, frame)?;
-        set_mark(object, mark_in(frame));
+        if self.constructor.is_none() {
+            set_mark(object, mark_in(frame));
+        }
         let lookup = pages.frames().lookup();
         match self.magazine {
             Some(magazine) => {
                 if magazine.free() == 0 {
-                    self.drain(lookup, magazine, usize::from(self.geometry.batch));
+                    self.drain(lookup, magazine, usize::from(self.geometry.drain));
                     self.release_empty(pages, KEPT_EMPTY, RELEASED_PER_DRAIN);
                 }
                 // SAFETY: there was room, or a batch just left.
                 unsafe { magazine.push(object.as_ptr()) };
             }
             None => {
-                self.slabs.lock().give(lookup, self.geometry, pa);
+                let mut object = Some(object);
+                let mut slabs = self.slabs.lock();
+                slabs.give(lookup, self.geometry, 1, || object.take());
+                drop(slabs);
                 self.release_empty(pages, KEPT_EMPTY, RELEASED_PER_DRAIN);
             }
         }
@@ -242,15 +298,7 @@ impl Cache<'_> {
     /// Gives the newest objects of the magazine back to their slabs: no entry moves.
     fn drain(&self, frames: FrameLookup, magazine: Magazine<'_>, count: usize) {
         let mut slabs = self.slabs.lock();
-        for _ in 0..count {
-            let Some(object) = magazine.pop() else {
-                return;
-            };
-            let va = VirtAddr::from_ptr(object.as_ptr());
-            if let Some(pa) = layout::virt_to_phys(va) {
-                slabs.give(frames, self.geometry, pa);
-            }
-        }
+        slabs.give(frames, self.geometry, count, || magazine.pop());
     }
 
     /// Gives up to `most` empty slabs back to the page allocator, as long as more than `kept` are
@@ -281,9 +329,10 @@ impl Cache<'_> {
         self.release_empty(pages, 0, usize::MAX);
     }
 
-    pub(super) fn info(&self) -> CacheInfo {
+    pub(super) fn info(&self, name: &'static str) -> CacheInfo {
         let slabs = self.slabs.lock();
         CacheInfo {
+            name,
             object_size: self.geometry.size as usize,
             objects_per_slab: self
                 .geometry
@@ -334,14 +383,18 @@ pub(super) fn alloc_fast(core: &Magazines, tag: u8) -> Option<NonNull<u8>> {
     Some(object)
 }
 
-/// Frees the object at `va` into this core's magazine of its cache. `None` when that takes more,
-/// or is a mistake; nothing has changed then.
+/// Frees the object at `va` into this core's magazine of its cache, if `admits` its tag. `None` when
+/// that takes more, or is a mistake; nothing has changed then.
 ///
 /// # Safety
 ///
 /// If an object in use starts at `va`, it belongs to the caller, who no longer uses it.
 #[inline(always)]
-pub(super) unsafe fn free_fast(core: &Magazines, va: VirtAddr) -> Option<()> {
+pub(super) unsafe fn free_fast(
+    core: &Magazines,
+    va: VirtAddr,
+    admits: impl FnOnce(u8) -> bool,
+) -> Option<()> {
     let (frame, slot) = core
         .frames()
         .find_slot(layout::distance_into_direct_map(va))?;
@@ -349,8 +402,13 @@ pub(super) unsafe fn free_fast(core: &Magazines, va: VirtAddr) -> Option<()> {
         return None;
     }
     // A frame of another kind gets no further: no cache has its kind as a tag.
-    let room = core.room(frame.tag())?;
-    let object = NonNull::new(va.as_ptr::<u8>())?;
+    let tag = frame.tag();
+    if !admits(tag) {
+        return None;
+    }
+    let room = core.room(tag)?;
+    // SAFETY: an address of the direct map is not null.
+    let object = unsafe { NonNull::new_unchecked(va.as_ptr::<u8>()) };
     if mark_at(object) == mark_in(frame) {
         return None;
     }
@@ -363,6 +421,20 @@ pub(super) unsafe fn free_fast(core: &Magazines, va: VirtAddr) -> Option<()> {
 /// tells.
 pub(super) fn is_marked_free(frame: &Frame, object: NonNull<u8>) -> bool {
     mark_at(object) == mark_in(frame)
+}
+
+/// Calls `f` with the address of each object of a frame of a slab that is out of it and not free.
+fn in_use(pfn: Pfn, frame: &Frame, f: &mut impl FnMut(VirtAddr)) {
+    let mut out = frame.objects_out();
+    while out != 0 {
+        let slot = out.trailing_zeros() as usize;
+        out &= out - 1;
+        let va = layout::phys_to_virt(pfn.phys()) + slot * SLOT;
+        let marked = NonNull::new(va.as_ptr()).is_some_and(|o| mark_at(o) == mark_in(frame));
+        if !marked {
+            f(va);
+        }
+    }
 }
 
 /// The physical address behind `va`, if it is in the direct map.

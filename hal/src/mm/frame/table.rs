@@ -73,6 +73,27 @@ impl FrameLookup {
         Some(unsafe { &*frames.add((pfn.get() & (PAGEBLOCK_PAGES - 1)) as usize) })
     }
 
+    /// Calls `f` with every frame of a slab of the cache with `tag`. Costs time in proportion to the
+    /// memory in use.
+    pub(in crate::mm) fn for_each_slab(&self, tag: u8, mut f: impl FnMut(Pfn, &'static Frame)) {
+        for block in 0..self.count {
+            let Some(pointer) = self.block(block) else {
+                return;
+            };
+            let frames = pointer.load(Ordering::Acquire);
+            if ptr::eq(frames, TAILS.as_ptr()) {
+                continue;
+            }
+            for index in 0..PAGEBLOCK_PAGES {
+                // SAFETY: the pointer leads to 512 descriptors.
+                let frame = unsafe { &*frames.add(index as usize) };
+                if frame.tag() == tag {
+                    f(Pfn::new(block as u32 * PAGEBLOCK_PAGES + index), frame);
+                }
+            }
+        }
+    }
+
     /// The descriptor of the frame that holds physical address `pa`, and in which [`SLOT`] of the
     /// frame the address is, modulo 64. `None` above the table and in the midst of a slot.
     ///
@@ -85,6 +106,8 @@ impl FrameLookup {
         // Relaxed suffices: who holds an object got it after the descriptors were made, and what
         // another reader makes of old descriptors or new ones is an error either way.
         let frames = block.load(Ordering::Relaxed);
+        // SAFETY: the pointer leads to descriptors.
+        unsafe { core::hint::assert_unchecked(!frames.is_null()) };
         let index = turned >> (PAGE_SHIFT - SLOT_SHIFT) & (PAGEBLOCK_PAGES as usize - 1);
         // SAFETY: the pointer leads to 512 descriptors.
         Some((unsafe { &*frames.add(index) }, turned as u32))

@@ -73,7 +73,8 @@ fn the_links_of_a_slab_s_frame_leave_its_tag_and_order_alone() {
     assert_eq!(frame.slab_links(), ((1 << 26) - 1, 0x155_5555));
     frame.set_slab_next(7);
     assert_eq!(frame.slab_links(), (7, 0x155_5555));
-    assert_eq!((frame.tag(), frame.order()), (200, 3));
+    assert_eq!((frame.tag(), frame.slab_order()), (200, 3));
+    assert!(!frame.is_listed());
     assert_eq!(frame.kind(), FrameKind::Slab);
     assert_eq!(frame.memory_type(), MemoryType::NormalWriteBack);
 }

@@ -1,7 +1,9 @@
 //! How the objects of a cache lie in its slabs. All of it is known at compile time.
 
-use crate::addr::PAGE_SIZE;
+use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::mm::Gfp;
+use crate::mm::zero::zero;
+use core::ptr::NonNull;
 
 /// Largest order of a slab.
 pub const MAX_SLAB_ORDER: u32 = 3;
@@ -28,8 +30,11 @@ const MAGAZINE_BYTES: usize = 16 << 10;
 /// null at a magazine's end.
 const MAGAZINE_OBJECTS: [usize; 2] = [4, 8 * super::magazine::STRIDE - 1];
 
-/// Most objects that move between a magazine and the slabs in one call, which bounds its cost.
-const MAX_BATCH: usize = 16;
+/// Most objects that move from the slabs to a magazine in one call, which bounds its cost.
+const MAX_REFILL: usize = 32;
+
+/// Most objects that move from a magazine to the slabs in one call: each may be of another slab.
+const MAX_DRAIN: usize = 16;
 
 /// Why a cache cannot be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +45,9 @@ pub enum CacheError {
     /// The alignment is no power of two, or larger than a page.
     #[error("objects cannot be aligned to {0} bytes")]
     Align(usize),
+    /// Flags without a meaning, see [`SlabFlags`](super::SlabFlags).
+    #[error("no slab flag has the bits {0:#x}")]
+    Flags(u32),
 }
 
 /// Frames in slabs of all orders: the masks of order `k` start at index `2^k - 1`.
@@ -54,20 +62,22 @@ pub(in crate::mm) struct Geometry {
     pub(super) smallest_order: u8,
     /// Objects a core keeps back.
     pub(in crate::mm) magazine: u8,
-    /// Objects that move between a magazine and the slabs at once.
-    pub(super) batch: u8,
-    /// Zone bits of the slabs.
-    pub(super) zone: Gfp,
+    /// Objects in a magazine after it was filled from the slabs.
+    pub(super) refill: u8,
+    /// Objects that go from a full magazine to the slabs.
+    pub(super) drain: u8,
+    /// What is asked of the slabs' pages: their zone, their grouping, an owner.
+    pub(super) pages: Gfp,
     /// For each frame of a slab, by order: at which slots objects start.
     masks: [u64; MASKS],
 }
 
 impl Geometry {
-    /// Objects of `size` bytes aligned to `align`, from slabs in the zone `zone` selects.
+    /// Objects of `size` bytes aligned to `align`, from slabs of such `pages`.
     pub(in crate::mm) const fn new(
         size: usize,
         align: usize,
-        zone: Gfp,
+        pages: Gfp,
     ) -> Result<Self, CacheError> {
         if !align.is_power_of_two() || align > PAGE_SIZE {
             return Err(CacheError::Align(align));
@@ -106,17 +116,14 @@ impl Geometry {
         } else if magazine > most {
             magazine = most;
         }
-        let mut batch = magazine.div_ceil(2);
-        if batch > MAX_BATCH {
-            batch = MAX_BATCH;
-        }
         Ok(Self {
             size: size as u32,
             preferred_order: preferred_order as u8,
             smallest_order: smallest_order as u8,
             magazine: magazine as u8,
-            batch: batch as u8,
-            zone,
+            refill: half_up_to(magazine, MAX_REFILL),
+            drain: half_up_to(magazine, MAX_DRAIN),
+            pages,
             masks,
         })
     }
@@ -140,16 +147,37 @@ impl Geometry {
         if self.magazine > most {
             self.magazine = most;
         }
-        if self.batch as usize > (self.magazine as usize).div_ceil(2) {
-            self.batch = self.magazine.div_ceil(2);
-        }
+        self.refill = half_up_to(self.magazine as usize, MAX_REFILL);
+        self.drain = half_up_to(self.magazine as usize, MAX_DRAIN);
         self
+    }
+
+    /// The same, from slabs of such `pages`.
+    pub(super) const fn with_pages_of(mut self, pages: Gfp) -> Self {
+        self.pages = pages;
+        self
+    }
+
+    /// Zeroes an object that is the caller's alone, if [`Gfp::ZERO`] asks for it.
+    #[inline(always)]
+    pub(super) fn zero_if(&self, object: NonNull<u8>, gfp: Gfp) {
+        if gfp.contains(Gfp::ZERO) {
+            let va = VirtAddr::from_ptr(object.as_ptr());
+            // SAFETY: the object is `size` bytes of mapped memory.
+            unsafe { zero(va, self.size as usize) };
+        }
     }
 
     /// Strides a magazine of the cache takes, with the null at its end.
     pub(in crate::mm) const fn strides(&self) -> usize {
         (self.magazine as usize + 1).div_ceil(super::magazine::STRIDE)
     }
+}
+
+/// Half of `magazine`, rounded up, but at most `most`.
+const fn half_up_to(magazine: usize, most: usize) -> u8 {
+    let half = magazine.div_ceil(2);
+    (if half < most { half } else { most }) as u8
 }
 
 #[cfg(test)]

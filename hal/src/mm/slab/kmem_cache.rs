@@ -1,27 +1,48 @@
 //! Named caches.
 
 use super::magazine::SlotStore;
+use super::registry;
 use super::{
-    Cache, CacheError, CacheInfo, FIRST_NAMED, Geometry, ObjectError, Slabs, alloc_fast, frame_of,
+    Cache, CacheError, CacheInfo, Constructor, Geometry, ObjectError, SlabFlags, Slabs, alloc_fast,
+    frame_of, free_fast,
 };
-use crate::addr::VirtAddr;
-use crate::mm::frame::FrameKind;
+use crate::addr::{PhysAddr, VirtAddr};
+use crate::mm::frame::{Frame, FrameKind};
 use crate::mm::page::{PageAllocator, check_context};
 use crate::mm::{AllocError, Gfp};
 use crate::sync::{IrqLock, PerCpu};
+use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, Ordering};
 
-/// A named cache of objects of one size. Linux: `kmem_cache`.
+/// A named cache of objects of one size.
 ///
-/// Lives in a `static`. Objects keep their slabs alive; a cache is not destroyed yet.
+/// Lives in a `static` and takes a number at its first allocation, which [`destroy`](Self::destroy)
+/// gives back. Objects start on a cache line and share none with another, whatever their size.
+///
+/// ```
+/// use hal::mm::{KmemCache, SlabFlags};
+///
+/// static REQUESTS: KmemCache = match KmemCache::new("request", 200, 8) {
+///     Ok(cache) => cache.with_usercopy(16, 64),
+///     Err(_) => panic!("no slab holds a request"),
+/// };
+/// assert_eq!(REQUESTS.usercopy(), 16..80);
+/// ```
+#[doc(alias = "kmem_cache")]
 #[derive(Debug)]
 pub struct KmemCache {
     name: &'static str,
+    /// Bytes of an object as asked for.
+    size: usize,
     geometry: Geometry,
+    constructor: Option<Constructor>,
+    /// What may be copied out of an object.
+    usercopy: Range<usize>,
+    rejected_usercopy: bool,
     slabs: IrqLock<Slabs>,
     slots: SlotStore<MAGAZINE_STRIDES>,
-    /// The number in the frame descriptors, 0 until the first allocation.
+    /// The tag in the frame descriptors, 0 while the cache has none.
     tag: AtomicU8,
 }
 
@@ -31,16 +52,19 @@ const MAGAZINE_STRIDES: usize = 1;
 impl KmemCache {
     /// A cache of objects of `size` bytes, aligned to `align` (a power of two up to a page).
     ///
-    /// Objects that a device will reach need an alignment, and hence a size, of whole cache lines.
-    ///
     /// # Errors
     ///
     /// [`CacheError`] when no slab can hold such objects.
+    #[doc(alias = "kmem_cache_create")]
     pub const fn new(name: &'static str, size: usize, align: usize) -> Result<Self, CacheError> {
         match Geometry::new(size, align, Gfp::empty()) {
             Ok(geometry) => Ok(Self {
                 name,
+                size,
                 geometry: geometry.with_magazine_of(MAGAZINE_STRIDES),
+                constructor: None,
+                usercopy: 0..0,
+                rejected_usercopy: false,
                 slabs: IrqLock::new(Slabs::new()),
                 slots: SlotStore::new(),
                 tag: AtomicU8::new(0),
@@ -49,84 +73,192 @@ impl KmemCache {
         }
     }
 
+    /// The same with flags, by their bits.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::Flags`] when a bit has no meaning.
+    pub const fn with_flags(mut self, bits: u32) -> Result<Self, CacheError> {
+        let Some(flags) = SlabFlags::from_bits(bits) else {
+            return Err(CacheError::Flags(bits & !SlabFlags::all().bits()));
+        };
+        self.geometry = self.geometry.with_pages_of(flags.gfp());
+        Ok(self)
+    }
+
+    /// The same with a constructor: it runs once for each object when a slab is made, not at each
+    /// allocation, so an object is freed in the state the constructor left it in.
+    ///
+    /// A cache with a constructor keeps no objects at hand: nothing is written to a free object,
+    /// and each call takes the cache's lock.
+    #[must_use]
+    pub const fn with_constructor(mut self, constructor: Constructor) -> Self {
+        self.constructor = Some(constructor);
+        self
+    }
+
+    /// The same with a window of `size` bytes at `offset` that [`copy_out`](Self::copy_out) may
+    /// copy. A window that leaves the object is dropped, which
+    /// [`rejected_usercopy`](Self::rejected_usercopy) tells: then nothing may be copied.
+    #[doc(alias = "kmem_cache_create_usercopy")]
+    #[must_use]
+    pub const fn with_usercopy(mut self, offset: usize, size: usize) -> Self {
+        match offset.checked_add(size) {
+            Some(end) if end <= self.size => self.usercopy = offset..end,
+            _ => {
+                self.usercopy = 0..0;
+                self.rejected_usercopy = true;
+            }
+        }
+        self
+    }
+
     /// The name given at creation.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// What the cache holds now.
-    pub fn info(&'static self) -> CacheInfo {
-        self.cache(0).info()
+    /// Bytes of an object, as asked for.
+    pub fn object_size(&self) -> usize {
+        self.size
     }
 
-    fn cache(&'static self, tag: u8) -> Cache<'static> {
+    /// Which bytes of an object may be copied out.
+    pub fn usercopy(&self) -> Range<usize> {
+        self.usercopy.clone()
+    }
+
+    /// Whether the window asked for did not fit the object.
+    pub fn rejected_usercopy(&self) -> bool {
+        self.rejected_usercopy
+    }
+
+    /// What the cache holds now.
+    #[doc(alias = "slabinfo")]
+    pub fn info(&'static self) -> CacheInfo {
+        self.cache(self.tag.load(Ordering::Relaxed)).info(self.name)
+    }
+
+    pub(super) fn cache(&'static self, tag: u8) -> Cache<'static> {
         let core = PerCpu::current();
-        let magazine = (tag != 0).then(|| {
+        let magazine = if tag != 0 && self.constructor.is_none() {
             let capacity = usize::from(self.geometry.magazine);
-            core.magazines()
-                .magazine(tag, &self.slots, 0, capacity, core.index())
-        });
+            let magazines = core.magazines();
+            magazines.magazine(tag, &self.slots, 0, capacity, core.index())
+        } else {
+            None
+        };
         Cache {
             geometry: &self.geometry,
             slabs: &self.slabs,
-            magazine: magazine.flatten(),
+            magazine,
+            constructor: self.constructor,
             tag,
         }
     }
 
     /// The cache's tag, given to it at its first allocation.
-    fn tag(&self) -> Result<u8, AllocError> {
-        static NEXT: AtomicU8 = AtomicU8::new(FIRST_NAMED);
+    #[inline(always)]
+    fn tag(&'static self) -> Result<u8, AllocError> {
         match self.tag.load(Ordering::Relaxed) {
-            0 => {
-                let new = NEXT
-                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_add(1))
-                    .map_err(|_| AllocError::TooManyCaches)?;
-                let raced = self
-                    .tag
-                    .compare_exchange(0, new, Ordering::Relaxed, Ordering::Relaxed);
-                Ok(raced.err().unwrap_or(new))
-            }
+            0 => registry::CACHES.add(self, &self.tag),
             tag => Ok(tag),
         }
     }
 
-    /// Allocates an object. Linux: `kmem_cache_alloc`. Any context, as the flags say.
+    /// Allocates an object. [`Gfp::ZERO`] zeroes all of it. Any context, as the flags say.
     ///
     /// # Errors
     ///
-    /// [`AllocError`] when there is no page for a new slab, or no number left for the cache.
+    /// [`AllocError`]: a blocking call in the wrong context, zeroes asked of a cache with a
+    /// constructor, no page for a new slab, or no number left for the cache.
+    #[doc(alias = "kmem_cache_alloc")]
+    #[doc(alias = "kmem_cache_zalloc")]
+    #[inline]
     pub fn alloc(
         &'static self,
         pages: &PageAllocator,
         gfp: Gfp,
     ) -> Result<NonNull<u8>, AllocError> {
         check_context(gfp)?;
+        if gfp.contains(Gfp::ZERO) && self.constructor.is_some() {
+            return Err(AllocError::Constructed { gfp });
+        }
         let tag = self.tag()?;
         match alloc_fast(PerCpu::current().magazines(), tag) {
             Some(object) => {
-                self.cache(tag).finish(object, gfp);
+                self.geometry.zero_if(object, gfp);
                 Ok(object)
             }
             None => self.cache(tag).alloc(pages, gfp),
         }
     }
 
-    /// Frees an object. Linux: `kmem_cache_free`. Any context.
+    /// Fills `objects` with new objects, or allocates none.
     ///
     /// # Errors
     ///
-    /// [`ObjectError`] when no object of this cache starts at `object` or it is free already.
+    /// As [`alloc`](Self::alloc); no object is allocated and `objects` holds nothing then.
+    #[doc(alias = "kmem_cache_alloc_bulk")]
+    pub fn alloc_bulk(
+        &'static self,
+        pages: &PageAllocator,
+        gfp: Gfp,
+        objects: &mut [Option<NonNull<u8>>],
+    ) -> Result<(), AllocError> {
+        for at in 0..objects.len() {
+            match self.alloc(pages, gfp) {
+                Ok(object) => objects[at] = Some(object),
+                Err(error) => {
+                    // SAFETY: the objects were allocated just now, and nobody has seen them.
+                    let freed = unsafe { self.free_bulk(pages, &mut objects[..at]) };
+                    debug_assert_eq!(freed, Ok(()));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees an object. Any context, any core.
+    ///
+    /// # Errors
+    ///
+    /// [`ObjectError`] when no object of this cache that is in use starts at `object`; nothing has
+    /// changed then.
     ///
     /// # Safety
     ///
     /// If an object in use starts at `object`, it belongs to the caller, who no longer uses it.
+    #[doc(alias = "kmem_cache_free")]
+    #[inline]
     pub unsafe fn free(
         &'static self,
         pages: &PageAllocator,
         object: *mut u8,
     ) -> Result<(), ObjectError> {
         let va = VirtAddr::from_ptr(object);
+        let core = PerCpu::current().magazines();
+        let tag = self.tag.load(Ordering::Relaxed);
+        // SAFETY: the caller gives the object up.
+        match unsafe { free_fast(core, va, |found| found == tag) } {
+            Some(()) => Ok(()),
+            // SAFETY: as above.
+            None => unsafe { self.free_slow(pages, va) },
+        }
+    }
+
+    /// Frees what the fast path does not.
+    ///
+    /// # Safety
+    ///
+    /// As for [`free`](Self::free).
+    #[cold]
+    unsafe fn free_slow(
+        &'static self,
+        pages: &PageAllocator,
+        va: VirtAddr,
+    ) -> Result<(), ObjectError> {
         let (pa, frame) = frame_of(pages.frames(), va)?;
         let tag = self.tag.load(Ordering::Relaxed);
         match frame.kind() {
@@ -137,14 +269,178 @@ impl KmemCache {
             }
             FrameKind::Slab => Err(ObjectError::WrongCache {
                 va,
-                cache: frame.tag(),
+                cache: registry::name_of(frame.tag()),
             }),
             kind => Err(ObjectError::NotAnObject { va, kind }),
         }
     }
 
-    /// Gives the memory of free objects back, except what other cores keep at hand.
-    pub fn shrink(&'static self, pages: &PageAllocator) {
-        self.cache(self.tag.load(Ordering::Relaxed)).shrink(pages);
+    /// Bytes usable in the object at `va`, in `frame`, part of a slab of this cache.
+    pub(in crate::mm) fn check(
+        &'static self,
+        va: VirtAddr,
+        pa: PhysAddr,
+        frame: &'static Frame,
+    ) -> Result<usize, ObjectError> {
+        let cache = self.cache(self.tag.load(Ordering::Relaxed));
+        cache.check_object(va, pa, frame)?;
+        Ok(self.size)
+    }
+
+    /// Frees each object in `objects` and leaves `None` in its place.
+    ///
+    /// # Errors
+    ///
+    /// [`ObjectError`] for the first that is refused; it and those after it stay where they are.
+    ///
+    /// # Safety
+    ///
+    /// As for [`free`](Self::free), for each of them.
+    #[doc(alias = "kmem_cache_free_bulk")]
+    pub unsafe fn free_bulk(
+        &'static self,
+        pages: &PageAllocator,
+        objects: &mut [Option<NonNull<u8>>],
+    ) -> Result<(), ObjectError> {
+        for slot in objects {
+            if let Some(object) = *slot {
+                // SAFETY: handed on to the caller.
+                unsafe { self.free(pages, object.as_ptr()) }?;
+                *slot = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies `to.len()` bytes at `offset` out of an object, for a reader outside the kernel.
+    ///
+    /// # Errors
+    ///
+    /// [`ObjectError::Usercopy`] when the bytes are not all in the window that
+    /// [`with_usercopy`](Self::with_usercopy) opened, others when no object of this cache that is
+    /// in use starts at `object`. Nothing is copied then.
+    ///
+    /// # Safety
+    ///
+    /// If an object in use starts at `object`, nobody writes it meanwhile.
+    pub unsafe fn copy_out(
+        &'static self,
+        pages: &PageAllocator,
+        object: *const u8,
+        offset: usize,
+        to: &mut [u8],
+    ) -> Result<(), ObjectError> {
+        let va = VirtAddr::from_ptr(object);
+        let (pa, frame) = frame_of(pages.frames(), va)?;
+        let tag = self.tag.load(Ordering::Relaxed);
+        if frame.kind() != FrameKind::Slab || frame.tag() != tag {
+            return Err(ObjectError::NotAtObject(va));
+        }
+        let object = self.cache(tag).check_object(va, pa, frame)?;
+        let fits = offset >= self.usercopy.start
+            && offset
+                .checked_add(to.len())
+                .is_some_and(|end| end <= self.usercopy.end);
+        if !fits {
+            let (len, window) = (to.len(), self.usercopy());
+            return Err(ObjectError::Usercopy {
+                cache: self.name,
+                offset,
+                len,
+                window: (window.start, window.end),
+            });
+        }
+        // SAFETY: the window lies in the object, which nobody writes.
+        unsafe {
+            to.as_mut_ptr()
+                .copy_from(object.add(offset).as_ptr(), to.len())
+        };
+        Ok(())
+    }
+
+    /// Gives the memory of free objects back, except what other cores keep at hand. Whether a slab
+    /// is left.
+    #[doc(alias = "kmem_cache_shrink")]
+    pub fn shrink(&'static self, pages: &PageAllocator) -> bool {
+        let cache = self.cache(self.tag.load(Ordering::Relaxed));
+        cache.shrink(pages);
+        self.slabs.lock().count() != 0
+    }
+
+    /// Gives up the cache's memory and number. The cache may be used again, and then takes new
+    /// ones.
+    ///
+    /// Unlike Linux, which forgets a cache that still has objects and leaks them, a cache that
+    /// cannot be destroyed stays as it is, so that the objects can still be freed. Call
+    /// [`shrink`](Self::shrink) on every other core before, for the objects they keep at hand.
+    ///
+    /// # Errors
+    ///
+    /// [`DestroyError`] when objects are in use; each is passed to `remaining`. That costs time in
+    /// proportion to the memory in use.
+    #[doc(alias = "kmem_cache_destroy")]
+    pub fn destroy(
+        &'static self,
+        pages: &PageAllocator,
+        mut remaining: impl FnMut(VirtAddr),
+    ) -> Result<(), DestroyError> {
+        let tag = self.tag.load(Ordering::Relaxed);
+        if tag == 0 {
+            return Ok(());
+        }
+        if self.shrink(pages) {
+            let mut in_use = 0;
+            pages.frames().lookup().for_each_slab(tag, |pfn, frame| {
+                super::in_use(pfn, frame, &mut |va| {
+                    in_use += 1;
+                    remaining(va);
+                });
+            });
+            let cache = self.name;
+            return Err(match in_use {
+                0 => DestroyError::AtHand { cache },
+                objects => DestroyError::Remaining { cache, objects },
+            });
+        }
+        registry::CACHES.remove(tag, &self.tag);
+        Ok(())
+    }
+}
+
+/// Why a cache was not destroyed. It goes on as before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DestroyError {
+    /// Objects are in use.
+    #[error("slab cache {cache} still has {objects} objects")]
+    Remaining {
+        /// The cache.
+        cache: &'static str,
+        /// How many objects.
+        objects: usize,
+    },
+    /// All objects are free, but other cores keep some at hand.
+    #[error("other cores keep objects of slab cache {cache} at hand")]
+    AtHand {
+        /// The cache.
+        cache: &'static str,
+    },
+}
+
+impl SlabFlags {
+    /// What the flags ask of the pages of a slab.
+    const fn gfp(self) -> Gfp {
+        let mut gfp = Gfp::empty();
+        if self.contains(Self::CACHE_DMA) {
+            gfp = gfp.union(Gfp::DMA);
+        } else if self.contains(Self::CACHE_DMA32) {
+            gfp = gfp.union(Gfp::DMA32);
+        }
+        if self.contains(Self::RECLAIM_ACCOUNT) {
+            gfp = gfp.union(Gfp::RECLAIMABLE);
+        }
+        if self.contains(Self::ACCOUNT) {
+            gfp = gfp.union(Gfp::ACCOUNT);
+        }
+        gfp
     }
 }

@@ -10,9 +10,10 @@
 
 use super::geometry::{Geometry, SLOT};
 use super::magazine::Magazine;
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::layout;
 use crate::mm::frame::{Frame, FrameKind, FrameLookup};
+use core::ptr::NonNull;
 
 /// A list of frames, linked through their descriptors in a ring. All zero is an empty one.
 #[derive(Debug)]
@@ -131,7 +132,7 @@ impl Slabs {
         let first = frames.find(slab)?;
         self.empty.remove(frames, slab, first);
         self.slabs -= 1;
-        let order = first.order();
+        let order = first.slab_order();
         for part in 0..1 << order {
             if let Some(frame) = frames.find(slab + part) {
                 frame.clear_slab();
@@ -147,13 +148,14 @@ impl Slabs {
         let slab = self.empty.first()?;
         let first = frames.find(slab)?;
         self.empty.remove(frames, slab, first);
-        let order = first.order();
+        let order = first.slab_order();
         // The last goes first, so that objects are taken from the slab's start on.
         for part in (0..1 << order).rev() {
             if geometry.starts(order, part) != 0
                 && let Some(frame) = frames.find(slab + part)
             {
                 self.partial.push(frames, slab + part, frame);
+                frame.set_listed(true);
             }
         }
         Some(())
@@ -172,7 +174,7 @@ impl Slabs {
             let Some((pfn, frame)) = self.first_partial(frames, geometry) else {
                 break;
             };
-            let order = frame.order();
+            let order = frame.slab_order();
             let starts = geometry.starts(order, part_of(pfn, order));
             let mut free = starts & !frame.objects_out();
             let last_slot = layout::phys_to_virt(pfn.phys()) + (PAGE_SIZE - SLOT);
@@ -188,6 +190,7 @@ impl Slabs {
             frame.set_objects_out(starts & !free);
             if free == 0 {
                 self.partial.remove(frames, pfn, frame);
+                frame.set_listed(false);
             }
         }
         self.objects_out += (wanted - left) as u32;
@@ -198,9 +201,9 @@ impl Slabs {
         &mut self,
         frames: FrameLookup,
         geometry: &Geometry,
-    ) -> Option<core::ptr::NonNull<u8>> {
+    ) -> Option<NonNull<u8>> {
         let (pfn, frame) = self.first_partial(frames, geometry)?;
-        let order = frame.order();
+        let order = frame.slab_order();
         let starts = geometry.starts(order, part_of(pfn, order));
         let free = starts & !frame.objects_out();
         let slot = free.trailing_zeros();
@@ -209,9 +212,10 @@ impl Slabs {
         frame.set_objects_out(starts & !free);
         if free == 0 {
             self.partial.remove(frames, pfn, frame);
+            frame.set_listed(false);
         }
         self.objects_out += 1;
-        core::ptr::NonNull::new(object.as_ptr())
+        NonNull::new(object.as_ptr())
     }
 
     /// A frame with an object to take.
@@ -228,21 +232,40 @@ impl Slabs {
         Some((pfn, frames.find(pfn)?))
     }
 
-    /// Puts the object at `pa` back into its slab, which is of this cache.
-    pub(super) fn give(&mut self, frames: FrameLookup, geometry: &Geometry, pa: PhysAddr) {
-        let pfn = pa.pfn();
-        let Some(frame) = frames.find(pfn) else {
-            return;
-        };
-        let order = frame.order();
-        let was = frame.objects_out();
-        let out = was & !(1 << (pa.page_offset() / SLOT));
-        frame.set_objects_out(out);
-        self.objects_out -= 1;
-        if was == geometry.starts(order, part_of(pfn, order)) {
-            self.partial.push(frames, pfn, frame);
+    /// Puts up to `count` objects that `next` gives, all of this cache, back into their slabs.
+    pub(super) fn give(
+        &mut self,
+        frames: FrameLookup,
+        geometry: &Geometry,
+        count: usize,
+        mut next: impl FnMut() -> Option<NonNull<u8>>,
+    ) {
+        let mut given = 0;
+        while given < count {
+            let Some(object) = next() else { break };
+            given += 1;
+            let pa = layout::distance_into_direct_map(VirtAddr::from_ptr(object.as_ptr()));
+            let Some((frame, slot)) = frames.find_slot(pa) else {
+                continue;
+            };
+            let out = frame.objects_out() & !1_u64.wrapping_shl(slot);
+            frame.set_objects_out(out);
+            if out == 0 || !frame.is_listed() {
+                self.list(frames, geometry, PhysAddr::new(pa as u64).pfn(), frame);
+            }
         }
-        if out == 0 {
+        self.objects_out = self.objects_out.wrapping_sub(given as u32);
+    }
+
+    /// Puts a frame to which an object came back on the list where it belongs.
+    #[inline(never)]
+    fn list(&mut self, frames: FrameLookup, geometry: &Geometry, pfn: Pfn, frame: &Frame) {
+        let order = frame.slab_order();
+        if !frame.is_listed() {
+            self.partial.push(frames, pfn, frame);
+            frame.set_listed(true);
+        }
+        if frame.objects_out() == 0 {
             self.close_if_empty(frames, geometry, slab_of(pfn, order), order);
         }
     }
@@ -250,12 +273,13 @@ impl Slabs {
     /// Moves a slab from the partial list, by frames, to the empty list if all of it is free.
     fn close_if_empty(&mut self, frames: FrameLookup, geometry: &Geometry, slab: Pfn, order: u32) {
         let parts = || (0..1 << order).filter_map(|part| Some((part, frames.find(slab + part)?)));
-        if parts().any(|(_, frame)| frame.objects_out() != 0) {
+        if order > 0 && parts().any(|(_, frame)| frame.objects_out() != 0) {
             return;
         }
         for (part, frame) in parts() {
             if geometry.starts(order, part) != 0 {
                 self.partial.remove(frames, slab + part, frame);
+                frame.set_listed(false);
             }
         }
         if let Some(first) = frames.find(slab) {
@@ -269,7 +293,7 @@ const TOP_SLOT: u64 = 1 << (u64::BITS - 1);
 
 /// Whether an object of a slab starts at `pa`, in use or not.
 pub(super) fn is_start(geometry: &Geometry, pa: PhysAddr, frame: &Frame) -> bool {
-    let order = frame.order();
+    let order = frame.slab_order();
     let offset = pa.page_offset();
     let starts = geometry.starts(order, part_of(pa.pfn(), order));
     offset.is_multiple_of(SLOT) && starts >> (offset / SLOT) & 1 == 1

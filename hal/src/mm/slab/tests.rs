@@ -12,7 +12,7 @@ fn objects_start_at_the_first_byte_of_a_slab() {
     let object = cache.alloc(pages, Gfp::KERNEL).unwrap();
     let pa = layout::virt_to_phys(VirtAddr::from_ptr(object.as_ptr())).unwrap();
     let frame = pages.frames().get(pa.pfn()).unwrap();
-    let slab = pa.align_down(4096 << frame.order());
+    let slab = pa.align_down(4096 << frame.slab_order());
     assert_eq!((pa.get() - slab.get()) % 320, 0);
     assert_eq!(frame.kind(), FrameKind::Slab);
     // SAFETY: the object is ours.
@@ -162,4 +162,148 @@ fn cores_free_what_other_cores_allocated() {
     });
     assert_eq!(cache.info().objects_out, 0);
     assert_eq!(pages.zone(crate::mm::ZoneKind::Normal), before);
+}
+
+/// A cache with a constructor that counts its calls and leaves a known state.
+mod constructed {
+    use super::*;
+    use core::sync::atomic::{AtomicUsize, Ordering};
+
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    const STATE: u64 = 0x1234_5678_9ABC_DEF0;
+
+    fn constructor(object: NonNull<u8>) {
+        CALLS.fetch_add(1, Ordering::Relaxed);
+        for word in 0..8 {
+            // SAFETY: objects of this cache have 64 bytes.
+            unsafe { object.cast::<u64>().add(word).write(STATE) };
+        }
+    }
+
+    #[test]
+    fn the_constructor_runs_once_for_each_object_of_a_slab() {
+        let (pages, _) = normal_machine(8);
+        let cache = KmemCache::new("constructed", 64, 64).unwrap();
+        let cache = Box::leak(Box::new(cache.with_constructor(constructor)));
+        let gfp = Gfp::KERNEL | Gfp::ZERO;
+        assert_eq!(
+            cache.alloc(pages, gfp),
+            Err(AllocError::Constructed { gfp })
+        );
+        for _ in 0..10 {
+            let objects: Vec<_> = (0..64)
+                .map(|_| cache.alloc(pages, Gfp::KERNEL).unwrap())
+                .collect();
+            for object in objects {
+                // SAFETY: the object is ours until it is freed, and a free one is refused.
+                unsafe {
+                    assert_eq!(object.cast::<[u64; 8]>().read(), [STATE; 8]);
+                    cache.free(pages, object.as_ptr()).unwrap();
+                    let va = VirtAddr::from_ptr(object.as_ptr());
+                    let again = cache.free(pages, object.as_ptr());
+                    assert_eq!(again, Err(ObjectError::DoubleFree(va)));
+                }
+            }
+        }
+        assert_eq!(CALLS.load(Ordering::Relaxed), 64);
+        assert!(!cache.shrink(pages));
+    }
+}
+
+#[test]
+fn destroy_is_refused_with_objects_in_use_and_lists_them() {
+    let (pages, _) = normal_machine(8);
+    let cache = new_cache("destroyed", 128, 8);
+    assert_eq!(cache.destroy(pages, |_| ()), Ok(()));
+    let objects: Vec<_> = (0..70)
+        .map(|_| cache.alloc(pages, Gfp::KERNEL).unwrap())
+        .collect();
+    assert!(named_caches().any(|listed| core::ptr::eq(listed, cache)));
+    for object in &objects[2..] {
+        // SAFETY: the object is ours.
+        unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
+    }
+    let mut listed = Vec::new();
+    let refused = cache.destroy(pages, |va| listed.push(va));
+    let remaining = DestroyError::Remaining {
+        cache: "destroyed",
+        objects: 2,
+    };
+    assert_eq!(refused, Err(remaining));
+    let mut expected = [objects[0], objects[1]].map(|o| VirtAddr::from_ptr(o.as_ptr()));
+    expected.sort();
+    listed.sort();
+    assert_eq!(listed, expected);
+    for object in &objects[..2] {
+        // SAFETY: the object is ours.
+        unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
+    }
+    assert_eq!(cache.destroy(pages, |_| ()), Ok(()));
+    assert!(!named_caches().any(|listed| core::ptr::eq(listed, cache)));
+    let object = cache.alloc(pages, Gfp::KERNEL).unwrap();
+    // SAFETY: the object is ours.
+    unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
+    assert_eq!(cache.destroy(pages, |_| ()), Ok(()));
+}
+
+#[test]
+fn bulk_allocates_all_objects_or_none() {
+    let (pages, _) = normal_machine(4);
+    let before = pages.free_pages_total();
+    let cache = new_cache("bulk", 4096, 8);
+    let mut objects = [None; 2000];
+    let refused = cache.alloc_bulk(pages, Gfp::ATOMIC, &mut objects);
+    assert!(matches!(refused, Err(AllocError::NoMemory { .. })));
+    assert!(objects.iter().all(Option::is_none));
+    let few = &mut objects[..100];
+    cache.alloc_bulk(pages, Gfp::KERNEL, few).unwrap();
+    assert!(few.iter().all(Option::is_some));
+    // SAFETY: the objects are ours.
+    unsafe { cache.free_bulk(pages, few) }.unwrap();
+    assert!(few.iter().all(Option::is_none));
+    assert!(!cache.shrink(pages));
+    assert_eq!(pages.free_pages_total(), before);
+}
+
+#[test]
+fn only_the_usercopy_window_is_copied_out() {
+    let (pages, _) = normal_machine(4);
+    let cache = KmemCache::new("window", 100, 8)
+        .unwrap()
+        .with_usercopy(16, 8);
+    let cache = Box::leak(Box::new(cache));
+    let object = cache.zalloc_filled(pages, 0x5A);
+    let mut bytes = [0; 8];
+    let copy = |offset, to: &mut [u8]| {
+        // SAFETY: nobody writes the object.
+        unsafe { cache.copy_out(pages, object.as_ptr(), offset, to) }
+    };
+    assert_eq!(copy(16, &mut bytes), Ok(()));
+    assert_eq!(bytes, [0x5A; 8]);
+    for (offset, len) in [(15, 8), (17, 8), (24, 1), (usize::MAX, 2)] {
+        let refused = copy(offset, &mut bytes[..len]);
+        assert!(matches!(refused, Err(ObjectError::Usercopy { .. })));
+    }
+    // SAFETY: the object is ours.
+    unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
+    let bad = KmemCache::new("bad", 100, 8).unwrap().with_usercopy(96, 8);
+    assert!(bad.rejected_usercopy());
+    assert_eq!(bad.usercopy(), 0..0);
+}
+
+impl KmemCache {
+    /// An object whose bytes are all `fill`.
+    fn zalloc_filled(&'static self, pages: &PageAllocator, fill: u8) -> NonNull<u8> {
+        let object = self.alloc(pages, Gfp::KERNEL | Gfp::ZERO).unwrap();
+        // SAFETY: the object is ours.
+        unsafe { object.write_bytes(fill, self.object_size()) };
+        object
+    }
+}
+
+#[test]
+fn unknown_flags_are_an_error() {
+    let cache = || KmemCache::new("flags", 64, 8).unwrap();
+    assert!(cache().with_flags(SlabFlags::all().bits()).is_ok());
+    assert_eq!(cache().with_flags(3).err(), Some(CacheError::Flags(3)));
 }

@@ -1,0 +1,28 @@
+//! What a named cache may be asked to be.
+
+bitflags::bitflags! {
+    /// Flags of a named cache, with the bit values Linux 6.8 gives them (`slab.h`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct SlabFlags: u32 {
+        /// No effect in this build: no red zones surround the objects.
+        const RED_ZONE = 0x400;
+        /// No effect in this build: free objects keep their content but for one word.
+        const POISON = 0x800;
+        /// Objects start on a cache line. Always so: no object shares a line with another.
+        const HWCACHE_ALIGN = 0x2000;
+        /// Slabs come from memory the most limited DMA master reaches.
+        const CACHE_DMA = 0x4000;
+        /// Slabs come from memory below 4 GiB.
+        const CACHE_DMA32 = 0x8000;
+        /// No effect in this build: owners of objects are not recorded.
+        const STORE_USER = 0x1_0000;
+        /// The objects are freed by a shrinker: their pages are grouped as reclaimable.
+        const RECLAIM_ACCOUNT = 0x2_0000;
+        /// No effect: making a cache returns an error and never panics.
+        const PANIC = 0x4_0000;
+        /// No effect: caches are never merged.
+        const NO_MERGE = 0x100_0000;
+        /// The pages of the slabs are charged to an owner.
+        const ACCOUNT = 0x400_0000;
+    }
+}
