@@ -1,5 +1,6 @@
 //! How the objects of a cache lie in its slabs. All of it is known at compile time.
 
+use super::magazine::{ENDS, STRIDE};
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::mm::Gfp;
 use crate::mm::zero::zero;
@@ -26,9 +27,8 @@ const WASTE_DIVISOR: usize = 16;
 /// Objects of one core are kept back up to about this many bytes per cache.
 const MAGAZINE_BYTES: usize = 16 << 10;
 
-/// Fewest and most objects kept back, whatever their size. One entry of the last stride is the
-/// null at a magazine's end.
-const MAGAZINE_OBJECTS: [usize; 2] = [4, 8 * super::magazine::STRIDE - 1];
+/// Fewest and most objects kept back, whatever their size.
+const MAGAZINE_OBJECTS: [usize; 2] = [4, 8 * STRIDE - ENDS];
 
 /// Most objects that move from the slabs to a magazine in one call, which bounds its cost.
 const MAX_REFILL: usize = 32;
@@ -143,7 +143,7 @@ impl Geometry {
 
     /// The same, with magazines of at most `strides` strides.
     pub(in crate::mm) const fn with_magazine_of(mut self, strides: usize) -> Self {
-        let most = (strides * super::magazine::STRIDE - 1) as u8;
+        let most = (strides * STRIDE - ENDS) as u8;
         if self.magazine > most {
             self.magazine = most;
         }
@@ -168,9 +168,9 @@ impl Geometry {
         }
     }
 
-    /// Strides a magazine of the cache takes, with the null at its end.
+    /// Strides a magazine of the cache takes, with its ends.
     pub(in crate::mm) const fn strides(&self) -> usize {
-        (self.magazine as usize + 1).div_ceil(super::magazine::STRIDE)
+        (self.magazine as usize + ENDS).div_ceil(STRIDE)
     }
 }
 

@@ -1,15 +1,16 @@
 //! The objects one core keeps at hand: for each cache a small stack of pointers.
 //!
 //! ```text
-//!            bottom                       top                    null
-//! magazine   | ..free.. | object | object | object ... | object | 0 |
-//!                       ^ cursor                                    ^ cursor when empty
+//!            bottom                                                   end
+//! magazine   | not null | 0 ..free.. 0 | object | object ... | object | 0 |
+//!                                      ^ cursor                       ^ cursor when empty
 //! ```
 //!
-//! A stack grows towards its bottom, which is aligned to [`ALIGN`], and ends in a null pointer. So
-//! the cursor alone says all the fast paths must know: what it points to is the object to take or
-//! null, and there may be no room below only where it is aligned. A core that has no magazine for
-//! a cache yet, and interrupt handlers, which have none, point at [`NOTHING`]: empty and full.
+//! A stack grows towards its bottom, which holds a word that is not null, and ends in a null
+//! pointer; free entries are null. So the cursor alone says all the fast paths must know: what it
+//! points to is the object to take or null, and what lies below it is null where there is room. A
+//! core that has no magazine for a cache yet, and interrupt handlers, which have none, point at
+//! [`NOTHING`]: empty and full.
 //!
 //! A task and the handlers that interrupt it have cursors of their own, see
 //! [`PerCpu`](crate::sync::PerCpu); so nothing is masked and nothing is atomic.
@@ -27,20 +28,21 @@ pub(crate) const TAGS: usize = 1 << u8::BITS;
 /// An entry of a magazine.
 type Slot = *mut u8;
 
-/// Alignment of a magazine's bottom, in bytes; a cursor so aligned may be there.
-const ALIGN: usize = 256;
+/// Entries in a stride, the unit of room for magazines.
+pub(super) const STRIDE: usize = 32;
 
-/// Entries from one aligned address to the next.
-pub(super) const STRIDE: usize = ALIGN / size_of::<Slot>();
+/// Entries of a magazine that hold no object: its bottom and its end.
+pub(super) const ENDS: usize = 2;
+
+/// What the bottom holds.
+const BOTTOM: Slot = ptr::without_provenance_mut(1);
 
 /// A magazine without objects and without room, for everybody.
-static NOTHING: Nothing = Nothing(AtomicPtr::new(ptr::null_mut()));
-
-#[repr(align(256))]
-struct Nothing(AtomicPtr<u8>);
+static NOTHING: [AtomicPtr<u8>; ENDS] = [AtomicPtr::new(BOTTOM), AtomicPtr::new(ptr::null_mut())];
 
 fn nothing() -> *mut Slot {
-    NOTHING.0.as_ptr()
+    let bottom: *const AtomicPtr<u8> = NOTHING.as_ptr();
+    bottom.wrapping_add(1).cast_mut().cast()
 }
 
 /// What one core, as a task or as interrupt handlers, has at hand of every cache. All zero until
@@ -124,16 +126,21 @@ impl Magazines {
         // SAFETY: a cursor points at an entry of its magazine, or at its null.
         let object = NonNull::new(unsafe { top.read() })?;
         // SAFETY: above an object there is another one or the null.
-        cursor.set(unsafe { top.add(1) });
+        unsafe {
+            top.write(ptr::null_mut());
+            cursor.set(top.add(1));
+        }
         Some(object)
     }
 
-    /// Where the next object goes, unless there may be no room for it.
+    /// Where the next object goes, unless there is no room for it.
     #[inline(always)]
     pub(super) fn room(&self, tag: u8) -> Option<Room<'_>> {
         let cursor = self.cursor(tag);
         let top = cursor.get();
-        (!top.addr().is_multiple_of(ALIGN)).then_some(Room { cursor, top })
+        // SAFETY: below every entry a cursor points at there is another one, or the bottom.
+        let below = unsafe { top.sub(1).read() };
+        below.is_null().then_some(Room { cursor, top })
     }
 
     /// The magazine of the cache with `tag`, made on first use, or `None` where there are none.
@@ -166,8 +173,8 @@ impl Magazines {
             capacity,
         };
         if cursor.get() == nothing() {
-            // SAFETY: a magazine has one entry more than its capacity.
-            unsafe { magazine.end().write(ptr::null_mut()) };
+            // SAFETY: the bottom is the first entry of the magazine. All others are null.
+            unsafe { bottom.write(BOTTOM) };
             cursor.set(magazine.end());
         }
         Some(magazine)
@@ -184,7 +191,7 @@ impl Room<'_> {
     /// Adds an object.
     #[inline(always)]
     pub(super) fn fill(self, object: NonNull<u8>) {
-        // SAFETY: the cursor is above the bottom, which is aligned, and the cursor was not.
+        // SAFETY: the entry below the cursor is free.
         unsafe {
             let top = self.top.sub(1);
             top.write(object.as_ptr());
@@ -204,7 +211,7 @@ pub(in crate::mm) struct Magazine<'a> {
 impl Magazine<'_> {
     /// Where the null is.
     fn end(&self) -> *mut Slot {
-        self.bottom.wrapping_add(self.capacity)
+        self.bottom.wrapping_add(self.capacity + 1)
     }
 
     /// Objects in the magazine.
@@ -223,6 +230,8 @@ impl Magazine<'_> {
         let top = self.cursor.get();
         // SAFETY: as in `Magazines::pop`.
         let object = NonNull::new(unsafe { top.read() })?;
+        // SAFETY: as above.
+        unsafe { top.write(ptr::null_mut()) };
         self.cursor.set(top.wrapping_add(1));
         Some(object)
     }
@@ -251,7 +260,7 @@ pub(in crate::mm) struct SlotStore<const N: usize> {
 }
 
 #[derive(Debug)]
-#[repr(align(256))]
+#[repr(align(64))]
 struct Stride {
     _slots: [AtomicPtr<u8>; STRIDE],
 }
@@ -284,7 +293,7 @@ impl<const N: usize> SlotStore<N> {
     #[cfg(not(target_os = "none"))]
     #[expect(clippy::unused_self, reason = "the target's twin needs it")]
     fn bottom_on_host(&self, capacity: usize) -> *mut Slot {
-        let strides = (capacity + 1).div_ceil(STRIDE);
+        let strides = (capacity + ENDS).div_ceil(STRIDE);
         let slots: Vec<Stride> = (0..strides)
             .map(|_| Stride {
                 _slots: [const { AtomicPtr::new(ptr::null_mut()) }; STRIDE],
