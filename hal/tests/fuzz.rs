@@ -141,7 +141,9 @@ impl Fuzz {
             92..96 => self.look(),
             96..98 => self.wrong_owner(),
             98 => KMALLOC.shrink(),
-            _ => CACHES[self.random.below(4) as usize].shrink(self.machine.pages),
+            _ => {
+                CACHES[self.random.below(4) as usize].shrink(self.machine.pages);
+            }
         }
     }
 

@@ -353,7 +353,7 @@ impl KmemCache {
         // SAFETY: the window lies in the object, which nobody writes.
         unsafe {
             to.as_mut_ptr()
-                .copy_from(object.add(offset).as_ptr(), to.len())
+                .copy_from(object.add(offset).as_ptr(), to.len());
         };
         Ok(())
     }
