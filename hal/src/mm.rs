@@ -27,6 +27,7 @@ mod frame;
 mod gfp;
 mod ioremap;
 mod kmalloc;
+mod kvmalloc;
 mod migrate;
 mod misuse;
 mod movable;
@@ -51,11 +52,12 @@ pub use cma::{AREA_ALIGN, Cma, CmaArea, CmaError, CmaStats, MAX_ALIGN_ORDER, MAX
 pub(crate) use frame::FrameLookup;
 pub use frame::{Frame, FrameError, FrameKind, FrameTable, MemoryTypeError, PAGEBLOCK_ORDER};
 pub use gfp::{Gfp, GfpError};
-pub use ioremap::{IoKind, Ioremap, IoremapError};
+pub use ioremap::{IoKind, Ioremap, IoremapError, Resource, ResourceError, request_mem_region};
 pub use kmalloc::{
     CLASSES, DMA_ALIGN, Kmalloc, MAX_CLASS_SIZE, MAX_SIZE, ReallocError, ZERO_SIZE_PTR,
     class_align, class_of, class_size,
 };
+pub use kvmalloc::{KVMALLOC_MAX_SIZE, Kvmalloc, KvmallocError};
 pub use migrate::MigrateType;
 pub use misuse::{Misuse, set_misuse_hook};
 pub use movable::{
@@ -74,13 +76,15 @@ pub use slab::{
     CacheError, CacheInfo, Constructor, DestroyError, KmemCache, MAX_NAMED_CACHES, MAX_OBJECT_SIZE,
     MAX_SLAB_ORDER, ObjectError, SlabFlags, named_caches,
 };
-pub use vmalloc::{PageSource, Vmalloc, VmallocError, is_vmalloc_addr};
+pub use vmalloc::{
+    AreaInfo, AreaKind, PageSource, Protection, PurgeInfo, Vmalloc, VmallocError, is_vmalloc_addr,
+};
 pub use watermark::{Mark, Watermarks};
 pub use zone::{MAX_RANGES, Zone, ZoneInfo, ZoneKind};
 
 use crate::addr::{Pfn, PhysRange, VirtAddr};
 use crate::memory_map::MAX_RAM;
-use crate::mmu::KernelMapper;
+use crate::mmu::{KernelMapper, MemoryType};
 use crate::sync::{Context, IrqLock, Once};
 use crate::work::{self, Work};
 use core::ptr::NonNull;
@@ -496,15 +500,25 @@ unsafe impl PageSource for MachinePages {
     fn total_frames(&self) -> usize {
         pages().map_or(0, |pages| pages.managed_pages() as usize)
     }
+
+    fn check_memory_type(&self, pfn: Pfn, wanted: MemoryType) -> Result<(), MemoryTypeError> {
+        let pages = pages().ok_or(FrameError::Untouched(pfn))?;
+        pages.frames().check_memory_type(pfn, wanted)
+    }
 }
 
 static VMALLOC: Once<Vmalloc<MachinePages>> = Once::new();
 static IOREMAP: Once<Ioremap> = Once::new();
 static RAM: Once<heapless::Vec<PhysRange, MAX_RAM>> = Once::new();
 
-/// Sets up the machine's `vmalloc` window in `tables`; the first call wins.
+/// Sets up the machine's `vmalloc` window in `tables`; the first call wins. After [`init`].
 pub fn init_vmalloc(tables: &'static IrqLock<KernelMapper>) {
     VMALLOC.call_once(|| Vmalloc::new(tables, &MachinePages));
+    work::set_handler(Work::Vfree, || {
+        if let Some(vmalloc) = VMALLOC.get() {
+            vmalloc.run_deferred();
+        }
+    });
 }
 
 /// Sets up the machine's ioremap window in `tables`; the first call wins. Until [`set_ram`] no
@@ -524,13 +538,17 @@ pub fn is_ram(range: PhysRange) -> bool {
         .is_some_and(|ram| ram.iter().any(|ram| ram.overlaps(&range)))
 }
 
+fn vmalloc_window() -> Result<&'static Vmalloc<MachinePages>, VmallocError> {
+    VMALLOC.get().ok_or(VmallocError::NotReady)
+}
+
 /// Allocates memory contiguous in virtual addresses only: [`Vmalloc::vmalloc`].
 ///
 /// # Errors
 ///
 /// As there, and [`VmallocError::NotReady`] before [`init_vmalloc`].
 pub fn vmalloc(size: usize) -> Result<VirtAddr, VmallocError> {
-    VMALLOC.get().ok_or(VmallocError::NotReady)?.vmalloc(size)
+    vmalloc_window()?.vmalloc(size)
 }
 
 /// Allocates zeroed memory contiguous in virtual addresses only: [`Vmalloc::vzalloc`].
@@ -539,18 +557,35 @@ pub fn vmalloc(size: usize) -> Result<VirtAddr, VmallocError> {
 ///
 /// As [`vmalloc`].
 pub fn vzalloc(size: usize) -> Result<VirtAddr, VmallocError> {
-    VMALLOC.get().ok_or(VmallocError::NotReady)?.vzalloc(size)
+    vmalloc_window()?.vzalloc(size)
 }
 
-/// Allocates memory contiguous in virtual addresses only, of frames that `gfp` admits:
-/// [`Vmalloc::vmalloc_with`].
+/// Allocates memory contiguous in virtual addresses only, with flags: [`Vmalloc::vmalloc_with`].
 ///
 /// # Errors
 ///
 /// As [`vmalloc`].
+#[doc(alias = "__vmalloc")]
 pub fn vmalloc_with(size: usize, gfp: Gfp) -> Result<VirtAddr, VmallocError> {
-    let vmalloc = VMALLOC.get().ok_or(VmallocError::NotReady)?;
-    vmalloc.vmalloc_with(size, gfp)
+    vmalloc_window()?.vmalloc_with(size, gfp)
+}
+
+/// Changes the size of what [`vmalloc()`] returned: [`Vmalloc::vrealloc`].
+///
+/// # Errors
+///
+/// As there.
+///
+/// # Safety
+///
+/// As there.
+pub unsafe fn vrealloc(
+    old: Option<VirtAddr>,
+    size: usize,
+    gfp: Gfp,
+) -> Result<Option<VirtAddr>, VmallocError> {
+    // SAFETY: handed on to the caller.
+    unsafe { vmalloc_window()?.vrealloc(old, size, gfp) }
 }
 
 /// Frees what [`vmalloc()`] returned: [`Vmalloc::vfree`].
@@ -564,7 +599,35 @@ pub fn vmalloc_with(size: usize, gfp: Gfp) -> Result<VirtAddr, VmallocError> {
 /// As there.
 pub unsafe fn vfree(va: VirtAddr) -> Result<(), VmallocError> {
     // SAFETY: handed on to the caller.
-    unsafe { VMALLOC.get().ok_or(VmallocError::NotReady)?.vfree(va) }
+    unsafe { vmalloc_window()?.vfree(va) }
+}
+
+/// Maps pages to contiguous addresses: [`Vmalloc::vmap`].
+///
+/// # Errors
+///
+/// As there.
+///
+/// # Safety
+///
+/// As there.
+pub unsafe fn vmap(pages: &[Pfn], protection: Protection) -> Result<VirtAddr, VmallocError> {
+    // SAFETY: handed on to the caller.
+    unsafe { vmalloc_window()?.vmap(pages, protection) }
+}
+
+/// Removes a mapping of [`vmap`]: [`Vmalloc::vunmap`].
+///
+/// # Errors
+///
+/// As there.
+///
+/// # Safety
+///
+/// As there.
+pub unsafe fn vunmap(va: VirtAddr) -> Result<(), VmallocError> {
+    // SAFETY: handed on to the caller.
+    unsafe { vmalloc_window()?.vunmap(va) }
 }
 
 /// The frame behind an address of `vmalloc` memory: [`Vmalloc::vmalloc_to_page`].
@@ -573,10 +636,129 @@ pub unsafe fn vfree(va: VirtAddr) -> Result<(), VmallocError> {
 ///
 /// As there.
 pub fn vmalloc_to_page(va: VirtAddr) -> Result<Pfn, VmallocError> {
-    VMALLOC
-        .get()
-        .ok_or(VmallocError::NotReady)?
-        .vmalloc_to_page(va)
+    vmalloc_window()?.vmalloc_to_page(va)
+}
+
+/// Bytes of what [`vmalloc()`] returned: [`Vmalloc::vmalloc_size`].
+///
+/// # Errors
+///
+/// As there.
+pub fn vmalloc_size(va: VirtAddr) -> Result<usize, VmallocError> {
+    vmalloc_window()?.vmalloc_size(va)
+}
+
+/// Flushes and frees what `vfree` and `iounmap` put off: [`Vmalloc::vm_unmap_aliases`] and
+/// [`Ioremap::vm_unmap_aliases`]. The frames freed. A task.
+///
+/// Reclaim calls it when memory runs short, ledgers before they count.
+pub fn vm_unmap_aliases() -> usize {
+    if let Some(ioremap) = IOREMAP.get() {
+        ioremap.vm_unmap_aliases();
+    }
+    VMALLOC.get().map_or(0, Vmalloc::vm_unmap_aliases)
+}
+
+/// What of the `vmalloc` window waits for a flush: [`Vmalloc::purge_info`].
+pub fn purge_info() -> Option<PurgeInfo> {
+    VMALLOC.get().map(Vmalloc::purge_info)
+}
+
+/// Frames that describe `vmalloc` areas, which are kept for good: [`Vmalloc::kept_frames`].
+pub fn vmalloc_kept_frames() -> usize {
+    VMALLOC.get().map_or(0, Vmalloc::kept_frames)
+}
+
+/// The areas of the `vmalloc` window, then those of the ioremap window, by address. No lock is
+/// held between two. Linux: `/proc/vmallocinfo`.
+pub fn vmallocinfo() -> impl Iterator<Item = AreaInfo> {
+    let mut from = VirtAddr::new(0);
+    let vmalloc = core::iter::from_fn(move || {
+        let area = VMALLOC.get()?.area_from(from)?;
+        from = area.end();
+        Some(area)
+    });
+    let mut from = VirtAddr::new(0);
+    let ioremap = core::iter::from_fn(move || {
+        let area = IOREMAP.get()?.area_from(from)?;
+        from = area.end();
+        Some(area)
+    });
+    vmalloc.chain(ioremap)
+}
+
+#[inline]
+fn kv() -> Kvmalloc<'static, MachinePages> {
+    Kvmalloc::new(&KMALLOC, VMALLOC.get())
+}
+
+/// Allocates contiguous memory if that is easy, else pages: [`Kvmalloc::kvmalloc`].
+///
+/// # Errors
+///
+/// As there.
+#[inline]
+pub fn kvmalloc(size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvmallocError> {
+    kv().kvmalloc(size, gfp)
+}
+
+/// As [`kvmalloc`], zeroed: [`Kvmalloc::kvzalloc`].
+///
+/// # Errors
+///
+/// As there.
+#[inline]
+pub fn kvzalloc(size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvmallocError> {
+    kv().kvzalloc(size, gfp)
+}
+
+/// As [`kvmalloc`], for `n` elements: [`Kvmalloc::kvmalloc_array`].
+///
+/// # Errors
+///
+/// As there.
+#[inline]
+pub fn kvmalloc_array(n: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvmallocError> {
+    kv().kvmalloc_array(n, size, gfp)
+}
+
+/// As [`kvmalloc_array`], zeroed: [`Kvmalloc::kvcalloc`].
+///
+/// # Errors
+///
+/// As there.
+#[inline]
+pub fn kvcalloc(n: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvmallocError> {
+    kv().kvcalloc(n, size, gfp)
+}
+
+/// Changes the size of what [`kvmalloc`] returned: [`Kvmalloc::kvrealloc`].
+///
+/// # Errors
+///
+/// As there.
+///
+/// # Safety
+///
+/// As there.
+pub unsafe fn kvrealloc(old: *mut u8, size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvmallocError> {
+    // SAFETY: handed on to the caller.
+    unsafe { kv().kvrealloc(old, size, gfp) }
+}
+
+/// Frees memory of [`kvmalloc`], [`kmalloc`] or [`vmalloc()`]: [`Kvmalloc::kvfree`].
+///
+/// # Errors
+///
+/// As there.
+///
+/// # Safety
+///
+/// As there.
+#[inline]
+pub unsafe fn kvfree(address: *mut u8) -> Result<(), KvmallocError> {
+    // SAFETY: handed on to the caller.
+    unsafe { kv().kvfree(address) }
 }
 
 /// Maps device registers: [`Ioremap::ioremap`].

@@ -26,7 +26,7 @@ pub mod table;
 pub mod walk;
 
 pub use descriptor::{Access, Attributes, Descriptor};
-pub use flush::{Flushed, Stale};
+pub use flush::{Flushed, Quarantine, Stale};
 pub use kernel::{KernelMapper, KernelTableMemory, init_kernel_tables, kernel_tables};
 pub use mair::MemoryType;
 pub use mapper::{MapError, Mapper};

@@ -1,9 +1,20 @@
 //! Device registers mapped for the CPU.
+//!
+//! As in [`vmalloc`](super::Vmalloc), an unmapped area waits for a TLB flush that it shares with
+//! others. Until then it counts as mapped where memory types are compared, and its addresses are
+//! not given out again.
 
-use super::va::{VaAllocator, VaError};
+mod resource;
+
+pub use resource::{Resource, ResourceError, request_mem_region};
+
+use super::va::{AreaId, VaAllocator, VaError};
+use super::vmalloc::{AreaInfo, AreaKind};
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
 use crate::layout::IOREMAP;
-use crate::mmu::{Access, Attributes, KernelMapper, Level, MapError, MemoryType};
+use crate::mmu::{
+    Access, Attributes, KernelMapper, Level, MapError, MemoryType, Quarantine, Stale,
+};
 use crate::sync::IrqLock;
 
 /// How device memory is mapped. Never cached, never executable.
@@ -61,8 +72,12 @@ pub enum IoremapError {
     Map(#[from] MapError),
 }
 
-/// Chunks of areas besides the built-in one: none, 62 live mappings are enough for a machine.
+/// Chunks of areas besides the built-in one: none, 62 mappings are enough for a machine.
 const CHUNKS: usize = 0;
+
+/// Areas that may wait for a flush. Few, because they are areas the machine lacks meanwhile, and
+/// so that the call that flushes stays short.
+const LAZY_AREAS: usize = 8;
 
 /// What an area maps. It counts from before the first leaf is written until the TLBs have forgotten
 /// the last, so that no page ever has two types.
@@ -82,11 +97,81 @@ impl Backing {
     };
 }
 
+/// The areas of a window, and those that wait for a flush.
+#[derive(Debug)]
+struct Areas {
+    va: VaAllocator<Backing, CHUNKS>,
+    quarantine: Quarantine<AreaId, LAZY_AREAS>,
+    /// How many of the areas have each memory type.
+    count: [usize; MemoryType::ALL.len()],
+}
+
+impl Areas {
+    /// An area with another type that has a page of `pages`, if there is one.
+    #[inline]
+    fn other_type(&self, pages: PhysRange, memory_type: MemoryType) -> Option<Backing> {
+        let all: usize = self.count.iter().sum();
+        if self.count[memory_type as usize] == all {
+            return None;
+        }
+        let mut backings = self.va.iter().map(|area| area.data);
+        backings.find(|other| other.memory_type != memory_type && other.pages.overlaps(&pages))
+    }
+
+    /// Takes `size` bytes of addresses for `backing`, and counts it.
+    fn reserve(
+        &mut self,
+        size: usize,
+        align: usize,
+        backing: Backing,
+    ) -> Result<VirtAddr, VaError> {
+        let reserved = match self.va.alloc(size, align, backing) {
+            Err(_) if self.quarantine.stale() > 0 => {
+                self.purge();
+                self.va.alloc(size, align, backing)
+            }
+            reserved => reserved,
+        };
+        let va = reserved?.va;
+        self.count[backing.memory_type as usize] += 1;
+        Ok(va)
+    }
+
+    /// Gives addresses back that no TLB holds.
+    fn release(&mut self, va: VirtAddr) -> Result<(), VaError> {
+        let freed = self.va.free(va)?;
+        self.count[freed.data.memory_type as usize] -= 1;
+        Ok(())
+    }
+
+    /// Puts the area that starts where `stale` does in quarantine; flushes when it is full.
+    #[inline]
+    fn quarantine(&mut self, stale: Stale, area: AreaId) {
+        // There is room: a full quarantine is emptied below.
+        let refused = self.quarantine.push(stale, area);
+        debug_assert_eq!(refused, Ok(()));
+        if self.quarantine.is_full() {
+            self.purge();
+        }
+    }
+
+    /// Flushes what waits and gives its addresses back; at most [`LAZY_AREAS`].
+    fn purge(&mut self) {
+        self.quarantine.flush();
+        while let Some((_, area)) = self.quarantine.pop() {
+            // The areas in quarantine are nobody else's to free.
+            if let Some(freed) = self.va.free_id(area) {
+                self.count[freed.memory_type as usize] -= 1;
+            }
+        }
+    }
+}
+
 /// The ioremap window of one tree.
 #[derive(Debug)]
 pub struct Ioremap {
     tables: &'static IrqLock<KernelMapper>,
-    areas: IrqLock<VaAllocator<Backing, CHUNKS>>,
+    areas: IrqLock<Areas>,
     is_ram: fn(PhysRange) -> bool,
 }
 
@@ -99,7 +184,11 @@ impl Ioremap {
     ) -> Self {
         Self {
             tables,
-            areas: IrqLock::new(VaAllocator::new(&IOREMAP, Backing::NONE)),
+            areas: IrqLock::new(Areas {
+                va: VaAllocator::new(&IOREMAP, Backing::NONE),
+                quarantine: Quarantine::new(),
+                count: [0; MemoryType::ALL.len()],
+            }),
             is_ram,
         }
     }
@@ -135,10 +224,11 @@ impl Ioremap {
 
         let va = {
             let mut areas = self.areas.lock();
-            let conflict = areas
-                .iter()
-                .map(|area| area.data)
-                .find(|other| other.memory_type != memory_type && other.pages.overlaps(&pages));
+            let mut conflict = areas.other_type(pages, memory_type);
+            if conflict.is_some_and(|other| !other.live) {
+                areas.purge();
+                conflict = areas.other_type(pages, memory_type);
+            }
             if let Some(other) = conflict {
                 return Err(IoremapError::OtherType {
                     range: other.pages,
@@ -150,21 +240,28 @@ impl Ioremap {
                 memory_type,
                 live: true,
             };
-            areas.alloc(size, align, backing)?.va
+            areas.reserve(size, align, backing)?
         };
         let attributes = Attributes::new(memory_type, Access::ReadWrite);
         // SAFETY: the pages are no RAM and are mapped with one memory type, as just checked;
         // nothing in this window is executable.
-        let mapped = unsafe { self.tables.lock().map(va, pages, attributes, Level::L2) };
+        let mapped = unsafe {
+            self.tables
+                .lock()
+                .map_untraced(va, pages, attributes, Level::L2)
+        };
         if let Err(error) = mapped {
-            self.areas.lock().free(va)?;
+            self.areas.lock().release(va)?;
             return Err(error.into());
         }
         Ok(va + range.start.page_offset())
     }
 
     /// Removes the mapping whose first page `va` lies in: what [`ioremap`](Self::ioremap)
-    /// returned. On return no core uses it.
+    /// returned. Linux: `iounmap`.
+    ///
+    /// The tables are changed on return; TLBs are flushed by a later call, before a page is mapped
+    /// with another type, or by [`vm_unmap_aliases`](Self::vm_unmap_aliases).
     ///
     /// Context as for [`ioremap`](Self::ioremap).
     ///
@@ -176,21 +273,42 @@ impl Ioremap {
     ///
     /// No pointer to the mapping is used any more.
     pub unsafe fn iounmap(&self, va: VirtAddr) -> Result<(), IoremapError> {
-        let start = va.align_down(PAGE_SIZE);
-        let size = {
-            let mut areas = self.areas.lock();
-            match areas.get_mut(start) {
-                Ok(area) if area.data.live => {
-                    area.data.live = false;
-                    area.size
-                }
-                _ => return Err(IoremapError::NotMapped(va)),
-            }
-        };
+        let mut stale = Stale::empty(va.align_down(PAGE_SIZE));
+        let mut tables = self.tables.lock();
+        let mut areas = self.areas.lock();
+        let refused = IoremapError::NotMapped(va);
+        let id = areas.va.id(stale.va()).ok_or(refused)?;
+        let (size, backing) = areas.va.note_mut(id);
+        if !backing.live {
+            return Err(refused);
+        }
+        backing.live = false;
         // SAFETY: the area was mapped whole until now, and the caller is done with it.
-        unsafe { self.tables.lock().unmap(start, size) }?;
-        self.areas.lock().free(start)?;
+        unsafe { tables.retire(&mut stale, size) }?;
+        areas.quarantine(stale, id);
         Ok(())
+    }
+
+    /// Flushes what was unmapped: on return no core uses an address given back before the call.
+    /// May be called in any context that may take the lock of the areas.
+    pub fn vm_unmap_aliases(&self) {
+        let mut areas = self.areas.lock();
+        areas.purge();
+        areas.va.compact();
+    }
+
+    /// The first area that starts at or after `va`, unmapped ones that wait for their flush
+    /// included.
+    pub fn area_from(&self, va: VirtAddr) -> Option<AreaInfo> {
+        let area = self.areas.lock().va.first_from(va)?;
+        let kind = AreaKind::Ioremap;
+        Some(AreaInfo::new(
+            self.tables,
+            area.va,
+            area.size,
+            kind,
+            !area.data.live,
+        ))
     }
 }
 

@@ -12,6 +12,10 @@
 //!     node            node          node                node
 //! ```
 //!
+//! Small areas that come back keep their node and place in the tree and wait on a list of areas of
+//! the same size, from which the next one of that size is taken without touching the tree; they
+//! become gaps when addresses or nodes run short.
+//!
 //! The allocator never allocates: nodes come in [`Chunk`]s that the owner adds, outside the lock
 //! that guards the allocator, when [`VaError::OutOfNodes`] asks for it.
 
@@ -25,6 +29,12 @@ pub use tree::Chunk;
 
 /// Unmapped pages after every area.
 pub const GUARD_PAGES: u32 = 1;
+
+/// Largest area, in pages without the guard, that is kept to be given out again as it is.
+const MAX_RECYCLED_PAGES: usize = 16;
+
+/// Most areas kept, of all sizes.
+const MAX_RECYCLED: u32 = 64;
 
 /// Why an address range was not given out or taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +62,13 @@ pub enum VaError {
     NotAnArea(VirtAddr),
 }
 
+/// Entries of the table that finds most areas without the tree.
+const HINTS: usize = 64;
+
+/// The area as its allocator knows it: good for one [`free_id`](VaAllocator::free_id).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AreaId(u32);
+
 /// An area that was given out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Area<D> {
@@ -78,6 +95,11 @@ impl<D> Area<D> {
 pub struct VaAllocator<D: 'static, const CHUNKS: usize> {
     base: VirtAddr,
     arena: Arena<D, CHUNKS>,
+    /// Heads of the lists of areas to be given out again, by pages less one.
+    recycled: [Option<u32>; MAX_RECYCLED_PAGES],
+    recycled_areas: u32,
+    /// Areas given out lately, by [`hint`]; may be stale.
+    hints: [u32; HINTS],
 }
 
 impl<D: Copy, const CHUNKS: usize> VaAllocator<D, CHUNKS> {
@@ -91,6 +113,9 @@ impl<D: Copy, const CHUNKS: usize> VaAllocator<D, CHUNKS> {
         Self {
             base: window.base,
             arena: Arena::new((window.size >> PAGE_SHIFT) as u32, idle),
+            recycled: [None; MAX_RECYCLED_PAGES],
+            recycled_areas: 0,
+            hints: [0; HINTS],
         }
     }
 
@@ -103,19 +128,61 @@ impl<D: Copy, const CHUNKS: usize> VaAllocator<D, CHUNKS> {
         self.arena.grow(chunk)
     }
 
-    /// Gives out the lowest `size` bytes (rounded up to pages) at a multiple of `align` bytes,
-    /// followed by a guard page.
+    /// Gives out `size` bytes (rounded up to pages) at a multiple of `align` bytes, followed by a
+    /// guard page: a small area of that size that came back last, else the lowest that is free.
     ///
     /// A gap is considered only if it holds the area wherever the alignment puts it.
     ///
     /// # Errors
     ///
     /// See [`VaError`].
+    #[inline]
     pub fn alloc(&mut self, size: usize, align: usize, data: D) -> Result<Area<D>, VaError> {
         if !align.is_power_of_two() || align > Self::MAX_ALIGN {
             return Err(VaError::BadAlignment(align));
         }
         let pages = size.div_ceil(PAGE_SIZE);
+        if align <= PAGE_SIZE
+            && let Some(area) = self.reuse(pages, data)
+        {
+            return Ok(area);
+        }
+        self.place_or_compact(pages, align, data)
+    }
+
+    #[inline(never)]
+    fn place_or_compact(
+        &mut self,
+        pages: usize,
+        align: usize,
+        data: D,
+    ) -> Result<Area<D>, VaError> {
+        let placed = self.place(pages, align, data);
+        match placed {
+            Err(VaError::NoSpace { .. } | VaError::OutOfNodes | VaError::TooManyAreas(_))
+                if self.recycled_areas > 0 =>
+            {
+                self.compact();
+                self.place(pages, align, data)
+            }
+            _ => placed,
+        }
+    }
+
+    /// Gives out an area of `pages` that came back, if there is one.
+    #[inline]
+    fn reuse(&mut self, pages: usize, data: D) -> Option<Area<D>> {
+        let list = self.recycled.get_mut(pages.checked_sub(1)?)?;
+        let node = (*list)?;
+        let (start, next) = self.arena.reuse(node, data);
+        *list = next;
+        self.recycled_areas -= 1;
+        self.hints[hint(start)] = node;
+        Some(self.area(start, pages as u32 + GUARD_PAGES, data))
+    }
+
+    /// Gives out the lowest fitting part of a gap.
+    fn place(&mut self, pages: usize, align: usize, data: D) -> Result<Area<D>, VaError> {
         let align = (align >> PAGE_SHIFT).max(1) as u32;
         let no_space = VaError::NoSpace { pages };
         let needed = u32::try_from(pages)
@@ -128,7 +195,8 @@ impl<D: Copy, const CHUNKS: usize> VaAllocator<D, CHUNKS> {
         let searched = needed.checked_add(align - 1).ok_or(no_space)?;
         let before = self.arena.first_gap(searched).ok_or(no_space)?;
         let start = self.arena.end_of(before).next_multiple_of(align);
-        self.arena.insert_after(before, start, needed, data)?;
+        let node = self.arena.insert_after(before, start, needed, data)?;
+        self.hints[hint(start)] = node;
         Ok(self.area(start, needed, data))
     }
 
@@ -139,10 +207,46 @@ impl<D: Copy, const CHUNKS: usize> VaAllocator<D, CHUNKS> {
     ///
     /// [`VaError::NotAnArea`].
     pub fn free(&mut self, va: VirtAddr) -> Result<Area<D>, VaError> {
-        let page = self.page_of(va).filter(|_| va.is_aligned(PAGE_SIZE));
-        let removed = page.and_then(|page| self.arena.remove(page));
-        let (start, pages, data) = removed.ok_or(VaError::NotAnArea(va))?;
+        let node = self.node_at(va).ok_or(VaError::NotAnArea(va))?;
+        let (start, pages, data) = self.arena.get(node);
+        self.release(node);
         Ok(self.area(start, pages, data))
+    }
+
+    /// As [`free`](Self::free), for the area `id`; what its owner noted, or `None` if it is no area
+    /// any more.
+    #[inline]
+    pub fn free_id(&mut self, id: AreaId) -> Option<D> {
+        self.arena.is_in_use(id.0).then(|| self.release(id.0))
+    }
+
+    #[inline]
+    fn release(&mut self, node: u32) -> D {
+        let (start, pages, data) = self.arena.get(node);
+        let list = self.recycled.get_mut((pages - GUARD_PAGES - 1) as usize);
+        match list {
+            Some(list) if self.recycled_areas < MAX_RECYCLED => {
+                self.arena.recycle(node, *list);
+                *list = Some(node);
+                self.recycled_areas += 1;
+            }
+            _ => {
+                self.arena.remove(start);
+            }
+        }
+        data
+    }
+
+    /// Makes gaps of the areas kept to be given out again.
+    pub fn compact(&mut self) {
+        for list in &mut self.recycled {
+            while let Some(node) = list.take() {
+                let (start, _, data) = self.arena.get(node);
+                *list = self.arena.reuse(node, data).1;
+                self.arena.remove(start);
+            }
+        }
+        self.recycled_areas = 0;
     }
 
     /// The area that starts at `va`, with what its owner noted open to change.
@@ -151,16 +255,38 @@ impl<D: Copy, const CHUNKS: usize> VaAllocator<D, CHUNKS> {
     ///
     /// [`VaError::NotAnArea`].
     pub fn get_mut(&mut self, va: VirtAddr) -> Result<Area<&mut D>, VaError> {
-        let page = self.page_of(va).filter(|_| va.is_aligned(PAGE_SIZE));
-        let node = page.and_then(|page| Some((page, self.arena.last_at_or_below(page)?)));
-        match node.map(|(page, node)| (page, self.arena.get_mut(node))) {
-            Some((page, (start, pages, data))) if start == page => Ok(Area {
-                va,
-                size: bytes(pages - GUARD_PAGES),
-                data,
-            }),
-            _ => Err(VaError::NotAnArea(va)),
+        let node = self.node_at(va).ok_or(VaError::NotAnArea(va))?;
+        let (_, pages, data) = self.arena.get_mut(node);
+        Ok(Area {
+            va,
+            size: bytes(pages - GUARD_PAGES),
+            data,
+        })
+    }
+
+    /// What the allocator calls the area that starts at `va`.
+    #[inline]
+    pub fn id(&self, va: VirtAddr) -> Option<AreaId> {
+        self.node_at(va).map(AreaId)
+    }
+
+    /// Bytes of the area `id`, and what its owner noted, open to change.
+    #[inline]
+    pub fn note_mut(&mut self, id: AreaId) -> (usize, &mut D) {
+        let (_, pages, data) = self.arena.get_mut(id.0);
+        (bytes(pages.saturating_sub(GUARD_PAGES)), data)
+    }
+
+    /// The node of the area that starts at `va`.
+    #[inline]
+    fn node_at(&self, va: VirtAddr) -> Option<u32> {
+        let page = self.page_of(va).filter(|_| va.is_aligned(PAGE_SIZE))?;
+        let hinted = self.hints[hint(page)];
+        if self.arena.is_area_at(hinted, page) {
+            return Some(hinted);
         }
+        let node = self.arena.last_at_or_below(page)?;
+        self.arena.is_area_at(node, page).then_some(node)
     }
 
     /// The area that holds `va`; a guard page is not part of its area.
@@ -168,7 +294,20 @@ impl<D: Copy, const CHUNKS: usize> VaAllocator<D, CHUNKS> {
         let page = self.page_of(va)?;
         let node = self.arena.last_at_or_below(page)?;
         let (start, pages, data) = self.arena.get(node);
-        (page - start < pages - GUARD_PAGES).then(|| self.area(start, pages, data))
+        let inside = page - start < pages - GUARD_PAGES && self.arena.is_in_use(node);
+        inside.then(|| self.area(start, pages, data))
+    }
+
+    /// The first area that starts at or after `va`.
+    pub fn first_from(&self, va: VirtAddr) -> Option<Area<D>> {
+        let page = self.page_of(va.max(self.base))?;
+        let (start, pages, data) = self.arena.first_from(page)?;
+        Some(self.area(start, pages, data))
+    }
+
+    /// Chunks added with [`grow`](Self::grow), which are kept for good.
+    pub fn chunks(&self) -> usize {
+        self.arena.chunks()
     }
 
     /// All areas, by address.
@@ -178,15 +317,18 @@ impl<D: Copy, const CHUNKS: usize> VaAllocator<D, CHUNKS> {
             .map(|(start, pages, data)| self.area(start, pages, data))
     }
 
-    /// The largest gap between areas, in bytes, guard page of a future area included.
+    /// The largest gap between areas, kept ones included, in bytes, guard page of a future area
+    /// included.
     pub fn largest_gap(&self) -> usize {
         bytes(self.arena.largest_gap())
     }
 
+    #[inline]
     fn page_of(&self, va: VirtAddr) -> Option<u32> {
         u32::try_from(va.checked_sub(self.base)? >> PAGE_SHIFT).ok()
     }
 
+    #[inline]
     fn area(&self, start: u32, pages: u32, data: D) -> Area<D> {
         Area {
             va: self.base + bytes(start),
@@ -196,6 +338,13 @@ impl<D: Copy, const CHUNKS: usize> VaAllocator<D, CHUNKS> {
     }
 }
 
+/// The entry of the hints for an area that starts at `page`; the smallest take two pages.
+#[inline]
+const fn hint(page: u32) -> usize {
+    page as usize / 2 % HINTS
+}
+
+#[inline]
 const fn bytes(pages: u32) -> usize {
     (pages as usize) << PAGE_SHIFT
 }

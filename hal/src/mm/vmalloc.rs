@@ -7,24 +7,34 @@
 //!
 //! ```text
 //! vmalloc:  reserve addresses -> allocate frames, write leaves -> one barrier pair
-//! vfree:    mark -> retire leaves -> TLBI on all cores -> reap: free frames -> free addresses
+//! vfree:    mark -> retire leaves -> quarantine
+//! later:    one flush for all in quarantine -> reap: free frames, then free addresses
 //! ```
 //!
-//! Only the last line's order matters for safety, and the types [`Stale`] and [`Flushed`] carry
-//! it. The flush is eager today; a batch of retired areas waiting for one flush fits between
-//! `retire` and `purge`.
+//! Freed addresses are unmapped at once, but TLBs are flushed for many areas together. Until then
+//! neither the addresses nor the frames are given out again, and so no frame changes its memory
+//! type either; the types [`Stale`](crate::mmu::Stale), [`Quarantine`] and [`Flushed`] carry that
+//! order. An access after `vfree` therefore faults for sure only after the flush, and reads or
+//! writes nothing but the freed memory before it. [`vm_unmap_aliases`](Vmalloc::vm_unmap_aliases)
+//! flushes and frees at once.
 
-use super::Gfp;
-use super::fault;
-use super::va::{Chunk, VaAllocator, VaError};
+mod error;
+mod free;
+mod info;
+mod vmap;
+
+pub use error::VmallocError;
+pub use info::{AreaInfo, AreaKind, PurgeInfo};
+pub use vmap::Protection;
+
+use super::va::{AreaId, Chunk, VaAllocator, VaError};
+use super::{Gfp, MemoryTypeError, fault};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
-use crate::arch::cpu;
 use crate::layout::{self, VMALLOC};
 use crate::mmu::mapper;
-use crate::mmu::{
-    Access, Attributes, Flushed, KernelMapper, Level, MapError, MemoryType, Run, Stale,
-};
-use crate::sync::{IrqLock, PerCpu};
+use crate::mmu::{Access, Attributes, Flushed, KernelMapper, Level, MemoryType, Quarantine, Run};
+use crate::sync::{Context, IrqLock, PerCpu};
+use crate::work;
 
 /// Where frames come from.
 ///
@@ -36,8 +46,8 @@ pub unsafe trait PageSource: Sync {
     /// Largest order [`alloc`](Self::alloc) can serve, at most 14.
     const MAX_ORDER: u32;
 
-    /// Takes `2^order` frames from the zones `gfp` admits. May block; above order 0 it gives up
-    /// early, because the caller falls back to smaller runs.
+    /// Takes `2^order` frames from the zones `gfp` admits, zeroed with [`Gfp::ZERO`]. May block;
+    /// above order 0 it gives up early, because the caller falls back to smaller runs.
     fn alloc(&self, order: u32, gfp: Gfp) -> Option<Pfn>;
 
     /// Takes frames back.
@@ -50,66 +60,79 @@ pub unsafe trait PageSource: Sync {
 
     /// Frames the source could ever give out.
     fn total_frames(&self) -> usize;
-}
 
-/// Why memory was not given out or taken back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum VmallocError {
-    /// Zero bytes were asked for.
-    #[error("zero bytes")]
-    ZeroSize,
-    /// More than the machine's memory was asked for.
-    #[error("{size:#x} bytes are more than the {frames} frames of the machine")]
-    TooLarge {
-        /// Bytes asked for.
-        size: usize,
-        /// Frames there are.
-        frames: usize,
-    },
-    /// The call may block, and the context may not: an interrupt handler, a lock held or
-    /// interrupts masked.
-    #[error("called where blocking is not allowed")]
-    AtomicContext,
-    /// The page allocator had no frame left.
-    #[error("out of memory after {mapped:#x} of {size:#x} bytes")]
-    OutOfMemory {
-        /// Bytes that had been mapped (and were given back).
-        mapped: usize,
-        /// Bytes asked for.
-        size: usize,
-    },
-    /// The address is not the start of memory that `vmalloc` gave out and `vfree` has not taken
-    /// back.
-    #[error("{0} is not the start of a vmalloc area")]
-    NotAnArea(VirtAddr),
-    /// The address is not in a mapped page of the vmalloc window.
-    #[error("{0} is not vmalloc memory")]
-    NotMapped(VirtAddr),
-    /// The window is not set up yet.
-    #[error("vmalloc is not set up yet")]
-    NotReady,
-    /// No addresses or descriptors are left.
-    #[error(transparent)]
-    Addresses(#[from] VaError),
-    /// The tables could not be changed.
-    #[error(transparent)]
-    Map(#[from] MapError),
+    /// Whether `pfn`, anybody's, may be mapped as `wanted`.
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryTypeError`] when it has another type or cannot be looked up.
+    fn check_memory_type(&self, pfn: Pfn, wanted: MemoryType) -> Result<(), MemoryTypeError>;
 }
 
 /// Chunks of areas besides the built-in one: about 32,800 areas.
 const CHUNKS: usize = 512;
 
-/// What every vmalloc area is mapped as.
+/// Areas in quarantine, half of them flushed.
+const QUARANTINE: usize = 128;
+
+/// What every area of `vmalloc` is mapped as.
 const ATTRIBUTES: Attributes = Attributes::new(MemoryType::NormalWriteBack, Access::ReadWrite);
 
-/// Runs reaped under one hold of the tables' lock.
-const REAP_BATCH: usize = 16;
+/// Runs mapped or reaped under one hold of the tables' lock.
+const BATCH: usize = 16;
+
+type Runs = heapless::Vec<Run, BATCH>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Live,
-    /// Being taken down: another `vfree` is one too many.
-    Freeing,
+    /// Freed where it could not be taken down; on the list of deferred areas.
+    Deferred,
+    /// Taken down: another `vfree` is one too many.
+    Freed,
+}
+
+/// What is noted of an area.
+#[derive(Clone, Copy, Debug)]
+struct Note {
+    state: State,
+    kind: AreaKind,
+    /// The next deferred area.
+    next: Option<Deferred>,
+}
+
+impl Note {
+    const fn live(kind: AreaKind) -> Self {
+        Self {
+            state: State::Live,
+            kind,
+            next: None,
+        }
+    }
+}
+
+/// An area on the list of deferred ones, by the number of its first page in the window, plus one.
+type Deferred = core::num::NonZero<u32>;
+
+/// An area that no TLB holds any more.
+#[derive(Debug)]
+struct Reaping {
+    area: AreaId,
+    /// What still has frames.
+    rest: Flushed,
+}
+
+/// The areas of a window, and what waits to be given out again.
+#[derive(Debug)]
+struct Areas {
+    va: VaAllocator<Note, CHUNKS>,
+    quarantine: Quarantine<AreaId, QUARANTINE>,
+    /// The area whose frames are being given back.
+    reaping: Option<Reaping>,
+    /// Bytes that may wait for a flush; none before the first one.
+    limit: usize,
+    deferred: Option<Deferred>,
+    flushes: u64,
 }
 
 /// The allocator of one tree's vmalloc window.
@@ -117,23 +140,33 @@ enum State {
 pub struct Vmalloc<P: 'static> {
     tables: &'static IrqLock<KernelMapper>,
     pages: &'static P,
-    areas: IrqLock<VaAllocator<State, CHUNKS>>,
+    frames: usize,
+    areas: IrqLock<Areas>,
 }
 
 impl<P: PageSource> Vmalloc<P> {
     /// The allocator of the vmalloc window of `tables`, with frames from `pages`.
-    pub const fn new(tables: &'static IrqLock<KernelMapper>, pages: &'static P) -> Self {
+    pub fn new(tables: &'static IrqLock<KernelMapper>, pages: &'static P) -> Self {
         Self {
             tables,
             pages,
-            areas: IrqLock::new(VaAllocator::new(&VMALLOC, State::Live)),
+            frames: pages.total_frames(),
+            areas: IrqLock::new(Areas {
+                va: VaAllocator::new(&VMALLOC, Note::live(AreaKind::Vmalloc)),
+                quarantine: Quarantine::new(),
+                reaping: None,
+                limit: 0,
+                deferred: None,
+                flushes: 0,
+            }),
         }
     }
 
     /// Allocates `size` bytes, rounded up to pages; the content is unspecified.
     ///
     /// The result is page aligned, contiguous in virtual addresses, Normal write-back, readable
-    /// and writable. May block: interrupts are on and no lock is held.
+    /// and writable, never executable. From 2 MiB on it is mapped by blocks where the frames
+    /// allow. May block: interrupts are on and no lock is held.
     ///
     /// # Errors
     ///
@@ -151,44 +184,132 @@ impl<P: PageSource> Vmalloc<P> {
         self.vmalloc_with(size, Gfp::KERNEL | Gfp::ZERO)
     }
 
-    /// Takes memory back. On return no core can reach it through `va`.
+    /// As [`vmalloc`](Self::vmalloc), with flags. Linux: `__vmalloc`.
     ///
-    /// May be called in any context that may take the locks of the kernel's tables, of the areas
-    /// and of the page allocator; it does not block.
+    /// The flags are those of a request that may block: [`Gfp::KERNEL`], [`Gfp::NOFS`],
+    /// [`Gfp::NOIO`], with [`Gfp::ZERO`], [`Gfp::NOFAIL`] (for the frames; addresses and tables may
+    /// still run out) and others. Unlike Linux's, a zone bit is honoured: with [`Gfp::DMA`] every
+    /// frame is one the most limited DMA master reaches.
     ///
     /// # Errors
     ///
-    /// [`VmallocError::NotAnArea`]: a wrong or second free changes nothing.
+    /// As [`vmalloc`](Self::vmalloc); [`VmallocError::NonBlocking`] for flags like [`Gfp::ATOMIC`]
+    /// and [`Gfp::NOWAIT`]; [`VmallocError::Flags`] for [`Gfp::NORETRY`] and [`Gfp::RETRY_MAYFAIL`],
+    /// which large and small runs would take differently, and [`Gfp::MOVABLE`], because mapped
+    /// frames cannot be migrated.
+    #[doc(alias = "__vmalloc")]
+    pub fn vmalloc_with(&self, size: usize, gfp: Gfp) -> Result<VirtAddr, VmallocError> {
+        const REFUSED: Gfp = Gfp::NORETRY.union(Gfp::RETRY_MAYFAIL).union(Gfp::MOVABLE);
+        require_task()?;
+        if !gfp.may_block() {
+            return Err(VmallocError::NonBlocking(gfp));
+        }
+        if gfp.intersects(REFUSED) {
+            let refused = gfp & REFUSED;
+            return Err(VmallocError::Flags { refused, gfp });
+        }
+        let size = self.check_size(size)?;
+        if fault::should_fail(gfp) {
+            return Err(VmallocError::OutOfMemory { mapped: 0, size });
+        }
+        work::run_pending();
+        let va = self.reserve(size, AreaKind::Vmalloc)?;
+        if let Err((mapped, error)) = self.populate(va, size, gfp) {
+            match mapped {
+                0 => {
+                    self.areas.lock().va.free(va)?;
+                }
+                _ => {
+                    let id = self.areas.lock().va.id(va);
+                    let id = id.ok_or(VmallocError::NotAnArea(va))?;
+                    // SAFETY: the addresses were not given out.
+                    unsafe { self.take_down(id, va, mapped) }?;
+                }
+            }
+            return Err(error);
+        }
+        mapper::publish();
+        Ok(va)
+    }
+
+    /// Makes the memory at `old` `size` bytes long, moving it if its pages do not suffice; it never
+    /// gives pages back. `old` and the result may be `None`: without `old` it allocates, for size 0
+    /// it frees. Linux: `vrealloc`.
+    ///
+    /// With [`Gfp::ZERO`] on every call from the first, bytes never asked for are zero. Context as
+    /// for [`vmalloc_with`](Self::vmalloc_with).
+    ///
+    /// # Errors
+    ///
+    /// As [`vmalloc_with`](Self::vmalloc_with) and [`vfree`](Self::vfree); the old memory stays as
+    /// it was.
     ///
     /// # Safety
     ///
-    /// Nothing refers to the memory any more. An address that was never returned by an allocation
-    /// is refused, but not while a concurrent allocation is about to return it.
-    pub unsafe fn vfree(&self, va: VirtAddr) -> Result<(), VmallocError> {
-        let size = {
-            let mut areas = self.areas.lock();
-            match areas.get_mut(va) {
-                Ok(area) if *area.data == State::Live => {
-                    *area.data = State::Freeing;
-                    area.size
-                }
-                _ => return Err(VmallocError::NotAnArea(va)),
-            }
+    /// As for [`vfree`](Self::vfree), unless an error is returned.
+    pub unsafe fn vrealloc(
+        &self,
+        old: Option<VirtAddr>,
+        size: usize,
+        gfp: Gfp,
+    ) -> Result<Option<VirtAddr>, VmallocError> {
+        let Some(old) = old else {
+            return self.vmalloc_with(size, gfp).map(Some);
         };
-        // SAFETY: the area was live until now, so it is mapped whole, and the caller is done.
-        let stale = unsafe { self.retire(va, size) }?;
-        self.purge(stale.flush())?;
-        self.areas.lock().free(va)?;
-        Ok(())
+        if size == 0 {
+            // SAFETY: handed on to the caller.
+            unsafe { self.vfree(old) }?;
+            return Ok(None);
+        }
+        let old_size = self.vmalloc_size(old)?;
+        if size <= old_size {
+            if gfp.contains(Gfp::ZERO) {
+                self.for_each_piece(old + size, old_size - size, |_, piece, len| {
+                    // SAFETY: the bytes are part of the caller's memory.
+                    unsafe { piece.as_ptr::<u8>().write_bytes(0, len) };
+                    Ok(())
+                })?;
+            }
+            return Ok(Some(old));
+        }
+        let new = self.vmalloc_with(size, gfp)?;
+        self.for_each_piece(old, old_size, |offset, from, len| {
+            // SAFETY: part of the old memory, which is the caller's and the shorter of the two.
+            unsafe { self.copy_to(new + offset, from.as_ptr(), len) }
+        })?;
+        // SAFETY: handed on to the caller.
+        unsafe { self.vfree(old) }?;
+        Ok(Some(new))
     }
 
-    /// The frame behind `va`, an address in memory from [`vmalloc`](Self::vmalloc).
+    /// Bytes of the area `vmalloc` gave out at `va`: what was asked for, rounded up to pages.
+    ///
+    /// # Errors
+    ///
+    /// [`VmallocError::NotAnArea`] and [`VmallocError::WrongKind`].
+    pub fn vmalloc_size(&self, va: VirtAddr) -> Result<usize, VmallocError> {
+        match self.areas.lock().va.get_mut(va) {
+            Ok(area) if area.data.state == State::Live => {
+                area.data.kind.expect(AreaKind::Vmalloc, va)?;
+                Ok(area.size)
+            }
+            _ => Err(VmallocError::NotAnArea(va)),
+        }
+    }
+
+    /// The frame behind `va`, an address in memory from [`vmalloc`](Self::vmalloc) or
+    /// [`vmap`](Self::vmap), in a block too.
     ///
     /// # Errors
     ///
     /// [`VmallocError::NotMapped`], also for guard pages and addresses outside the window.
     pub fn vmalloc_to_page(&self, va: VirtAddr) -> Result<Pfn, VmallocError> {
         self.translate(va).map(PhysAddr::pfn)
+    }
+
+    /// Frames taken for descriptors of areas, which are kept for good.
+    pub fn kept_frames(&self) -> usize {
+        self.areas.lock().va.chunks()
     }
 
     fn translate(&self, va: VirtAddr) -> Result<PhysAddr, VmallocError> {
@@ -200,67 +321,114 @@ impl<P: PageSource> Vmalloc<P> {
             .ok_or(VmallocError::NotMapped(va))
     }
 
-    /// As [`vmalloc`](Self::vmalloc), of frames that `gfp` admits: with [`Gfp::DMA`], of frames
-    /// the most limited DMA master reaches. Linux: `__vmalloc`.
+    /// Copies `len` bytes from `from` to `va`, inside an area.
     ///
-    /// # Errors
+    /// # Safety
     ///
-    /// As [`vmalloc`](Self::vmalloc).
-    #[doc(alias = "__vmalloc")]
-    pub fn vmalloc_with(&self, size: usize, gfp: Gfp) -> Result<VirtAddr, VmallocError> {
-        if in_atomic_context() {
-            return Err(VmallocError::AtomicContext);
+    /// `from` can be read and the bytes from `va` on are the caller's; they do not overlap.
+    pub(super) unsafe fn copy_to(
+        &self,
+        va: VirtAddr,
+        from: *const u8,
+        len: usize,
+    ) -> Result<(), VmallocError> {
+        self.for_each_piece(va, len, |offset, to, len| {
+            // SAFETY: handed on to the caller.
+            unsafe {
+                to.as_ptr::<u8>()
+                    .copy_from_nonoverlapping(from.add(offset), len);
+            }
+            Ok(())
+        })
+    }
+
+    /// Calls `f` with the offset, direct-map address and length of every piece of the `size` bytes
+    /// at `va` that lies in one page.
+    fn for_each_piece(
+        &self,
+        va: VirtAddr,
+        size: usize,
+        mut f: impl FnMut(usize, VirtAddr, usize) -> Result<(), VmallocError>,
+    ) -> Result<(), VmallocError> {
+        let mut offset = 0;
+        while offset < size {
+            let at = va + offset;
+            let len = (PAGE_SIZE - at.page_offset()).min(size - offset);
+            f(offset, layout::phys_to_virt(self.translate(at)?), len)?;
+            offset += len;
         }
+        Ok(())
+    }
+
+    /// `size` in whole pages, if the machine has as many.
+    #[inline]
+    fn check_size(&self, size: usize) -> Result<usize, VmallocError> {
         if size == 0 {
             return Err(VmallocError::ZeroSize);
         }
-        let frames = self.pages.total_frames();
-        if size.div_ceil(PAGE_SIZE) > frames {
+        let pages = size.div_ceil(PAGE_SIZE);
+        if pages > self.frames {
+            let frames = self.frames;
             return Err(VmallocError::TooLarge { size, frames });
         }
-        let size = size.next_multiple_of(PAGE_SIZE);
-        if fault::should_fail(gfp) {
-            return Err(VmallocError::OutOfMemory { mapped: 0, size });
-        }
-        let va = self.reserve(size)?;
-        if let Err((mapped, error)) = self.populate(va, size, gfp) {
-            if mapped > 0 {
-                // SAFETY: the addresses were not given out.
-                let stale = unsafe { self.retire(va, mapped) }?;
-                self.purge(stale.flush())?;
-            }
-            self.areas.lock().free(va)?;
-            return Err(error);
-        }
-        mapper::publish();
-        Ok(va)
+        Ok(pages * PAGE_SIZE)
     }
 
     /// Takes addresses for `size` bytes, and nodes for the allocator if it has none left.
-    fn reserve(&self, size: usize) -> Result<VirtAddr, VmallocError> {
+    fn reserve(&self, size: usize, kind: AreaKind) -> Result<VirtAddr, VmallocError> {
         let align = if size >= Level::L2.size() {
             Level::L2.size()
         } else {
             PAGE_SIZE
         };
+        let placed = self.areas.lock().va.alloc(size, align, Note::live(kind));
+        match placed {
+            Ok(area) => Ok(area.va),
+            Err(error) => self.reserve_short(size, align, kind, error),
+        }
+    }
+
+    /// [`reserve`](Self::reserve) where that failed with `error`: with more nodes, or with what was
+    /// freed.
+    #[cold]
+    #[inline(never)]
+    fn reserve_short(
+        &self,
+        size: usize,
+        align: usize,
+        kind: AreaKind,
+        mut error: VaError,
+    ) -> Result<VirtAddr, VmallocError> {
+        let mut purged = false;
         loop {
-            match self.areas.lock().alloc(size, align, State::Live) {
-                Ok(area) => return Ok(area.va),
-                Err(VaError::OutOfNodes) => {}
-                Err(error) => return Err(error.into()),
+            match error {
+                VaError::OutOfNodes => self.add_nodes(size)?,
+                VaError::NoSpace { .. } | VaError::TooManyAreas(_) if !purged => {
+                    self.vm_unmap_aliases();
+                    purged = true;
+                }
+                error => return Err(error.into()),
             }
-            let frame = self.pages.alloc(0, Gfp::KERNEL);
-            let frame = frame.ok_or(VmallocError::OutOfMemory { mapped: 0, size })?;
-            // SAFETY: the frame is ours, in the direct map, and freed only if the chunk is not
-            // taken.
-            let chunk = unsafe { Chunk::in_frame(frame, State::Live) };
-            let grown = self.areas.lock().grow(chunk);
-            if let Err(error) = grown {
-                // SAFETY: nothing refers to the chunk.
-                unsafe { self.pages.free(frame, 0) };
-                return Err(error.into());
+            match self.areas.lock().va.alloc(size, align, Note::live(kind)) {
+                Ok(area) => return Ok(area.va),
+                Err(next) => error = next,
             }
         }
+    }
+
+    /// Takes a frame for more nodes, wanted for an area of `size` bytes.
+    fn add_nodes(&self, size: usize) -> Result<(), VmallocError> {
+        let frame = self.pages.alloc(0, Gfp::KERNEL);
+        let frame = frame.ok_or(VmallocError::OutOfMemory { mapped: 0, size })?;
+        // SAFETY: the frame is ours, in the direct map, and freed only if the chunk is not taken.
+        let chunk = unsafe { Chunk::in_frame(frame, Note::live(AreaKind::Vmalloc)) };
+        let grown = self.areas.lock().va.grow(chunk);
+        if let Err(error) = grown {
+            // SAFETY: nothing refers to the chunk.
+            unsafe { self.pages.free(frame, 0) };
+            return Err(error.into());
+        }
+        Ok(())
     }
 
     /// Maps fresh frames for `size` bytes at `va`; on error also how many bytes were mapped.
@@ -268,74 +436,70 @@ impl<P: PageSource> Vmalloc<P> {
         let mut mapped = 0;
         let mut largest = P::MAX_ORDER;
         while mapped < size {
-            let order = ((size - mapped) / PAGE_SIZE).ilog2().min(largest);
-            let Some(pfn) = self.pages.alloc(order, gfp - Gfp::ZERO) else {
-                if order == 0 {
-                    return Err((mapped, VmallocError::OutOfMemory { mapped, size }));
-                }
-                largest = order - 1;
-                continue;
-            };
-            let run = Run { pfn, order };
-            if gfp.contains(Gfp::ZERO) {
-                let start = layout::phys_to_virt(pfn.phys()).as_ptr::<u8>();
-                // SAFETY: the run is ours alone and in the direct map.
-                unsafe { start.write_bytes(0, run.size()) };
+            let mut runs = Runs::new();
+            let taken = self.take_runs(&mut runs, size - mapped, &mut largest, gfp);
+            if runs.is_empty() {
+                return Err((mapped, VmallocError::OutOfMemory { mapped, size }));
             }
             // SAFETY: the frames are RAM of ours, mapped elsewhere by the direct map only, which
             // is write-back and not executable either.
-            let result = unsafe { self.tables.lock().map_run(va + mapped, run, ATTRIBUTES) };
-            if let Err(error) = result {
-                // SAFETY: the run was just allocated with this order and is not mapped.
-                unsafe { self.pages.free(pfn, order) };
-                return Err((mapped, error.into()));
+            let result = unsafe { self.tables.lock().map_runs(va + mapped, &runs, ATTRIBUTES) };
+            match result {
+                Ok(()) => mapped += taken,
+                Err((number, error)) => {
+                    let (done, rest) = runs.split_at(number);
+                    mapped += done.iter().map(|run| run.size()).sum::<usize>();
+                    for run in rest {
+                        // SAFETY: the run was just allocated with this order and is not mapped.
+                        unsafe { self.pages.free(run.pfn, run.order) };
+                    }
+                    return Err((mapped, error.into()));
+                }
             }
-            mapped += run.size();
         }
         Ok(())
     }
 
-    /// Makes mapped addresses invalid; TLBs may still hold them.
-    ///
-    /// # Safety
-    ///
-    /// Nothing refers to the memory any more.
-    unsafe fn retire(&self, va: VirtAddr, size: usize) -> Result<Stale, VmallocError> {
-        // SAFETY: the caller's promise.
-        Ok(unsafe { self.tables.lock().retire(va, size) }?)
-    }
-
-    /// Gives the frames of a flushed range back to the page allocator.
-    fn purge(&self, mut flushed: Flushed) -> Result<(), VmallocError> {
-        let mut batch = heapless::Vec::<Run, REAP_BATCH>::new();
-        while flushed.size() > 0 {
-            let mut tables = self.tables.lock();
-            while !batch.is_full()
-                && let Some(run) = tables.reap(&mut flushed)?
-            {
-                // Not full, as just checked.
-                let _ = batch.push(run);
+    /// Takes runs of at most `size` bytes in all, as large as there are, but none larger than
+    /// 2^`largest` frames, which falls to what there is. The bytes taken.
+    #[inline]
+    fn take_runs(&self, runs: &mut Runs, size: usize, largest: &mut u32, gfp: Gfp) -> usize {
+        let mut taken = 0;
+        let mut purged = false;
+        while taken < size && !runs.is_full() {
+            let order = ((size - taken) / PAGE_SIZE).ilog2().min(*largest);
+            match self.pages.alloc(order, gfp) {
+                Some(pfn) => {
+                    let run = Run { pfn, order };
+                    taken += run.size();
+                    // Not full, as just checked.
+                    let _ = runs.push(run);
+                }
+                None if order > 0 => *largest = order - 1,
+                // What was freed may be all there is.
+                None if !purged => {
+                    purged = true;
+                    self.vm_unmap_aliases();
+                }
+                None => break,
             }
-            drop(tables);
-            for run in &batch {
-                // SAFETY: `map_run` noted the run as it was allocated, and it has left the
-                // tables and, by the type of `flushed`, the TLBs.
-                unsafe { self.pages.free(run.pfn, run.order) };
-            }
-            batch.clear();
         }
-        Ok(())
+        taken
     }
 }
 
 /// Whether `va` lies in the vmalloc window, mapped or not.
+#[inline]
 pub fn is_vmalloc_addr(va: VirtAddr) -> bool {
     VMALLOC.contains(va)
 }
 
-fn in_atomic_context() -> bool {
-    let this_cpu = PerCpu::current();
-    cpu::irqs_masked() || this_cpu.irq_depth() > 0 || this_cpu.locks_held() > 0
+#[inline]
+fn require_task() -> Result<(), VmallocError> {
+    match PerCpu::current().context() {
+        Context::Task => Ok(()),
+        context => Err(VmallocError::Context(context)),
+    }
 }
 
 #[cfg(test)]

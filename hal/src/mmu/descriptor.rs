@@ -164,6 +164,13 @@ impl Descriptor {
         Self(self.0 & !(SOFTWARE_MASK << SOFTWARE_SHIFT) | (note as u64) << SOFTWARE_SHIFT)
     }
 
+    /// The leaf without a note for the `size` bytes that follow in physical addresses, a multiple
+    /// of the leaf's size; they do not leave the physical address space.
+    #[must_use]
+    pub const fn following(self, size: usize) -> Self {
+        Self(self.0.wrapping_add(size as u64))
+    }
+
     /// What [`with_note`](Self::with_note) put there, else 0.
     pub const fn note(self) -> u8 {
         (self.0 >> SOFTWARE_SHIFT & SOFTWARE_MASK) as u8

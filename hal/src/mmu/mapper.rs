@@ -93,6 +93,27 @@ pub enum MapError {
 pub struct Mapper<M> {
     root: PhysAddr,
     memory: M,
+    /// Most changes come in the neighbourhood of the last one.
+    recent: Recent,
+}
+
+/// A level 3 table of the tree, or [`Recent::NONE`].
+#[derive(Clone, Copy, Debug)]
+struct Recent {
+    /// First address it serves.
+    span: VirtAddr,
+    table: PhysAddr,
+    /// Where the CPU reaches it.
+    va: VirtAddr,
+}
+
+impl Recent {
+    /// No page is a multiple of the page size from this span.
+    const NONE: Self = Self {
+        span: VirtAddr::new(1),
+        table: PhysAddr::new(0),
+        va: VirtAddr::new(0),
+    };
 }
 
 impl<M: TableMemory> Mapper<M> {
@@ -103,7 +124,11 @@ impl<M: TableMemory> Mapper<M> {
     /// `root` is a table `memory` can reach ([`TableMemory::virt`]), every table it leads to came
     /// from `memory`, and no other `Mapper` changes the tree.
     pub const unsafe fn new(root: PhysAddr, memory: M) -> Self {
-        Self { root, memory }
+        Self {
+            root,
+            memory,
+            recent: Recent::NONE,
+        }
     }
 
     /// The root table's address, what `TTBR1_EL1` holds.
@@ -137,14 +162,38 @@ impl<M: TableMemory> Mapper<M> {
         attributes: Attributes,
         largest: Level,
     ) -> Result<(), MapError> {
-        self.write_leaves(va, range, attributes, largest, 0)?;
-        publish();
+        // SAFETY: handed on to the caller.
+        unsafe { self.map_untraced(va, range, attributes, largest) }?;
         trace!(
             "map {=u64:x} -> {=u64:x}..{=u64:x}",
             va.get() as u64,
             range.start.get(),
             range.end.get()
         );
+        Ok(())
+    }
+
+    /// As [`map`](Self::map), for those who map often: without a trace frame, which costs more than
+    /// the mapping even where nobody listens.
+    ///
+    /// # Errors
+    ///
+    /// As [`map`](Self::map).
+    ///
+    /// # Safety
+    ///
+    /// As [`map`](Self::map).
+    pub unsafe fn map_untraced(
+        &mut self,
+        va: VirtAddr,
+        range: PhysRange,
+        attributes: Attributes,
+        largest: Level,
+    ) -> Result<(), MapError> {
+        if !self.write_pages(va, range, attributes, 0) {
+            self.write_leaves(va, range, attributes, largest, 0)?;
+        }
+        publish();
         Ok(())
     }
 
@@ -161,7 +210,7 @@ impl<M: TableMemory> Mapper<M> {
     pub unsafe fn unmap(&mut self, va: VirtAddr, size: usize) -> Result<Flushed, MapError> {
         let stride = self.check_live(va, size)?;
         self.clear(va, size)?;
-        let flushed = Stale { va, size, stride }.flush();
+        let flushed = Stale::new(va, size, stride).flush();
         trace!(
             "unmap {=u64:x}, {=u64:x} bytes",
             va.get() as u64,
@@ -194,7 +243,7 @@ impl<M: TableMemory> Mapper<M> {
             slot.entry.store(slot.descriptor.with_access(access));
             Ok(())
         })?;
-        Stale { va, size, stride }.flush();
+        Stale::new(va, size, stride).flush();
         Ok(())
     }
 
@@ -322,12 +371,16 @@ impl<M: TableMemory> Mapper<M> {
         while done < size {
             let (va, pa) = (start + done, range.start + done);
             let wanted = fitting_level(va, pa, size - done, largest);
-            let step = self.vacant_table(va, wanted).map_err(|error| match error {
-                Vacancy::OutOfTables => MapError::OutOfTables(va),
-                Vacancy::Occupied(level, live) => refusal(va, pa, attributes, level, live),
-            });
-            let (level, table) = match step {
-                Ok(found) => found,
+            let written = self
+                .vacant_place(va, pa, attributes, wanted)
+                .and_then(|place| {
+                    let note = if done == 0 { note } else { 0 };
+                    let first = Descriptor::leaf(place.level, pa, attributes);
+                    self.fill(place, va, first, note, size - done)
+                        .map_err(|live| refusal(va, pa, attributes, place.level, live))
+                });
+            match written {
+                Ok(written) => done += written,
                 Err(error) => {
                     if done > 0 {
                         // SAFETY: the caller has not learnt of these mappings, nobody uses them.
@@ -335,17 +388,120 @@ impl<M: TableMemory> Mapper<M> {
                     }
                     return Err(error);
                 }
-            };
-            for entry in self.table(table).entries_from(level.index(va)) {
-                if size - done < level.size() || !entry.load().is_empty() {
-                    break;
-                }
-                let leaf = Descriptor::leaf(level, range.start + done, attributes);
-                entry.store(leaf.with_note(if done == 0 { note } else { 0 }));
-                done += level.size();
             }
         }
         Ok(())
+    }
+
+    /// Writes `first`, with `note`, and the leaves that continue it to the table at `place`, from
+    /// the entry for `va` on: up to the first entry that is not empty, the end of the table, or the
+    /// last leaf that fits into `size`. The bytes mapped, or what is in the entry for `va`.
+    #[inline]
+    fn fill(
+        &self,
+        place: Place,
+        va: VirtAddr,
+        first: Descriptor,
+        note: u8,
+        size: usize,
+    ) -> Result<usize, Descriptor> {
+        let leaf_size = place.level.size();
+        let entries = self.entries(place, va);
+        let mut leaf = first;
+        let mut written = 0;
+        for entry in entries.iter().take(size / leaf_size) {
+            let live = entry.load();
+            if !live.is_empty() {
+                if written == 0 {
+                    return Err(live);
+                }
+                break;
+            }
+            entry.store(leaf);
+            leaf = leaf.following(leaf_size);
+            written += leaf_size;
+        }
+        if let Some(entry) = entries.first() {
+            entry.store(first.with_note(note));
+        }
+        Ok(written)
+    }
+
+    /// Where a leaf of at most `wanted` level for `va` goes: an empty entry.
+    fn vacant_place(
+        &mut self,
+        va: VirtAddr,
+        pa: PhysAddr,
+        attributes: Attributes,
+        wanted: Level,
+    ) -> Result<Place, MapError> {
+        if wanted == Level::L3
+            && let Some(place) = self.recent_place(va)
+        {
+            return Ok(place);
+        }
+        match self.vacant_table(va, wanted) {
+            Ok((level, table)) => Ok(self.remember(va, Place::new(level, table))),
+            Err(Vacancy::OutOfTables) => Err(MapError::OutOfTables(va)),
+            Err(Vacancy::Occupied(level, live)) => Err(refusal(va, pa, attributes, level, live)),
+        }
+    }
+
+    /// The table a walk for `va` ends in.
+    pub(super) fn place_of(&mut self, va: VirtAddr) -> Place {
+        if let Some(place) = self.recent_place(va) {
+            return place;
+        }
+        let mut place = Place::new(Level::ROOT, self.root);
+        while let Some(below) = self.table_below(place, va) {
+            place = below;
+        }
+        self.remember(va, place)
+    }
+
+    fn table_below(&self, place: Place, va: VirtAddr) -> Option<Place> {
+        let level = place.level;
+        let entry = self.table(place.table).entry(level.index(va)).load();
+        Some(Place::new(level.next()?, entry.next_table(level)?))
+    }
+
+    /// Notes the table that serves `va` if it is of level 3.
+    fn remember(&mut self, va: VirtAddr, place: Place) -> Place {
+        if place.level == Level::L3 {
+            self.recent = Recent {
+                span: va.align_down(Level::L2.size()),
+                table: place.table,
+                va: self.memory.virt(place.table),
+            };
+        }
+        place
+    }
+
+    /// The recent table, if it serves the page `va`.
+    fn recent_place(&self, va: VirtAddr) -> Option<Place> {
+        let table = self.recent.table;
+        self.recent_entries(va, PAGE_SIZE)
+            .map(|_| Place::new(Level::L3, table))
+    }
+
+    /// The entries for the `size` bytes at `va`, whole pages, if the recent table has them all.
+    #[inline(always)]
+    pub(super) fn recent_entries(&self, va: VirtAddr, size: usize) -> Option<&[Entry]> {
+        let offset = va.get().wrapping_sub(self.recent.span.get());
+        if offset >= Level::L2.size() || !(offset | size).is_multiple_of(PAGE_SIZE) {
+            return None;
+        }
+        // SAFETY: `recent` is not `NONE`, from which no page has such an offset. So it is a table
+        // of this tree, see `table`, and mapped at `va`.
+        let table = unsafe { &*self.recent.va.as_ptr::<Table>() };
+        let entries = table.entries_from(offset / PAGE_SIZE);
+        entries.get(..size / PAGE_SIZE)
+    }
+
+    /// The entries of the table at `place` from the one for `va` on.
+    #[inline]
+    pub(super) fn entries(&self, place: Place, va: VirtAddr) -> &[Entry] {
+        self.table(place.table).entries_from(place.level.index(va))
     }
 
     /// The table of `wanted` level that serves `va`, made if it is not there, with the entry for
@@ -367,6 +523,7 @@ impl<M: TableMemory> Mapper<M> {
                     tlb::invalidate_all_levels(va);
                     barrier::dsb_ish();
                     barrier::isb();
+                    self.recent = Recent::NONE;
                     // SAFETY: the entry is gone, and with the TLBI so is what walkers held of it.
                     unsafe { self.memory.free(below) };
                     return Ok((level, table));
@@ -452,6 +609,19 @@ pub(super) struct Slot<'a> {
     pub(super) level: Level,
     pub(super) entry: &'a Entry,
     pub(super) descriptor: Descriptor,
+}
+
+/// A table of the tree.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) level: Level,
+    table: PhysAddr,
+}
+
+impl Place {
+    const fn new(level: Level, table: PhysAddr) -> Self {
+        Self { level, table }
+    }
 }
 
 enum Vacancy {

@@ -50,12 +50,7 @@ impl<M: TableMemory> Mapper<M> {
         }
         clean_invalidate(old, size);
         self.clear(old, size)?;
-        Stale {
-            va: old,
-            size,
-            stride,
-        }
-        .flush();
+        Stale::new(old, size, stride).flush();
         self.write_leaves(new, range, attributes, Level::L3, 0)?;
         publish();
         clean_invalidate(new, size);

@@ -3,12 +3,12 @@
 //! The first leaf of a run notes the run's order in the bits the hardware leaves to software, so
 //! that memory made of many runs needs no list of them.
 
-use super::descriptor::Attributes;
+use super::descriptor::{Attributes, Descriptor};
 use super::flush::{Flushed, Stale};
 #[cfg(doc)]
 use super::mapper::publish;
-use super::mapper::{MapError, Mapper};
-use super::table::{Level, TableMemory};
+use super::mapper::{MapError, Mapper, check_physical, check_virtual};
+use super::table::{Entry, Level, TableMemory};
 use crate::addr::{PAGE_SIZE, Pfn, PhysRange, VirtAddr};
 
 /// `2^order` frames that were allocated and mapped as one.
@@ -28,47 +28,129 @@ impl Run {
 }
 
 impl<M: TableMemory> Mapper<M> {
-    /// Maps `run` at `va`, in blocks where they fit, and notes the order
-    /// in the first leaf for [`reap`](Self::reap). Nobody may use the addresses before
+    /// Maps `runs` one after the other from `va` on, in blocks where they fit, and notes each
+    /// run's order in its first leaf for [`reap`](Self::reap). Nobody may use the addresses before
     /// [`publish`].
     ///
     /// # Errors
     ///
-    /// As [`map`](Self::map).
+    /// As [`map`](Self::map), with the number of runs before the one that failed; those stay
+    /// mapped.
     ///
     /// # Safety
     ///
     /// As [`map`](Self::map).
-    pub unsafe fn map_run(
+    #[inline]
+    pub unsafe fn map_runs(
         &mut self,
         va: VirtAddr,
-        run: Run,
+        runs: &[Run],
         attributes: Attributes,
-    ) -> Result<(), MapError> {
-        let start = run.pfn.phys();
-        let range = PhysRange::new(start, start + run.size());
-        // The note of a leaf that no run starts at is 0.
-        self.write_leaves(va, range, attributes, Level::L2, run.order as u8 + 1)
+    ) -> Result<(), (usize, MapError)> {
+        let mut va = va;
+        for (number, run) in runs.iter().enumerate() {
+            let start = run.pfn.phys();
+            let range = PhysRange::new(start, start + run.size());
+            // The note of a leaf that no run starts at is 0.
+            let note = run.order as u8 + 1;
+            if !self.write_pages(va, range, attributes, note) {
+                self.write_leaves(va, range, attributes, Level::L2, note)
+                    .map_err(|error| (number, error))?;
+            }
+            va = va + run.size();
+        }
+        Ok(())
     }
 
-    /// Makes `size` bytes at `va`, mapped by [`map_run`](Self::map_run), invalid without
-    /// forgetting their frames: the first half of a removal whose TLB flush may be shared with
-    /// others. After the flush [`reap`](Self::reap) hands out the frames.
+    /// [`write_leaves`](Self::write_leaves) for less than a block in the table used last, which has
+    /// most of what is mapped run by run. Changes nothing where it returns `false`.
+    #[inline]
+    pub(super) fn write_pages(
+        &self,
+        va: VirtAddr,
+        range: PhysRange,
+        attributes: Attributes,
+        note: u8,
+    ) -> bool {
+        let size = range.size() as usize;
+        if size == 0 || size >= Level::L2.size() || check_physical(range).is_err() {
+            return false;
+        }
+        let Some(entries) = self.recent_entries(va, size) else {
+            return false;
+        };
+        if !entries.iter().all(|entry| entry.load().is_empty()) {
+            return false;
+        }
+        let mut leaf = Descriptor::leaf(Level::L3, range.start, attributes);
+        let mut leaf_note = note;
+        for entry in entries {
+            entry.store(leaf.with_note(leaf_note));
+            leaf = leaf.following(PAGE_SIZE);
+            leaf_note = 0;
+        }
+        true
+    }
+
+    /// Makes the next `size` bytes behind `stale` invalid, and part of it: the first half of a
+    /// removal whose TLB flush may be shared with others. Runs of [`map_runs`](Self::map_runs) are
+    /// not forgotten: after the flush [`reap`](Self::reap) hands them out.
+    ///
+    /// One walk, and no check beforehand that the range is mapped whole.
     ///
     /// # Errors
     ///
-    /// As [`unmap`](Self::unmap).
+    /// As [`unmap`](Self::unmap); `stale` is unchanged then, but leaves before the one named by the
+    /// error are invalid.
     ///
     /// # Safety
     ///
     /// As [`unmap`](Self::unmap).
-    pub unsafe fn retire(&mut self, va: VirtAddr, size: usize) -> Result<Stale, MapError> {
-        let stride = self.check_live(va, size)?;
-        self.visit(va, size, |slot| {
-            slot.entry.store(slot.descriptor.retired());
-            Ok(())
-        })?;
-        Ok(Stale { va, size, stride })
+    #[inline]
+    pub unsafe fn retire(&mut self, stale: &mut Stale, size: usize) -> Result<(), MapError> {
+        let start = stale.va() + stale.size();
+        if let Some(entries) = self.recent_entries(start, size)
+            && retire_leaves(entries, Level::L3) == entries.len()
+            && size > 0
+        {
+            stale.extend(size, Level::L3);
+            return Ok(());
+        }
+        self.retire_anywhere(stale, start, size)
+    }
+
+    /// [`retire`](Self::retire) of any leaves in any tables; some may be retired already.
+    fn retire_anywhere(
+        &mut self,
+        stale: &mut Stale,
+        start: VirtAddr,
+        size: usize,
+    ) -> Result<(), MapError> {
+        check_virtual(start, size)?;
+        let end = start + size;
+        let mut smallest = Level::ROOT;
+        let mut va = start;
+        while va < end {
+            let place = self.place_of(va);
+            let leaves = (end.get() - va.get()) / place.level.size();
+            let retired = match leaves {
+                0 => 0,
+                _ if !va.is_aligned(place.level.size()) => 0,
+                _ => {
+                    let entries = self.entries(place, va);
+                    retire_leaves(&entries[..leaves.min(entries.len())], place.level)
+                }
+            };
+            if retired == 0 {
+                // Not a whole leaf: the general walk says why.
+                self.check_live(va, end.get() - va.get())?;
+                return Err(MapError::NotMapped(va));
+            }
+            smallest = smallest.max(place.level);
+            va = va + retired * place.level.size();
+        }
+        stale.extend(size, smallest);
+        Ok(())
     }
 
     /// Forgets the first run of a retired and flushed range and returns its frames, which nothing
@@ -82,7 +164,17 @@ impl<M: TableMemory> Mapper<M> {
             return Ok(None);
         }
         let va = rest.va;
-        let first = self.lowest_entry(va).2;
+        let entry = match self.recent_entries(va, PAGE_SIZE) {
+            Some([entry]) => entry,
+            _ => {
+                let place = self.place_of(va);
+                let [entry, ..] = self.entries(place, va) else {
+                    return Err(MapError::NotOneRun(va));
+                };
+                entry
+            }
+        };
+        let first = entry.load();
         let run = match first.note().checked_sub(1) {
             Some(order) if !first.is_valid() => Run {
                 pfn: first.output_address().pfn(),
@@ -94,11 +186,30 @@ impl<M: TableMemory> Mapper<M> {
         if size > rest.size {
             return Err(MapError::NotOneRun(va));
         }
-        self.clear(va, size)?;
+        // The run's other leaves were emptied when they were retired.
+        entry.store(Descriptor::EMPTY);
         *rest = Flushed {
             va: va + size,
             size: rest.size - size,
         };
         Ok(Some(run))
     }
+}
+
+/// Retires the leaves at the start of `entries` of a table of `level`; how many there are.
+#[inline(always)]
+fn retire_leaves(entries: &[Entry], level: Level) -> usize {
+    let mut retired = 0;
+    for entry in entries {
+        let leaf = entry.load();
+        if !leaf.is_leaf(level) {
+            break;
+        }
+        entry.store(match leaf.note() {
+            0 => Descriptor::EMPTY,
+            _ => leaf.retired(),
+        });
+        retired += 1;
+    }
+    retired
 }

@@ -83,7 +83,7 @@ fn ram_nothing_and_wrapping_ranges_are_refused() {
         posted(beyond),
         Err(IoremapError::Map(MapError::OutsidePhysical(_)))
     ));
-    assert_eq!(io.areas.lock().iter().count(), 0);
+    assert_eq!(io.areas.lock().va.iter().count(), 0);
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn running_out_of_tables_takes_no_addresses() {
         error,
         Err(IoremapError::Map(MapError::OutOfTables(_)))
     ));
-    assert_eq!(io.areas.lock().iter().count(), 0);
+    assert_eq!(io.areas.lock().va.iter().count(), 0);
 }
 
 #[test]
@@ -141,4 +141,39 @@ fn of_two_concurrent_unmappings_one_is_refused() {
         let refused = Err(IoremapError::NotMapped(va));
         assert!([(Ok(()), refused), (refused, Ok(()))].contains(&(first, second)));
     }
+}
+
+#[test]
+fn unmapped_areas_share_a_flush_and_keep_their_type_until_then() {
+    use crate::arch::trace::{Op, record_during};
+    let io = scratch(2);
+    let page = range(UART.get(), 0x1000);
+    let unmap = |va| {
+        // SAFETY: the mapping is never used.
+        record_during(|| unsafe { io.iounmap(va) }.unwrap()).1
+    };
+    let warm = io.ioremap(page, IoKind::Posted).unwrap();
+    assert_eq!(unmap(warm), []);
+    let again = io.ioremap(page, IoKind::Posted).unwrap();
+    assert_ne!(again, warm, "not yet flushed");
+    assert_eq!(unmap(again), []);
+    // Another type needs the flush at once.
+    let (va, ops) = record_during(|| io.ioremap(page, IoKind::WriteCombining).unwrap());
+    let flushed = [
+        Op::DsbIshst,
+        Op::TlbLastLevel(warm),
+        Op::TlbLastLevel(again),
+        Op::DsbIsh,
+        Op::Isb,
+    ];
+    assert_eq!(ops[..5], flushed);
+    assert_eq!(unmap(va), []);
+    let mut flushes = 0;
+    for _ in 0..3 * LAZY_AREAS {
+        let va = io.ioremap(page, IoKind::WriteCombining).unwrap();
+        flushes += usize::from(!unmap(va).is_empty());
+    }
+    assert_eq!(flushes, 3);
+    io.vm_unmap_aliases();
+    assert_eq!(io.area_from(IOREMAP.base), None);
 }

@@ -18,15 +18,19 @@ fn grow<const N: usize>(areas: &mut VaAllocator<u32, N>) {
     areas.grow(Box::leak(Box::new(Chunk::new(0)))).unwrap();
 }
 
-/// Page number, pages, data; by page number.
+/// Page number, pages, data; by page number. Then the areas that wait to be given out again, the
+/// last one first.
 #[derive(Default)]
-struct Model(Vec<(usize, usize, u32)>);
+struct Model(Vec<(usize, usize, u32)>, Vec<(usize, usize)>);
 
 impl Model {
     /// The gaps as (first page, pages), by address.
     fn gaps(&self) -> Vec<(usize, usize)> {
-        let starts = self.0.iter().map(|area| area.0).chain([WINDOW_PAGES]);
-        let ends = self.0.iter().map(|area| area.0 + area.1 + 1);
+        let mut taken: Vec<_> = self.0.iter().map(|area| (area.0, area.1)).collect();
+        taken.extend(&self.1);
+        taken.sort_unstable();
+        let starts = taken.iter().map(|area| area.0).chain([WINDOW_PAGES]);
+        let ends = taken.iter().map(|area| area.0 + area.1 + 1);
         let ends = [0].into_iter().chain(ends);
         ends.zip(starts)
             .map(|(end, start)| (end, start - end))
@@ -34,14 +38,32 @@ impl Model {
     }
 
     fn alloc(&mut self, pages: usize, align: usize, data: u32) -> Option<usize> {
-        let (gap, _) = self
-            .gaps()
-            .into_iter()
-            .find(|gap| gap.1 >= pages + 1 + align - 1)?;
-        let start = gap.next_multiple_of(align);
+        let waiting = self.1.iter().rposition(|area| area.1 == pages);
+        let start = match waiting.filter(|_| align == 1) {
+            Some(index) => self.1.remove(index).0,
+            None => {
+                let first = |model: &Self| {
+                    let mut gaps = model.gaps().into_iter();
+                    gaps.find(|gap| gap.1 >= pages + 1 + align - 1)
+                };
+                let gap = first(self).or_else(|| {
+                    self.1.clear();
+                    first(self)
+                });
+                gap?.0.next_multiple_of(align)
+            }
+        };
         self.0.push((start, pages, data));
         self.0.sort_unstable();
         Some(start)
+    }
+
+    fn free(&mut self, index: usize) -> (usize, usize, u32) {
+        let area = self.0.remove(index);
+        if area.1 <= MAX_RECYCLED_PAGES && self.1.len() < MAX_RECYCLED as usize {
+            self.1.push((area.0, area.1));
+        }
+        area
     }
 }
 
@@ -85,7 +107,7 @@ proptest! {
                     prop_assert_eq!(given, expected.ok_or(VaError::NoSpace { pages }));
                 }
                 Step::Free { pick } if !model.0.is_empty() => {
-                    let (page, pages, data) = model.0.remove(pick % model.0.len());
+                    let (page, pages, data) = model.free(pick % model.0.len());
                     let freed = Area { va: va(page), size: pages * PAGE_SIZE, data };
                     prop_assert_eq!(areas.free(va(page)), Ok(freed));
                 }
@@ -94,7 +116,7 @@ proptest! {
                     let known = model.0.iter().position(|area| area.0 == page);
                     let freed = areas.free(va(page));
                     prop_assert_eq!(freed.is_ok(), known.is_some());
-                    known.map(|index| model.0.remove(index));
+                    known.map(|index| model.free(index));
                 }
             }
             areas.arena.check(WINDOW_PAGES as u32);
@@ -102,6 +124,11 @@ proptest! {
             prop_assert_eq!(listed, model.0.iter().map(|area| area.2).collect::<Vec<_>>());
             let largest = model.gaps().into_iter().map(|gap| gap.1).max().unwrap();
             prop_assert_eq!(areas.largest_gap(), largest * PAGE_SIZE);
+        }
+        for page in 0..WINDOW_PAGES {
+            let next = model.0.iter().find(|area| area.0 >= page);
+            let found = areas.first_from(va(page));
+            prop_assert_eq!(found.map(|area| area.data), next.map(|area| area.2));
         }
         for page in 0..WINDOW_PAGES {
             let holder = model.0.iter().find(|area| (area.0..area.0 + area.1).contains(&page));
@@ -179,4 +206,26 @@ fn nonsense_is_refused_by_name() {
     }
     assert_eq!(areas.free(area.va), Ok(area));
     assert_eq!(areas.free(area.va), Err(VaError::NotAnArea(area.va)));
+}
+
+#[test]
+fn kept_areas_become_gaps_when_addresses_run_short() {
+    let mut areas = VaAllocator::<u32, 0>::new(&window(16), 0);
+    let given: Vec<_> = (0..8)
+        .map(|data| areas.alloc(1, 1, data).unwrap())
+        .collect();
+    for area in &given {
+        areas.free(area.va).unwrap();
+        assert_eq!(areas.free(area.va), Err(VaError::NotAnArea(area.va)));
+        assert_eq!(areas.find(area.va), None);
+    }
+    assert_eq!(areas.iter().count(), 0);
+    assert_eq!(areas.largest_gap(), 0, "all of them are kept");
+    assert_eq!(
+        areas.alloc(1, 1, 9).unwrap().va,
+        given[7].va,
+        "the last one"
+    );
+    let most = areas.alloc(13 * PAGE_SIZE, 1, 10).unwrap();
+    assert_eq!(most.va, va(0), "the kept ones joined");
 }

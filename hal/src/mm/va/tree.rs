@@ -34,8 +34,13 @@ struct Node<D> {
     prev: u32,
     next: u32,
     height: u32,
+    /// [`IN_USE`], or the next area on the same list of areas to be given out again.
+    recycled: u32,
     data: D,
 }
+
+/// The `recycled` of an area that is given out.
+const IN_USE: u32 = u32::MAX;
 
 impl<D> Node<D> {
     const fn idle(data: D) -> Self {
@@ -49,6 +54,7 @@ impl<D> Node<D> {
             prev: NIL,
             next: NIL,
             height: 0,
+            recycled: IN_USE,
             data,
         }
     }
@@ -142,13 +148,46 @@ impl<D: Copy, const CHUNKS: usize> Arena<D, CHUNKS> {
         }
     }
 
+    /// Takes the area `node` off the hands of its owner and puts it before `next`, the head of a
+    /// list of such areas: it stays in the tree.
+    #[inline]
+    pub(super) fn recycle(&mut self, node: u32, next: Option<u32>) {
+        self.node_mut(node).recycled = next.unwrap_or(NIL);
+    }
+
+    /// Gives the area `node` out again, with `data`: its start, and the area that follows it on its
+    /// list.
+    #[inline]
+    pub(super) fn reuse(&mut self, node: u32, data: D) -> (u32, Option<u32>) {
+        let node = self.node_mut(node);
+        node.data = data;
+        let next = core::mem::replace(&mut node.recycled, IN_USE);
+        (node.start, (next != NIL).then_some(next))
+    }
+
+    /// Whether the area is given out, not waiting to be given out again.
+    #[inline]
+    pub(super) fn is_in_use(&self, node: u32) -> bool {
+        let node = self.node(node);
+        node.recycled == IN_USE && node.height > 0
+    }
+
+    /// Whether `node`, any that ever was one or 0, is an area in use that starts at `page`.
+    #[inline]
+    pub(super) fn is_area_at(&self, node: u32, page: u32) -> bool {
+        let node = self.node(node);
+        node.start == page && node.height > 0 && node.pages > 0 && node.recycled == IN_USE
+    }
+
     /// Start, pages with the guard, and data of `node`.
+    #[inline]
     pub(super) fn get(&self, node: u32) -> (u32, u32, D) {
         let node = self.node(node);
         (node.start, node.pages, node.data)
     }
 
     /// As [`get`](Self::get), with the data open to change.
+    #[inline]
     pub(super) fn get_mut(&mut self, node: u32) -> (u32, u32, &mut D) {
         let node = self.node_mut(node);
         (node.start, node.pages, &mut node.data)
@@ -199,24 +238,45 @@ impl<D: Copy, const CHUNKS: usize> Arena<D, CHUNKS> {
         (found != ORIGIN).then_some(found)
     }
 
-    /// The areas by address, as [`get`](Self::get) gives them.
+    /// The areas in use by address, as [`get`](Self::get) gives them.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, u32, D)> + '_ {
         let mut next = self.node(ORIGIN).next;
         core::iter::from_fn(move || {
             let node = self.node(next);
             next = node.next;
-            (node.height > 0).then_some((node.start, node.pages, node.data))
+            (node.height > 0).then_some((node.start, node.pages, node.data, node.recycled))
+        })
+        .filter_map(|(start, pages, data, recycled)| {
+            (recycled == IN_USE).then_some((start, pages, data))
         })
     }
 
-    /// Makes `pages` from `start` an area. They lie in the gap after `before`.
+    /// The first area in use that starts at or after `page`, as [`get`](Self::get) gives it.
+    pub(super) fn first_from(&self, page: u32) -> Option<(u32, u32, D)> {
+        let before = self.last_at_or_below(page).unwrap_or(ORIGIN);
+        let mut node = self.node(before);
+        while node.start < page || node.pages == 0 || node.recycled != IN_USE {
+            if node.next == NIL {
+                return None;
+            }
+            node = self.node(node.next);
+        }
+        Some((node.start, node.pages, node.data))
+    }
+
+    /// Nodes' memory added to what is inside, in chunks.
+    pub(super) fn chunks(&self) -> usize {
+        self.more.len()
+    }
+
+    /// Makes `pages` from `start` an area, and names it. They lie in the gap after `before`.
     pub(super) fn insert_after(
         &mut self,
         before: u32,
         start: u32,
         pages: u32,
         data: D,
-    ) -> Result<(), VaError> {
+    ) -> Result<u32, VaError> {
         let new = self.take_unused()?;
         let front = start - self.end_of(before);
         let next = self.node(before).next;
@@ -238,7 +298,7 @@ impl<D: Copy, const CHUNKS: usize> Arena<D, CHUNKS> {
         }
         // `before` is an ancestor of the new node, so the way back up settles its `max_gap` too.
         self.root = self.insert(self.root, new, before);
-        Ok(())
+        Ok(new)
     }
 
     /// Removes the area that starts at page `start`, if there is one; what it covered joins the

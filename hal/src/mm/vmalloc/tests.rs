@@ -1,5 +1,9 @@
 use super::*;
+use crate::addr::PhysRange;
+use crate::arch::cpu;
 use crate::arch::trace::{Op, record_during};
+use crate::mm::FrameError;
+use crate::mmu::MapError;
 use crate::mmu::kernel::scratch_mapper;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock};
@@ -14,13 +18,15 @@ struct Pages {
     largest: Mutex<u32>,
     /// Allocations that still succeed.
     budget: Mutex<usize>,
+    /// Frames that are not Normal write-back.
+    memory_types: Mutex<BTreeMap<Pfn, MemoryType>>,
 }
 
 // SAFETY: `ram` hands out each piece once and aligned; freed frames are not reused.
 unsafe impl PageSource for Pages {
     const MAX_ORDER: u32 = MAX_ORDER;
 
-    fn alloc(&self, order: u32, _: Gfp) -> Option<Pfn> {
+    fn alloc(&self, order: u32, gfp: Gfp) -> Option<Pfn> {
         assert_eq!(PerCpu::current().locks_held(), 0, "may block");
         let mut budget = self.budget.lock().unwrap();
         if order > *self.largest.lock().unwrap() || *budget == 0 {
@@ -31,7 +37,10 @@ unsafe impl PageSource for Pages {
         let ram = layout::host::ram(size, size);
         let start = layout::phys_to_virt(ram.start).as_ptr::<u8>();
         // SAFETY: the piece was just handed out.
-        unsafe { start.write_bytes(0xA5, size as usize) };
+        unsafe {
+            let fill = if gfp.contains(Gfp::ZERO) { 0 } else { 0xA5 };
+            start.write_bytes(fill, size as usize);
+        }
         self.out.lock().unwrap().insert(ram.start.pfn(), order);
         Some(ram.start.pfn())
     }
@@ -40,7 +49,7 @@ unsafe impl PageSource for Pages {
         assert_eq!(self.out.lock().unwrap().remove(&pfn), Some(order));
         let frames = Run { pfn, order };
         let start = pfn.phys();
-        let frames = crate::addr::PhysRange::new(start, start + frames.size());
+        let frames = PhysRange::new(start, start + frames.size());
         let tables = self.tables.lock();
         let mapping = tables.find_mapping_of(frames, mapper::FIRST, mapper::LIMIT);
         assert_eq!(mapping, None, "freed while mapped");
@@ -49,17 +58,35 @@ unsafe impl PageSource for Pages {
     fn total_frames(&self) -> usize {
         4096
     }
+
+    fn check_memory_type(&self, pfn: Pfn, wanted: MemoryType) -> Result<(), MemoryTypeError> {
+        match *self
+            .memory_types
+            .lock()
+            .unwrap()
+            .get(&pfn)
+            .unwrap_or(&MemoryType::NormalWriteBack)
+        {
+            _ if pfn < layout::host::RAM_BASE.pfn() => Err(FrameError::Untouched(pfn).into()),
+            has if has == wanted => Ok(()),
+            has => Err(MemoryTypeError::Conflict { pfn, has, wanted }),
+        }
+    }
 }
 
-fn scratch() -> Vmalloc<Pages> {
-    let tables = Box::leak(Box::new(IrqLock::new(scratch_mapper(16))));
-    let pages = Box::leak(Box::new(Pages {
+fn pages_for(tables: &'static IrqLock<KernelMapper>) -> &'static Pages {
+    Box::leak(Box::new(Pages {
         tables,
         out: Mutex::default(),
         largest: Mutex::new(MAX_ORDER),
         budget: Mutex::new(usize::MAX),
-    }));
-    Vmalloc::new(tables, pages)
+        memory_types: Mutex::default(),
+    }))
+}
+
+fn scratch() -> Vmalloc<Pages> {
+    let tables = Box::leak(Box::new(IrqLock::new(scratch_mapper(16))));
+    Vmalloc::new(tables, pages_for(tables))
 }
 
 impl Vmalloc<Pages> {
@@ -74,8 +101,9 @@ impl Vmalloc<Pages> {
     }
 
     fn assert_empty(&self) {
+        self.vm_unmap_aliases();
         assert_eq!(self.orders_out(), []);
-        assert_eq!(self.areas.lock().iter().count(), 0);
+        assert_eq!(self.areas.lock().va.iter().count(), 0);
         let leaf = self.tables.lock().first_leaf(mapper::FIRST, mapper::LIMIT);
         assert_eq!(leaf, None);
     }
@@ -134,20 +162,42 @@ fn vzalloc_zeroes_to_the_end_of_the_page() {
 }
 
 #[test]
-fn barriers_and_invalidations_come_once_per_call() {
+fn a_flush_serves_many_frees() {
     let vm = scratch();
-    // Warm, so that no table has to be made.
+    // Warm, so that no table has to be made; the first free flushes, because nothing may wait yet.
     let warm = vm.vmalloc(PAGE_SIZE).unwrap();
-    let (va, ops) = record_during(|| vm.vmalloc(3 * PAGE_SIZE).unwrap());
-    assert_eq!(ops, [Op::DsbIshst, Op::Isb]);
     // SAFETY: the memory was never used.
-    let (_, ops) = record_during(|| unsafe { vm.vfree(va) }.unwrap());
-    let tlbi = (0..3).map(|page| Op::TlbLastLevel(va + page * PAGE_SIZE));
+    let (_, ops) = record_during(|| unsafe { vm.vfree(warm) }.unwrap());
+    assert_eq!(
+        ops,
+        [Op::DsbIshst, Op::TlbLastLevel(warm), Op::DsbIsh, Op::Isb]
+    );
+    let size = 3 * PAGE_SIZE;
+    let mut freed = Vec::new();
+    for _ in 0..2 {
+        let (va, ops) = record_during(|| vm.vmalloc(size).unwrap());
+        assert_eq!(ops, [Op::DsbIshst, Op::Isb]);
+        // SAFETY: the memory was never used.
+        let (_, ops) = record_during(|| unsafe { vm.vfree(va) }.unwrap());
+        assert_eq!(ops, [], "not even a barrier");
+        assert_eq!(vm.vmalloc_to_page(va), Err(VmallocError::NotMapped(va)));
+        freed.push(va);
+    }
+    assert_eq!(
+        vm.orders_out(),
+        [1, 0, 1, 0],
+        "frames wait with their addresses"
+    );
+    let waiting = vm.purge_info();
+    assert_eq!((waiting.areas, waiting.bytes), (2, 2 * size));
+    let (frames, ops) = record_during(|| vm.vm_unmap_aliases());
+    assert_eq!(frames, 6);
+    let pages = |va: VirtAddr| (0..3).map(move |page| Op::TlbLastLevel(va + page * PAGE_SIZE));
     let mut expected = vec![Op::DsbIshst];
-    expected.extend(tlbi);
+    expected.extend(freed.into_iter().flat_map(pages));
     expected.extend([Op::DsbIsh, Op::Isb]);
     assert_eq!(ops, expected);
-    assert!(warm < va);
+    vm.assert_empty();
 }
 
 /// Every allocation of a call fails once, the first ones and the last.
@@ -172,13 +222,7 @@ fn running_out_of_frames_gives_everything_back() {
 #[test]
 fn running_out_of_tables_gives_everything_back() {
     let tables = Box::leak(Box::new(IrqLock::new(scratch_mapper(1))));
-    let pages = Box::leak(Box::new(Pages {
-        tables,
-        out: Mutex::default(),
-        largest: Mutex::new(MAX_ORDER),
-        budget: Mutex::new(usize::MAX),
-    }));
-    let vm = Vmalloc::new(tables, pages);
+    let vm = Vmalloc::new(tables, pages_for(tables));
     // The block fits the one table, the page behind it needs another.
     let refused = vm.vmalloc((2 << 20) + PAGE_SIZE);
     assert!(matches!(
@@ -219,16 +263,27 @@ fn misuse_is_named_and_changes_nothing() {
 #[test]
 fn atomic_contexts_are_refused() {
     let vm = scratch();
-    let refused = Err(VmallocError::AtomicContext);
+    let refused = |context| Err(VmallocError::Context(context));
+    let page = layout::host::ram(4096, 4096).start.pfn();
+    // SAFETY: refused, or never used.
+    let vmap = || unsafe { vm.vmap(&[page], Protection::ReadWrite) };
+    let mapped = vmap().unwrap();
+    // SAFETY: refused.
+    let vunmap = || unsafe { vm.vunmap(mapped) };
+    let expect = |context| {
+        assert_eq!(vm.vmalloc(1), refused(context));
+        assert_eq!(vmap(), refused(context));
+        assert_eq!(vunmap(), Err(VmallocError::Context(context)));
+    };
     let other = IrqLock::new(());
     let guard = other.lock();
-    assert_eq!(vm.vmalloc(1), refused);
+    expect(Context::LockHeld);
     drop(guard);
     let irq = cpu::irq_save();
-    assert_eq!(vm.vmalloc(1), refused);
+    expect(Context::IrqsMasked);
     cpu::irq_restore(irq);
     PerCpu::current().irq_entered();
-    assert_eq!(vm.vmalloc(1), refused);
+    expect(Context::Interrupt);
     PerCpu::current().irq_left();
     assert!(vm.vmalloc(1).is_ok());
 }
@@ -237,14 +292,16 @@ fn atomic_contexts_are_refused() {
 fn more_areas_than_built_in_nodes_take_a_frame() {
     let vm = scratch();
     let areas: Vec<_> = (0..200).map(|_| vm.vmalloc(1).unwrap()).collect();
-    assert_eq!(vm.areas.lock().iter().count(), 200);
+    assert_eq!(vm.areas.lock().va.iter().count(), 200);
     // Three chunks beside the built-in one.
     assert_eq!(vm.orders_out().len(), 203);
     for va in areas.into_iter().rev() {
         // SAFETY: the memory was never used.
         unsafe { vm.vfree(va) }.unwrap();
     }
+    vm.vm_unmap_aliases();
     assert_eq!(vm.orders_out(), [0; 3]);
+    assert_eq!(vm.kept_frames(), 3);
 }
 
 /// Several threads share one allocator; no frame and no address is given out twice.
@@ -290,4 +347,280 @@ fn of_two_concurrent_frees_one_is_refused() {
         assert!([(Ok(()), refused), (refused, Ok(()))].contains(&(first, second)));
     }
     vm.assert_empty();
+}
+
+#[test]
+fn flags_that_cannot_be_honoured_are_refused_by_name() {
+    let vm = scratch();
+    for gfp in [Gfp::ATOMIC, Gfp::NOWAIT, Gfp::TRANSHUGE_LIGHT] {
+        assert_eq!(vm.vmalloc_with(1, gfp), Err(VmallocError::NonBlocking(gfp)));
+    }
+    for refused in [Gfp::NORETRY, Gfp::RETRY_MAYFAIL, Gfp::MOVABLE] {
+        let gfp = Gfp::KERNEL | refused;
+        let named = VmallocError::Flags { refused, gfp };
+        assert_eq!(vm.vmalloc_with(1, gfp), Err(named));
+    }
+    for gfp in [Gfp::NOFS, Gfp::NOIO, Gfp::KERNEL | Gfp::NOFAIL | Gfp::DMA] {
+        assert!(vm.vmalloc_with(1, gfp).is_ok());
+    }
+}
+
+/// A table of what the TLBs of all cores may hold: pages enter when they are mapped, and leave by
+/// the recorded invalidations.
+#[test]
+fn no_address_and_no_frame_comes_back_before_its_invalidation() {
+    use crate::mmu::flush::MAX_BY_ADDRESS;
+    let vm = scratch();
+    let mut tlb = std::collections::BTreeSet::new();
+    let mut frames = BTreeMap::new();
+    let mut live: Vec<(VirtAddr, usize)> = Vec::new();
+    let mut by_address = 0;
+    for round in 0..if cfg!(miri) { 40 } else { 2000usize } {
+        let pages = [1, 1, 3, 17, 64, MAX_BY_ADDRESS + 1][round * 7 % 6];
+        let ((), ops) = record_during(|| {
+            if live.len() < 4 || round % 3 == 0 {
+                live.push((vm.vmalloc(pages * PAGE_SIZE).unwrap(), pages));
+            } else {
+                let (va, _) = live.swap_remove(round % live.len());
+                // SAFETY: the memory was never used.
+                unsafe { vm.vfree(va) }.unwrap();
+            }
+        });
+        for op in ops {
+            match op {
+                Op::TlbAll => tlb.clear(),
+                Op::TlbLastLevel(va) => {
+                    by_address += 1;
+                    tlb.remove(&va);
+                }
+                _ => {}
+            }
+        }
+        // What is out is what is live or may still be in a TLB.
+        let out: usize = vm.orders_out().iter().map(|order| 1 << order).sum();
+        let mapped: usize = live.iter().map(|area| area.1).sum();
+        assert!(out >= mapped + tlb.iter().filter(|va| !frames.contains_key(*va)).count());
+        if let Some(&(va, pages)) = live.last()
+            && !frames.contains_key(&va)
+        {
+            for page in 0..pages {
+                assert!(tlb.insert(va + page * PAGE_SIZE), "{va} is used again");
+                frames.insert(va + page * PAGE_SIZE, ());
+            }
+        }
+        frames.retain(|va, ()| vm.vmalloc_to_page(*va).is_ok());
+    }
+    assert!(by_address > 0 || cfg!(miri));
+    assert!(vm.purge_info().flushes > 1);
+}
+
+#[test]
+fn the_limits_of_the_lazy_purge() {
+    let vm = scratch();
+    let pair = |pages: usize| {
+        let va = vm.vmalloc(pages * PAGE_SIZE).unwrap();
+        // SAFETY: the memory was never used.
+        unsafe { vm.vfree(va) }.unwrap();
+    };
+    pair(1);
+    let limit = vm.purge_info().limit;
+    assert_eq!(limit, 4096 / 16 * PAGE_SIZE, "a share of the memory");
+    let flushes = vm.purge_info().flushes;
+    for freed in 1..=limit / (64 * PAGE_SIZE) {
+        pair(64);
+        assert_eq!(vm.purge_info().bytes, freed * 64 * PAGE_SIZE);
+    }
+    assert_eq!(vm.purge_info().flushes, flushes);
+    pair(1);
+    assert_eq!(vm.purge_info().flushes, flushes + 1, "by bytes");
+    for _ in 0..63 {
+        pair(1);
+    }
+    assert_eq!(vm.purge_info().areas, 63);
+    pair(1);
+    let waiting = vm.purge_info();
+    assert_eq!(
+        (waiting.flushes, waiting.areas),
+        (flushes + 2, 0),
+        "by areas"
+    );
+}
+
+#[test]
+fn memory_that_waits_is_used_before_an_allocation_fails() {
+    let vm = scratch();
+    let va = vm.vmalloc(PAGE_SIZE).unwrap();
+    let warm = vm.vmalloc(PAGE_SIZE).unwrap();
+    // SAFETY: the memory was never used.
+    unsafe {
+        vm.vfree(warm).unwrap();
+        vm.vfree(va).unwrap();
+    }
+    assert_eq!(vm.purge_info().areas, 1);
+    *vm.pages.budget.lock().unwrap() = 0;
+    assert!(vm.vmalloc(PAGE_SIZE).is_err());
+    assert_eq!(vm.purge_info().areas, 0);
+    vm.assert_empty();
+}
+
+#[test]
+fn a_free_in_an_interrupt_is_done_later() {
+    let vm = scratch();
+    let areas = [1, 700, 3].map(|pages| (vm.vmalloc(pages * PAGE_SIZE).unwrap(), pages));
+    PerCpu::current().irq_entered();
+    for (va, _) in areas {
+        // SAFETY: the memory was never used; the second call is refused.
+        unsafe {
+            vm.vfree(va).unwrap();
+            assert_eq!(vm.vfree(va), Err(VmallocError::NotAnArea(va)));
+        }
+        assert!(vm.vmalloc_to_page(va).is_ok(), "nothing is done yet");
+    }
+    let stray = areas[0].0 + PAGE_SIZE;
+    // SAFETY: refused.
+    let refused = unsafe { vm.vfree(stray) };
+    assert_eq!(refused, Err(VmallocError::NotAnArea(stray)));
+    PerCpu::current().irq_left();
+    vm.run_deferred();
+    for (va, _) in areas {
+        assert!(vm.vmalloc_to_page(va).is_err());
+    }
+    vm.assert_empty();
+}
+
+#[test]
+fn vmap_maps_what_it_is_given_and_leaves_it() {
+    let vm = scratch();
+    let ram = layout::host::ram(8 << 12, 4096).start.pfn();
+    let list = [3, 4, 0, 6].map(|page| ram + page);
+    for (protection, access) in [
+        (Protection::ReadWrite, Access::ReadWrite),
+        (Protection::ReadOnly, Access::ReadOnly),
+    ] {
+        // SAFETY: the pages are the test's.
+        let va = unsafe { vm.vmap(&list, protection) }.unwrap();
+        assert_eq!(vm.frames_of(va, 4), list);
+        assert!(vm.vmalloc_to_page(va + 4 * PAGE_SIZE).is_err(), "the guard");
+        assert_eq!(vm.tables.lock().leaf(va).unwrap().access(), Some(access));
+        // SAFETY: refused.
+        let wrong = unsafe { vm.vfree(va) };
+        let kind = AreaKind::Vmap;
+        assert_eq!(wrong, Err(VmallocError::WrongKind { va, kind }));
+        // SAFETY: the mapping is not used; the second call is refused.
+        let ((), ops) = record_during(|| unsafe { vm.vunmap(va) }.unwrap());
+        assert_eq!(ops.last_chunk(), Some(&[Op::DsbIsh, Op::Isb]), "at once");
+        // SAFETY: refused.
+        let twice = unsafe { vm.vunmap(va) };
+        assert_eq!(twice, Err(VmallocError::NotAnArea(va)));
+    }
+    vm.assert_empty();
+}
+
+#[test]
+fn vmap_checks_every_page() {
+    let vm = scratch();
+    let ram = layout::host::ram(2 << 12, 4096).start.pfn();
+    let nc = MemoryType::NormalNonCacheable;
+    vm.pages.memory_types.lock().unwrap().insert(ram + 1, nc);
+    let conflict =
+        |pfn, has, wanted| VmallocError::MemoryType(MemoryTypeError::Conflict { pfn, has, wanted });
+    let wb = MemoryType::NormalWriteBack;
+    // SAFETY: refused, or the pages are the test's.
+    unsafe {
+        let both = [ram, ram + 1];
+        assert_eq!(
+            vm.vmap(&both, Protection::ReadWrite),
+            Err(conflict(ram + 1, nc, wb))
+        );
+        assert_eq!(
+            vm.vmap(&both, Protection::NonCacheable),
+            Err(conflict(ram, wb, nc))
+        );
+        let va = vm.vmap(&both[1..], Protection::NonCacheable).unwrap();
+        let leaf = vm.tables.lock().leaf(va).unwrap();
+        assert_eq!(leaf.memory_type(), Some(nc));
+        assert!(
+            vm.vmap(&[Pfn::new(9)], Protection::ReadWrite).is_err(),
+            "no RAM"
+        );
+        assert_eq!(
+            vm.vmap(&[], Protection::ReadWrite),
+            Err(VmallocError::ZeroSize)
+        );
+        vm.vunmap(va).unwrap();
+        let area = vm.vmalloc(1).unwrap();
+        let kind = AreaKind::Vmalloc;
+        assert_eq!(
+            vm.vunmap(area),
+            Err(VmallocError::WrongKind { va: area, kind })
+        );
+        vm.vfree(area).unwrap();
+    }
+    vm.assert_empty();
+}
+
+#[test]
+fn vrealloc_follows_its_table() {
+    let vm = scratch();
+    let at = |va: VirtAddr| {
+        let pa = vm.translate(va).unwrap();
+        layout::phys_to_virt(pa).as_ptr::<u8>()
+    };
+    let gfp = Gfp::KERNEL | Gfp::ZERO;
+    // SAFETY: the memory is the test's, and given up where it moves.
+    unsafe {
+        let va = vm.vrealloc(None, 5000, gfp).unwrap().unwrap();
+        assert_eq!(vm.vmalloc_size(va), Ok(2 * PAGE_SIZE));
+        at(va + 4500).write(1);
+        at(va + 4999).write(2);
+        assert_eq!(vm.vrealloc(Some(va), 4600, gfp), Ok(Some(va)));
+        assert_eq!((at(va + 4500).read(), at(va + 4999).read()), (1, 0));
+        let moved = vm.vrealloc(Some(va), 9000, gfp).unwrap().unwrap();
+        assert_ne!(moved, va);
+        assert_eq!((at(moved + 4500).read(), at(moved + 8999).read()), (1, 0));
+        assert_eq!(vm.vmalloc_size(va), Err(VmallocError::NotAnArea(va)));
+        let size = 5000 * PAGE_SIZE;
+        assert!(vm.vrealloc(Some(moved), size, gfp).is_err());
+        assert_eq!(at(moved + 4500).read(), 1, "the old memory stays");
+        assert_eq!(vm.vrealloc(Some(moved), 0, gfp), Ok(None));
+    }
+    vm.assert_empty();
+}
+
+#[test]
+fn the_list_of_areas_shows_each_with_its_kind() {
+    let vm = scratch();
+    let block = 2 << 20;
+    let first = vm.vmalloc(block + 1).unwrap();
+    let ram = layout::host::ram(4096, 4096).start;
+    // SAFETY: the page is the test's.
+    let second = unsafe { vm.vmap(&[ram.pfn()], Protection::ReadOnly) }.unwrap();
+    let third = vm.vmalloc(1).unwrap();
+    let warm = vm.vmalloc(1).unwrap();
+    // SAFETY: the memory was never used.
+    unsafe {
+        vm.vfree(warm).unwrap();
+        vm.vfree(third).unwrap();
+    }
+    let mut from = VMALLOC.base;
+    let rows: Vec<_> = std::iter::from_fn(|| {
+        let row = vm.area_from(from)?;
+        from = row.end();
+        Some((row.va, row.kind, row.blocks, row.freed))
+    })
+    .collect();
+    let mut expected = [
+        (first, AreaKind::Vmalloc, 1, false),
+        (second, AreaKind::Vmap, 0, false),
+        (third, AreaKind::Vmalloc, 0, true),
+    ];
+    expected.sort_by_key(|row| row.0);
+    assert_eq!(rows, expected);
+    let row = vm.area_from(second).unwrap().to_string();
+    let wanted = format!(
+        "{second}-{} {:>9} vmap    pages=1 blocks=0 phys={ram} Normal-WB",
+        second + 4096,
+        4096
+    );
+    assert_eq!(row, wanted);
 }

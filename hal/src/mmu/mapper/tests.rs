@@ -3,7 +3,7 @@ use crate::addr::Pfn;
 use crate::arch::trace::{Op, record_during};
 use crate::layout::{COHERENT, VMALLOC};
 use crate::mmu::kernel::scratch_mapper;
-use crate::mmu::{MemoryType, Run};
+use crate::mmu::{MemoryType, Run, Stale};
 
 const WB_RW: Attributes = Attributes::new(MemoryType::NormalWriteBack, Access::ReadWrite);
 const NC_RW: Attributes = Attributes::new(MemoryType::NormalNonCacheable, Access::ReadWrite);
@@ -350,31 +350,32 @@ fn retired_runs_come_back_whole_and_only_after_the_flush() {
         pfn: Pfn::new(pfn),
         order,
     });
-    let mut va = VA;
-    for run in runs {
-        let (result, ops) = record_during(|| {
-            // SAFETY: as in `map`.
-            unsafe { mapper.map_run(va, run, WB_RW) }
-        });
-        assert_eq!((result, ops), (Ok(()), vec![]), "publishing is separate");
-        va = va + run.size();
-    }
+    let (result, ops) = record_during(|| {
+        // SAFETY: as in `map`.
+        unsafe { mapper.map_runs(VA, &runs, WB_RW) }
+    });
+    assert_eq!((result, ops), (Ok(()), vec![]), "publishing is separate");
     assert_eq!(mapper.leaf(VA).unwrap().level, Level::L2);
 
-    let size = va.get() - VA.get();
-    let (stale, ops) = record_during(|| {
+    let size = runs.iter().map(|run| run.size()).sum();
+    let mut stale = Stale::empty(VA);
+    let (result, ops) = record_during(|| {
         // SAFETY: as in `unmap`.
-        unsafe { mapper.retire(VA, size) }
+        unsafe {
+            mapper.retire(&mut stale, BLOCK)?;
+            mapper.retire(&mut stale, size - BLOCK)
+        }
     });
-    assert_eq!(ops, []);
+    assert_eq!((result, ops), (Ok(()), vec![]));
+    assert_eq!(stale.size(), size);
     assert_eq!(mapper.first_leaf(FIRST, LIMIT), None);
-    let last = va.get() - PAGE_SIZE;
+    let last = VA + (size - PAGE_SIZE);
     assert!(matches!(
-        map(&mut mapper, VirtAddr::new(last), PA, PAGE_SIZE),
+        map(&mut mapper, last, PA, PAGE_SIZE),
         Err(MapError::BreakBeforeMake { .. })
     ));
 
-    let mut rest = stale.unwrap().flush();
+    let mut rest = stale.flush();
     let reaped: Vec<_> = core::iter::from_fn(|| mapper.reap(&mut rest).unwrap()).collect();
     assert_eq!(reaped, runs);
     assert_eq!(map(&mut mapper, VA, PA, size), Ok(()));
@@ -392,16 +393,37 @@ fn a_live_run_is_never_reaped() {
             pfn: PA.pfn(),
             order,
         };
+        let mut stale = Stale::empty(VA);
         // SAFETY: as in `map` and `unmap`.
         unsafe {
-            mapper.map_run(VA, run, WB_RW).unwrap();
+            mapper.map_runs(VA, &[run], WB_RW).unwrap();
             assert_eq!(mapper.reap(&mut flushed), refused, "live");
-            let mut whole = mapper.retire(VA, run.size()).unwrap().flush();
-            if order == 2 {
-                let half = mapper.reap(&mut flushed);
-                assert_eq!(half, refused, "reaches beyond the range");
-            }
-            assert_eq!(mapper.reap(&mut whole), Ok(Some(run)));
+            mapper.retire(&mut stale, run.size()).unwrap();
         }
+        if order == 2 {
+            let half = mapper.reap(&mut flushed);
+            assert_eq!(half, refused, "reaches beyond the range");
+        }
+        assert_eq!(mapper.reap(&mut stale.flush()), Ok(Some(run)));
     }
+}
+
+#[test]
+fn runs_that_do_not_fit_are_counted() {
+    // One table below level 2: the run after the block border needs another.
+    let mut mapper = scratch_mapper(2);
+    let runs = [0x8_0001, 0x8_0003, 0x8_0005].map(|pfn| Run {
+        pfn: Pfn::new(pfn),
+        order: 0,
+    });
+    let va = VA + (BLOCK - 2 * PAGE_SIZE);
+    // SAFETY: as in `map`.
+    let refused = unsafe { mapper.map_runs(va, &runs, WB_RW) };
+    assert_eq!(refused, Err((2, MapError::OutOfTables(VA + BLOCK))));
+    assert_eq!(mapper.leaves(FIRST, LIMIT).count(), 2);
+    let mut stale = Stale::empty(va);
+    // SAFETY: as in `unmap`.
+    let past = unsafe { mapper.retire(&mut stale, 3 * PAGE_SIZE) };
+    assert_eq!(past, Err(MapError::NotMapped(VA + BLOCK)));
+    assert_eq!(stale, Stale::empty(va));
 }
