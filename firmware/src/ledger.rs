@@ -1,8 +1,9 @@
 //! The leak ledger: what is free, zone by zone and order by order.
 //!
 //! Two ledgers around a piece of work must be equal, whatever it allocated in between. Before
-//! counting, every core gives the objects and pages it keeps at hand back. Frames that became translation
-//! tables are kept for the next demand and never given back; they are counted as kept.
+//! counting, every core gives the objects and pages it keeps at hand back, and what `vfree` put off
+//! is done. Frames that became translation tables or describe areas are kept for the next demand and
+//! never given back; they are counted as kept.
 
 use crate::machine::machine;
 use core::fmt;
@@ -14,7 +15,7 @@ use hal::smp::{self, SmpError};
 pub struct Ledger {
     zones: [ZoneInfo; ZoneKind::COUNT],
     pool: usize,
-    /// Frames that became translation tables.
+    /// Frames that became translation tables or describe areas.
     kept: usize,
 }
 
@@ -25,8 +26,14 @@ impl Ledger {
     ///
     /// [`SmpError`] when a core cannot be asked.
     pub fn take() -> Result<Self, SmpError> {
+        mm::vm_unmap_aliases();
         smp::run_on_all(|_| {
             mm::kmalloc_caches().shrink();
+            for cache in mm::named_caches() {
+                if let Some(pages) = mm::pages() {
+                    cache.shrink(pages);
+                }
+            }
             if let Some(pages) = mm::pages() {
                 pages.drain();
             }
@@ -38,7 +45,8 @@ impl Ledger {
             pages.unreserve_highatomic(true);
             zones = ZoneKind::ALL.map(|kind| pages.zone(kind));
         }
-        let kept = machine.tables.lock().memory_mut().frames_allocated();
+        let tables = machine.tables.lock().memory_mut().frames_allocated();
+        let kept = tables + mm::vmalloc_kept_frames();
         Ok(Self {
             zones,
             pool: machine.pool.free_pages(),

@@ -11,9 +11,12 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 use hal::addr::{PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr};
 use hal::arch::translate;
-use hal::dma::Device;
+use hal::dma::{Coherent, Device};
 use hal::layout::{self, phys_to_virt};
-use hal::mm::{self, AllocError, FreeError, Gfp, ObjectError, ReallocError, VmallocError};
+use hal::mm::{
+    self, AllocError, FreeError, Gfp, IoKind, IoremapError, KvmallocError, ObjectError, Protection,
+    ReallocError, VmallocError,
+};
 use hal::mmu::MemoryType;
 
 /// The flags for memory `device` reaches: zone bits only where some RAM is out of its reach.
@@ -432,6 +435,204 @@ impl Drop for Area {
     fn drop(&mut self) {
         // SAFETY: the area belongs to `self`. A refusal shows in the ledger.
         let _ = unsafe { mm::vfree(self.va) };
+    }
+}
+
+impl Area {
+    /// `vrealloc`; the area stays as it was if that fails.
+    pub(crate) fn resize(&mut self, size: usize, gfp: Gfp) -> Result<(), VmallocError> {
+        // SAFETY: the area belongs to `self`, which forgets its old address.
+        let moved = unsafe { mm::vrealloc(Some(self.va), size, gfp) }?;
+        self.va = moved.unwrap_or(self.va);
+        self.size = mm::vmalloc_size(self.va)?;
+        Ok(())
+    }
+
+    /// Gives the area up to [`vfree_by_address`], which an interrupt handler can call.
+    pub(crate) fn into_address(self) -> usize {
+        let va = self.va;
+        core::mem::forget(self);
+        va.get()
+    }
+}
+
+/// `vfree` of what [`Area::into_address`] gave up; anything else in the window must be refused.
+pub(crate) fn vfree_by_address(address: usize) -> Result<(), VmallocError> {
+    // SAFETY: nobody has the area any more; other areas are not given to this function.
+    unsafe { mm::vfree(VirtAddr::new(address)) }
+}
+
+/// Pages mapped once more, by `vmap`, as long as they live.
+#[derive(Debug)]
+pub(crate) struct Remapped<'a> {
+    va: VirtAddr,
+    owner: core::marker::PhantomData<&'a ()>,
+}
+
+impl<'a> Remapped<'a> {
+    /// The pages of `block`, the last one first.
+    pub(crate) fn backwards(
+        block: &'a Pages,
+        protection: Protection,
+    ) -> Result<Self, VmallocError> {
+        let mut list = heapless::Vec::<Pfn, 64>::new();
+        for page in (0..1 << block.order).rev() {
+            // More than fit are not mapped.
+            let _ = list.push(block.pfn + page);
+        }
+        // SAFETY: the borrow keeps the block, and nobody changes the type of a block of pages.
+        let va = unsafe { mm::vmap(&list, protection) }?;
+        let owner = core::marker::PhantomData;
+        Ok(Self { va, owner })
+    }
+
+    /// The first page of coherent memory.
+    pub(crate) fn of_coherent(
+        memory: &'a Coherent,
+        protection: Protection,
+    ) -> Result<Self, VmallocError> {
+        let va = VirtAddr::from_ptr(memory.as_slice().as_ptr());
+        let pa = translate::read_el1(va).page().unwrap_or_default();
+        // SAFETY: the borrow keeps the memory, and the pool's frames never change their type.
+        let va = unsafe { mm::vmap(&[pa.pfn()], protection) }?;
+        let owner = core::marker::PhantomData;
+        Ok(Self { va, owner })
+    }
+
+    /// Where the pages are mapped.
+    pub(crate) fn va(&self) -> VirtAddr {
+        self.va
+    }
+
+    /// `vunmap`.
+    pub(crate) fn unmap(self) -> Result<(), VmallocError> {
+        let va = self.va;
+        core::mem::forget(self);
+        // SAFETY: the mapping belonged to `self`.
+        unsafe { mm::vunmap(va) }
+    }
+
+    /// Frees the mapping as an area, which must be refused.
+    pub(crate) fn free_as_area(&self) -> Result<(), VmallocError> {
+        // SAFETY: `vfree` takes areas of `vmalloc` only.
+        unsafe { mm::vfree(self.va) }
+    }
+}
+
+impl Drop for Remapped<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping belongs to `self`. A refusal shows in the list of areas.
+        let _ = unsafe { mm::vunmap(self.va) };
+    }
+}
+
+/// Memory from `kvmalloc`.
+#[derive(Debug)]
+pub(crate) struct Kv {
+    va: VirtAddr,
+    size: usize,
+}
+
+impl Kv {
+    /// `kvmalloc`. The content is unspecified.
+    pub(crate) fn alloc(size: usize, gfp: Gfp) -> Result<Self, KvmallocError> {
+        mm::kvmalloc(size, gfp).map(|memory| Self {
+            va: VirtAddr::from_ptr(memory.as_ptr()),
+            size,
+        })
+    }
+
+    /// Where it is.
+    pub(crate) fn va(&self) -> VirtAddr {
+        self.va
+    }
+
+    /// `kvrealloc`; the memory stays as it was if that fails.
+    pub(crate) fn resize(&mut self, size: usize, gfp: Gfp) -> Result<(), KvmallocError> {
+        // SAFETY: the memory belongs to `self`, which forgets its old address.
+        let moved = unsafe { mm::kvrealloc(self.va.as_ptr(), size, gfp) }?;
+        self.va = VirtAddr::from_ptr(moved.as_ptr());
+        self.size = size;
+        Ok(())
+    }
+
+    /// `kvfree`, and then once more what is no longer its own.
+    pub(crate) fn free_twice(self) -> (Result<(), KvmallocError>, Result<(), KvmallocError>) {
+        let va = self.va;
+        core::mem::forget(self);
+        // SAFETY: the memory belonged to `self`; nobody allocates between the two calls, as in
+        // `Pages::free_twice`.
+        unsafe { (mm::kvfree(va.as_ptr()), mm::kvfree(va.as_ptr())) }
+    }
+}
+
+impl Deref for Kv {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `kvmalloc` gave at least `size` bytes, which belong to `self`.
+        unsafe { core::slice::from_raw_parts(self.va.as_ptr(), self.size) }
+    }
+}
+
+impl DerefMut for Kv {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for `deref`; the borrow is exclusive.
+        unsafe { core::slice::from_raw_parts_mut(self.va.as_ptr(), self.size) }
+    }
+}
+
+impl Drop for Kv {
+    fn drop(&mut self) {
+        // SAFETY: the memory belongs to `self`. A refusal shows in the ledger.
+        let _ = unsafe { mm::kvfree(self.va.as_ptr()) };
+    }
+}
+
+/// `kvfree` of an object of `kmalloc`, which it must take.
+pub(crate) fn kvfree_object(object: Object) -> Result<(), KvmallocError> {
+    let va = object.va;
+    core::mem::forget(object);
+    // SAFETY: the object was given to this function.
+    unsafe { mm::kvfree(va.as_ptr()) }
+}
+
+/// `kvfree` of an area of `vmalloc`, which it must take.
+pub(crate) fn kvfree_area(area: Area) -> Result<(), KvmallocError> {
+    let va = area.va;
+    core::mem::forget(area);
+    // SAFETY: the area was given to this function.
+    unsafe { mm::kvfree(va.as_ptr()) }
+}
+
+/// Registers mapped by `ioremap`.
+#[derive(Debug)]
+pub(crate) struct Registers(VirtAddr);
+
+impl Registers {
+    /// `ioremap`.
+    pub(crate) fn map(range: PhysRange, kind: IoKind) -> Result<Self, IoremapError> {
+        mm::ioremap(range, kind).map(Self)
+    }
+
+    /// Where the first byte is.
+    pub(crate) fn va(&self) -> VirtAddr {
+        self.0
+    }
+
+    /// `iounmap`, and then once more what is no longer its own.
+    pub(crate) fn unmap_twice(self) -> (Result<(), IoremapError>, Result<(), IoremapError>) {
+        let va = self.0;
+        core::mem::forget(self);
+        // SAFETY: the mapping belonged to `self`; nobody maps between the two calls.
+        unsafe { (mm::iounmap(va), mm::iounmap(va)) }
+    }
+}
+
+impl Drop for Registers {
+    fn drop(&mut self) {
+        // SAFETY: the mapping belongs to `self`. A refusal shows in the list of areas.
+        let _ = unsafe { mm::iounmap(self.0) };
     }
 }
 

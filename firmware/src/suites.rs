@@ -13,7 +13,9 @@ mod cma;
 mod coherent;
 mod dma;
 mod gfp;
+mod ioremap;
 mod kmalloc;
+mod kvmalloc;
 pub(crate) mod mapping;
 mod mmu;
 mod pages;
@@ -39,8 +41,10 @@ pub const ALL: &[Suite] = &[
     zones::SUITE,
     kmalloc::SUITE,
     vmalloc::SUITE,
+    kvmalloc::SUITE,
     cma::SUITE,
     reclaim::SUITE,
+    ioremap::SUITE,
     stress::SUITE,
     alloc::SUITE,
     coherent::SUITE,

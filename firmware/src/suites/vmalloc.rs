@@ -1,5 +1,8 @@
 //! `vmalloc`: contiguous for the CPU only, guarded, gone after the free.
 
+mod lazy;
+mod remap;
+
 use super::{mapping, probe};
 use crate::ledger::Ledger;
 use crate::machine::machine;
@@ -14,7 +17,7 @@ use hal::arch::translate;
 use hal::layout::VMALLOC;
 use hal::mm::{self, Gfp, MAX_ORDER, VmallocError};
 use hal::mmu::Level;
-use hal::sync::IrqLock;
+use hal::sync::{Context, IrqLock};
 
 /// The suite.
 pub(super) const SUITE: Suite = Suite {
@@ -26,6 +29,18 @@ pub(super) const SUITE: Suite = Suite {
         test("the_page_after_an_area_is_a_guard", guard),
         test("the_page_after_an_area_is_a_guard_planted", guard_planted),
         test("a_freed_area_faults", freed),
+        test("a_freed_area_faults_planted", freed_planted),
+        test("tlbs_are_flushed_for_many_frees_at_once", lazy::limits),
+        test("a_free_in_an_interrupt_is_done_later", lazy::in_interrupt),
+        test("vmap_maps_pages_in_the_order_given", remap::order),
+        test(
+            "vmap_gives_each_protection_its_attributes",
+            remap::attributes,
+        ),
+        test("vmap_refuses_frames_of_another_type", remap::types),
+        test("vrealloc_keeps_the_content", remap::resize),
+        test("vmallocinfo_lists_every_area", remap::info),
+        test("flags_that_cannot_be_honoured_are_refused", bad_flags),
         test("vzalloc_zeroes_whole_pages", zeroed),
         test("vmalloc_to_page_agrees_with_the_mmu", to_page),
         test("large_areas_use_blocks", blocks),
@@ -159,16 +174,44 @@ fn freed() -> Outcome {
     let (va, end) = (area.va(), area.end());
     check!(probe::read_u8(va).is_ok(), "{va} does not answer");
     check_ok!(area.free());
+    mm::vm_unmap_aliases();
     for va in [va, va + PAGE_SIZE, VirtAddr::new(end.get() - 1)] {
-        let Err(fault) = probe::read_u8(va) else {
-            check!(false, "{va} still answers after vfree");
-            return Ok(());
-        };
+        check!(is_gone(va), "{va} still answers after vfree and purge");
+    }
+    Ok(())
+}
+
+/// Whether a read of `va` faults at exactly `va`.
+fn is_gone(va: VirtAddr) -> bool {
+    probe::read_u8(va).is_err_and(|fault| fault.far == va)
+}
+
+fn freed_planted() -> Outcome {
+    let area = check_ok!(Area::alloc(PAGE_SIZE));
+    check!(
+        !is_gone(area.va()),
+        "{} lives and is called gone",
+        area.va()
+    );
+    Ok(())
+}
+
+fn bad_flags() -> Outcome {
+    for gfp in [Gfp::ATOMIC, Gfp::NOWAIT] {
+        let refused = Area::alloc_with(PAGE_SIZE, gfp).map(drop);
         check!(
-            fault.far == va,
-            "read at {va}, the fault is at {}",
-            fault.far
+            refused == Err(VmallocError::NonBlocking(gfp)),
+            "{refused:?}"
         );
+    }
+    for flag in [Gfp::NORETRY, Gfp::RETRY_MAYFAIL, Gfp::MOVABLE] {
+        let gfp = Gfp::KERNEL | flag;
+        let refused = Area::alloc_with(PAGE_SIZE, gfp).map(drop);
+        let named = VmallocError::Flags { refused: flag, gfp };
+        check!(refused == Err(named), "{refused:?}");
+    }
+    for gfp in [Gfp::NOFS, Gfp::NOIO, Gfp::KERNEL | Gfp::NOFAIL] {
+        check_ok!(check_ok!(Area::alloc_with(PAGE_SIZE, gfp)).free());
     }
     Ok(())
 }
@@ -331,9 +374,13 @@ fn atomic() -> Outcome {
     let irq = cpu::irq_save();
     let masked = Area::alloc(PAGE_SIZE).map(drop);
     cpu::irq_restore(irq);
-    for refused in [under_lock, masked] {
-        check!(refused == Err(VmallocError::AtomicContext), "{refused:?}");
+    for (refused, context) in [
+        (under_lock, Context::LockHeld),
+        (masked, Context::IrqsMasked),
+    ] {
+        let named = VmallocError::Context(context);
+        check!(refused == Err(named), "{refused:?}");
+        diagnostic(format_args!("{named}"));
     }
-    diagnostic(format_args!("{}", VmallocError::AtomicContext));
     Ok(())
 }
