@@ -31,7 +31,6 @@ mod allocator;
 mod boxed;
 mod global;
 mod kernel;
-mod shim;
 mod vec;
 
 pub use allocator::Allocator;
@@ -43,7 +42,7 @@ pub use vec::{IntoIter, KVVec, KVec, PushError, RemoveError, VVec, Vec};
 /// What an allocation may do and which memory it takes.
 pub use crate::mm::Gfp as Flags;
 
-use crate::mm::{self, ObjectError, ReallocError, VmallocError};
+use crate::mm::{self, KvmallocError, ObjectError, ReallocError, VmallocError};
 
 /// The flags by the names C drivers use.
 pub mod flags {
@@ -88,6 +87,9 @@ pub enum AllocError {
     /// There is no memory for the vmalloc window.
     #[error(transparent)]
     Vmalloc(#[from] VmallocError),
+    /// Neither will do for so much, or the size is no number.
+    #[error(transparent)]
+    Kvmalloc(KvmallocError),
     /// The memory to be resized is not the allocator's.
     #[error(transparent)]
     Object(#[from] ObjectError),
@@ -106,6 +108,17 @@ impl From<ReallocError> for AllocError {
         match error {
             ReallocError::Alloc(error) => Self::Kmalloc(error),
             ReallocError::Object(error) => Self::Object(error),
+        }
+    }
+}
+
+impl From<KvmallocError> for AllocError {
+    fn from(error: KvmallocError) -> Self {
+        match error {
+            KvmallocError::Kmalloc(error) => Self::Kmalloc(error),
+            KvmallocError::Vmalloc(error) => Self::Vmalloc(error),
+            KvmallocError::Object(error) => Self::Object(error),
+            error => Self::Kvmalloc(error),
         }
     }
 }

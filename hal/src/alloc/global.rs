@@ -1,6 +1,6 @@
 //! The machine's memory as Rust's global allocator.
 
-use super::{Flags, shim};
+use super::Flags;
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::mm::{self, is_vmalloc_addr};
 use crate::sync::{Context, PerCpu};
@@ -36,7 +36,7 @@ fn flags_here() -> Flags {
 
 fn alloc(layout: Layout, flags: Flags) -> *mut u8 {
     let memory = if layout.align() <= PAGE_SIZE {
-        shim::kvmalloc(layout.pad_to_align().size(), flags).ok()
+        mm::kvmalloc(layout.pad_to_align().size(), flags).ok()
     } else {
         // Of a power of two bytes: aligned to as many.
         let size = layout
@@ -69,10 +69,9 @@ unsafe impl GlobalAlloc for GlobalKernelAllocator {
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, _: Layout) {
-        if let Some(memory) = NonNull::new(memory) {
-            // SAFETY: the caller gives up what `alloc` or `realloc` returned.
-            unsafe { shim::kvfree(memory) };
-        }
+        // SAFETY: the caller gives up what `alloc` or `realloc` returned.
+        let freed = unsafe { mm::kvfree(memory) };
+        debug_assert_eq!(freed, Ok(()));
     }
 
     /// In place as far as the memory reaches, like `krealloc`; it never shrinks.

@@ -1,8 +1,8 @@
 //! The machine's allocators as types.
 
-use super::{AllocError, Allocator, Flags, shim};
-use crate::addr::PAGE_SIZE;
-use crate::mm;
+use super::{AllocError, Allocator, Flags};
+use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::mm::{self, VmallocError};
 use core::alloc::Layout;
 use core::ptr::NonNull;
 
@@ -90,6 +90,11 @@ unsafe impl Allocator for Kmalloc {
     }
 }
 
+/// An area's address as a pointer; none is null.
+fn pointer(area: VirtAddr) -> Result<NonNull<u8>, AllocError> {
+    Ok(NonNull::new(area.as_ptr()).ok_or(VmallocError::NotAnArea(area))?)
+}
+
 // SAFETY: an area is the caller's until it is freed, has the bytes asked for and begins on a page.
 unsafe impl Allocator for Vmalloc {
     const MAX_ALIGN: usize = PAGE_SIZE;
@@ -103,14 +108,17 @@ unsafe impl Allocator for Vmalloc {
         check_alignment(layout)?;
         match Request::new(ptr, layout, old_layout) {
             Request::Nothing => Ok(layout.dangling_ptr()),
-            Request::Alloc => shim::vmalloc(layout.size(), flags),
-            // SAFETY: the caller's area, of the old layout's size.
-            Request::Resize(old) => unsafe {
-                shim::vrealloc(old, old_layout.size(), layout.size(), flags)
-            },
+            Request::Alloc => pointer(mm::vmalloc_with(layout.size(), flags)?),
+            Request::Resize(old) => {
+                let old = VirtAddr::from_ptr(old.as_ptr());
+                // SAFETY: the caller's area.
+                let area = unsafe { mm::vrealloc(Some(old), layout.size(), flags) }?;
+                pointer(area.ok_or(VmallocError::ZeroSize)?)
+            }
             Request::Free(old) => {
                 // SAFETY: as above, and the caller gives it up.
-                unsafe { shim::vfree(old) };
+                let freed = unsafe { mm::vfree(VirtAddr::from_ptr(old.as_ptr())) };
+                debug_assert_eq!(freed, Ok(()));
                 Ok(layout.dangling_ptr())
             }
         }
@@ -130,12 +138,13 @@ unsafe impl Allocator for KVmalloc {
         let size = kmalloc_size(layout)?;
         match Request::new(ptr, layout, old_layout) {
             Request::Nothing => Ok(layout.dangling_ptr()),
-            Request::Alloc => shim::kvmalloc(size, flags),
-            // SAFETY: the caller's memory, of the old layout's size.
-            Request::Resize(old) => unsafe { shim::kvrealloc(old, old_layout.size(), size, flags) },
+            Request::Alloc => Ok(mm::kvmalloc(size, flags)?),
+            // SAFETY: the caller's memory.
+            Request::Resize(old) => Ok(unsafe { mm::kvrealloc(old.as_ptr(), size, flags) }?),
             Request::Free(old) => {
                 // SAFETY: as above, and the caller gives it up.
-                unsafe { shim::kvfree(old) };
+                let freed = unsafe { mm::kvfree(old.as_ptr()) };
+                debug_assert_eq!(freed, Ok(()));
                 Ok(layout.dangling_ptr())
             }
         }
