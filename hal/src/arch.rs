@@ -15,6 +15,8 @@ pub mod cpu;
 #[cfg(target_os = "none")]
 pub mod fault_probe;
 #[cfg(target_os = "none")]
+pub mod pmu;
+#[cfg(target_os = "none")]
 pub mod sysreg;
 #[cfg(target_os = "none")]
 pub mod tlb;
