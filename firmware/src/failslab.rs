@@ -8,7 +8,7 @@
 use crate::check_ok;
 use crate::cmdline::Failslab;
 use crate::ledger::Ledger;
-use crate::report::{self, Outcome, Stop, Suite, Test, Totals};
+use crate::report::{self, Outcome, Section, Stop, Suite, Test, Totals};
 use hal::mm::fault;
 
 /// What became of the runs of a suite's tests.
@@ -31,21 +31,18 @@ pub fn run_suite(
     selected: impl Fn(&Test) -> bool,
     totals: &mut Totals,
 ) {
-    let mut own = Totals::default();
     let mut tally = Tally::default();
     let tests = || suite.tests.iter().filter(|test| selected(test));
-    report::open_suite(suite, tests().count());
-    for (index, test) in tests().enumerate() {
-        let outcome = sweep(test, range, &mut tally);
-        report::result(index + 1, test.name, outcome);
-        own.count(outcome);
+    let mut section = Section::open(number, suite.name, tests().count());
+    for test in tests() {
+        section.result(test.name, sweep(test, range, &mut tally));
     }
     let Failslab { first, last } = range;
     report::diagnostic(format_args!(
         "failslab {first}..{last}: {} runs with a failure, {} ended for it, {} made fewer allocations",
         tally.runs, tally.ended, tally.complete
     ));
-    report::close_suite(number, suite, own, totals);
+    section.close(totals);
 }
 
 /// Runs a test with each allocation of `range` failing, as far as it makes so many.

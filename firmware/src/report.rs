@@ -179,6 +179,55 @@ pub fn last_words() {
     diagnostic(format_args!("{last}"));
 }
 
+/// A suite of the report that has been opened and wants its results.
+#[derive(Debug)]
+pub(crate) struct Section<'a> {
+    number: usize,
+    name: &'a str,
+    results: usize,
+    totals: Totals,
+    before: Result<Ledger, SmpError>,
+}
+
+impl<'a> Section<'a> {
+    /// Opens suite number `number`, which will have `count` results and the ledger's.
+    pub(crate) fn open(number: usize, name: &'a str, count: usize) -> Self {
+        console::line(format_args!("  KTAP version 1"));
+        console::line(format_args!("  # Subtest: {name}"));
+        console::line(format_args!("  1..{}", count + 1));
+        Self {
+            number,
+            name,
+            results: 0,
+            totals: Totals::default(),
+            before: Ledger::take(),
+        }
+    }
+
+    /// Writes the next result.
+    pub(crate) fn result(&mut self, name: impl fmt::Display, outcome: Outcome) {
+        self.results += 1;
+        result(self.results, name, outcome);
+        self.totals.count(outcome);
+    }
+
+    /// Compares the ledgers, closes the suite and adds its results to `totals`.
+    pub(crate) fn close(mut self, totals: &mut Totals) {
+        let outcome = leaves_no_leak(self.before);
+        self.result("leaves_no_leak", outcome);
+        let Totals {
+            passed,
+            failed,
+            skipped,
+        } = self.totals;
+        let word = if failed == 0 { "ok" } else { "not ok" };
+        console::line(format_args!("{word} {} {}", self.number, self.name));
+        totals.passed += passed;
+        totals.failed += failed;
+        totals.skipped += skipped;
+    }
+}
+
 /// Runs the tests of `suite` that `selected` lets through, as suite number `number`, `rounds`
 /// times each, and adds their results to `totals`.
 pub fn run_suite(
@@ -188,39 +237,16 @@ pub fn run_suite(
     selected: impl Fn(&Test) -> bool,
     totals: &mut Totals,
 ) {
-    let mut own = Totals::default();
-    let count = suite.tests.iter().filter(|test| selected(test)).count();
-    open_suite(suite, count + 1);
-    let before = Ledger::take();
-    for (index, test) in suite.tests.iter().filter(|test| selected(test)).enumerate() {
-        let outcome = (0..rounds).try_for_each(|_| (test.run)());
-        result(index + 1, test.name, outcome);
-        own.count(outcome);
+    let chosen = || suite.tests.iter().filter(|test| selected(test));
+    let mut section = Section::open(number, suite.name, chosen().count());
+    for test in chosen() {
+        section.result(test.name, (0..rounds).try_for_each(|_| (test.run)()));
     }
-    let outcome = leaves_no_leak(before);
-    result(count + 1, "leaves_no_leak", outcome);
-    own.count(outcome);
-    close_suite(number, suite, own, totals);
-}
-
-/// Announces `suite` and how many results follow.
-pub fn open_suite(suite: &Suite, results: usize) {
-    console::line(format_args!("  KTAP version 1"));
-    console::line(format_args!("  # Subtest: {}", suite.name));
-    console::line(format_args!("  1..{results}"));
-}
-
-/// Writes the result of a suite with the results `own` of its tests, which are added to `totals`.
-pub fn close_suite(number: usize, suite: &Suite, own: Totals, totals: &mut Totals) {
-    let word = if own.failed == 0 { "ok" } else { "not ok" };
-    console::line(format_args!("{word} {number} {}", suite.name));
-    totals.passed += own.passed;
-    totals.failed += own.failed;
-    totals.skipped += own.skipped;
+    section.close(totals);
 }
 
 /// Writes the result line of a test.
-pub fn result(number: usize, name: &str, outcome: Outcome) {
+fn result(number: usize, name: impl fmt::Display, outcome: Outcome) {
     match outcome {
         Ok(()) => console::line(format_args!("  ok {number} {name}")),
         Err(Stop::Failed) => console::line(format_args!("  not ok {number} {name}")),
@@ -235,7 +261,8 @@ pub fn result(number: usize, name: &str, outcome: Outcome) {
     }
 }
 
-fn leaves_no_leak(before: Result<Ledger, SmpError>) -> Outcome {
+/// Whether what was free when `before` was taken is free now; says what is not.
+pub(crate) fn leaves_no_leak(before: Result<Ledger, SmpError>) -> Outcome {
     let before = check_ok!(before);
     let after = check_ok!(Ledger::take());
     match before.difference(&after) {
@@ -250,7 +277,7 @@ fn leaves_no_leak(before: Result<Ledger, SmpError>) -> Outcome {
 /// Reports a selection that matched no test, as a failure.
 pub fn nothing_selected(totals: &mut Totals) {
     note(format_args!(
-        "no test matches the command line's suite= and test="
+        "nothing matches the command line's suite=, test= and bench="
     ));
     console::line(format_args!("not ok 1 selection"));
     totals.failed += 1;
