@@ -3,6 +3,7 @@
 //! ```text
 //! suite=GLOB test=GLOB seed=N iters=N failslab=N|A..B loglevel=0..7 defmt
 //! dma.coherent=auto|yes|no coherent_pool=SIZE cma=SIZE exit=semihosting|halt
+//! bench[=GLOB] bench.counter=insn|cycles
 //! ```
 //!
 //! Words are separated by white space. As on Linux, double quotes keep white space in a value
@@ -53,6 +54,16 @@ pub struct Failslab {
     pub last: u32,
 }
 
+/// What benchmarks count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BenchCounter {
+    /// Instructions: the same in every run under an emulator that counts them.
+    #[default]
+    Instructions,
+    /// Cycles, for silicon.
+    Cycles,
+}
+
 /// What the command line asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CmdLine<'a> {
@@ -77,6 +88,11 @@ pub struct CmdLine<'a> {
     pub coherent_pool: Option<u64>,
     /// Bytes of the default contiguous memory area; 0 for none.
     pub cma: Option<u64>,
+    /// Benchmarks to run instead of the suites, or beside those `suite` and `test` name; none by
+    /// default.
+    pub bench: Option<Glob<'a>>,
+    /// What benchmarks count.
+    pub bench_counter: BenchCounter,
     /// What happens after the report.
     pub exit: Exit,
 }
@@ -93,6 +109,11 @@ impl<'a> CmdLine<'a> {
     /// What is wrong with the text, word by word.
     pub fn complaints(&self) -> impl Iterator<Item = Complaint<'a>> + use<'a> {
         Reader::new(self.text)
+    }
+
+    /// Whether any suite is to be run: not if benchmarks alone are asked for.
+    pub fn wants_suites(&self) -> bool {
+        self.bench.is_none() || self.suite.is_some() || self.test.is_some()
     }
 
     /// Whether a test is to be run. `name` is its full name, `suite.test`.
@@ -186,7 +207,8 @@ impl<'a> Reader<'a> {
             apply,
             ..
         } = entry;
-        if apply(&mut self.line, value).is_none() {
+        let mut line = self.line;
+        if apply(&mut line, value).is_none() {
             return Some(Complaint::BadValue {
                 key,
                 value,
@@ -196,6 +218,7 @@ impl<'a> Reader<'a> {
         if !in_this_build {
             return Some(Complaint::NotInThisBuild(key));
         }
+        self.line = line;
         let bit = 1 << row;
         let again = self.seen & bit != 0;
         self.seen |= bit;

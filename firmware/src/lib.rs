@@ -12,6 +12,8 @@ pub mod random;
 
 #[cfg(target_os = "none")]
 pub mod address_space;
+#[cfg(all(target_os = "none", feature = "bench"))]
+mod bench;
 #[cfg(target_os = "none")]
 #[expect(unsafe_code, reason = "builds the machine the rest relies on")]
 pub mod boot;

@@ -3,8 +3,14 @@
 //! A test that ends early leaks nothing. Wrong frees are methods of what they are wrong about,
 //! because the owner is what proves that nothing is freed under somebody else's feet.
 
+#[cfg(feature = "bench")]
+pub(crate) mod array;
 pub(crate) mod contiguous;
 pub(crate) mod hoard;
+#[cfg(feature = "bench")]
+pub(crate) mod registers;
+#[cfg(feature = "bench")]
+pub(crate) mod slot;
 
 use crate::machine::machine;
 use core::ops::{Deref, DerefMut};

@@ -1,5 +1,7 @@
 //! The run: what is asked on the command line, from the first note to the exit.
 
+#[cfg(feature = "bench")]
+use crate::bench;
 use crate::cmdline::CmdLine;
 use crate::machine::Machine;
 use crate::report::{self, Suite, Test, Totals};
@@ -13,12 +15,12 @@ pub fn run(machine: &'static Machine, cmdline: &CmdLine<'_>) -> ! {
     describe(machine, cmdline);
     let selected = |suite: &Suite, test: &Test| selects(cmdline, suite, test);
     let chosen = || {
-        suites::ALL
-            .iter()
-            .filter(|suite| suite.tests.iter().any(|test| selected(suite, test)))
+        suites::ALL.iter().filter(|suite| {
+            cmdline.wants_suites() && suite.tests.iter().any(|test| selected(suite, test))
+        })
     };
     let mut totals = Totals::default();
-    let count = chosen().count();
+    let count = chosen().count() + usize::from(has_benches(cmdline));
     // A pattern that matches nothing is a mistake, not a success.
     report::plan(count.max(1));
     for (index, suite) in chosen().enumerate() {
@@ -31,12 +33,27 @@ pub fn run(machine: &'static Machine, cmdline: &CmdLine<'_>) -> ! {
             Some(range) => failslab::run_suite(index + 1, suite, range, selected, &mut totals),
         }
     }
+    #[cfg(feature = "bench")]
+    if has_benches(cmdline) {
+        bench::run(count, cmdline, &mut totals);
+    }
     if count == 0 {
         report::nothing_selected(&mut totals);
     }
     report::end(&totals);
     console::flush();
     exit::leave(totals.failed == 0)
+}
+
+/// Whether there is something to measure.
+#[cfg(feature = "bench")]
+fn has_benches(cmdline: &CmdLine<'_>) -> bool {
+    bench::rows(cmdline).next().is_some()
+}
+
+#[cfg(not(feature = "bench"))]
+const fn has_benches(_: &CmdLine<'_>) -> bool {
+    false
 }
 
 fn selects(cmdline: &CmdLine<'_>, suite: &Suite, test: &Test) -> bool {

@@ -1,6 +1,6 @@
 //! The keys: one row each.
 
-use super::{CmdLine, DmaCoherent, Exit, Failslab};
+use super::{BenchCounter, CmdLine, DmaCoherent, Exit, Failslab};
 use crate::glob::Glob;
 
 /// A key and what it does.
@@ -41,6 +41,14 @@ impl Key {
             allowed,
             in_this_build: false,
             apply,
+        }
+    }
+
+    /// A key this build acts on if it has benchmarks.
+    const fn bench(name: &'static str, allowed: &'static str, apply: Apply) -> Self {
+        Self {
+            in_this_build: cfg!(feature = "bench"),
+            ..Self::new(name, allowed, apply)
         }
     }
 
@@ -112,12 +120,20 @@ pub(super) const KEYS: &[Key] = &[
         };
         Some(())
     }),
-    Key::later("bench", GLOB, |_, value| match value {
-        None => Some(()),
-        value => glob(value).map(drop),
+    Key::bench("bench", GLOB, |line, value| {
+        line.bench = Some(match value {
+            None => Glob::new("*"),
+            value => glob(value)?,
+        });
+        Some(())
     }),
-    Key::later("bench.counter", "insn or cycles", |_, value| {
-        matches!(value?, "insn" | "cycles").then_some(())
+    Key::bench("bench.counter", "insn or cycles", |line, value| {
+        line.bench_counter = match value? {
+            "insn" => BenchCounter::Instructions,
+            "cycles" => BenchCounter::Cycles,
+            _ => return None,
+        };
+        Some(())
     }),
     Key::later("experiment", FLAG, |_, value| flag(value)),
     Key::later("dmatest.", "KEY=VALUE", |_, value| value.map(drop)),

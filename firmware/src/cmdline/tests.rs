@@ -18,7 +18,8 @@ fn pairs(text: &str) -> Vec<(&str, Option<&str>)> {
 #[test]
 fn every_key_of_this_build_sets_its_field() {
     let text = "suite=mmu test=mmu.* seed=0x2A iters=100 failslab=3..9 loglevel=7 defmt \
-                dma.coherent=no coherent_pool=2M cma=0 exit=semihosting";
+                dma.coherent=no coherent_pool=2M cma=0 bench=kmalloc* bench.counter=cycles \
+                exit=semihosting";
     let line = CmdLine::parse(text);
     assert_eq!(
         line,
@@ -34,6 +35,8 @@ fn every_key_of_this_build_sets_its_field() {
             dma_coherent: DmaCoherent::No,
             coherent_pool: Some(2 << 20),
             cma: Some(0),
+            bench: Some(Glob::new("kmalloc*")),
+            bench_counter: BenchCounter::Cycles,
             exit: Exit::Semihosting,
         }
     );
@@ -122,11 +125,8 @@ fn keys_of_other_kernels_are_unknown() {
 #[test]
 fn keys_nothing_acts_on_are_reported_after_their_value_was_checked() {
     assert_eq!(
-        complaints("bench bench=kmalloc* bench.counter=insn experiment dmatest.threads=4"),
+        complaints("experiment dmatest.threads=4"),
         [
-            "bench: not available in this build",
-            "bench: not available in this build",
-            "bench.counter: not available in this build",
             "experiment: not available in this build",
             "dmatest.threads: not available in this build",
         ]
@@ -167,6 +167,25 @@ fn failing_allocations_are_one_or_a_range() {
             format!("failslab: \"{text}\" is not a number such as 3, or two such as 1..200");
         assert_eq!(complaints(&line), [expected]);
     }
+}
+
+#[test]
+fn benchmarks_alone_leave_the_suites_out() {
+    for (text, wants_suites) in [
+        ("", true),
+        ("bench", false),
+        ("bench=kmalloc* iters=2", false),
+        ("bench suite=mmu", true),
+        ("bench test=*", true),
+        ("bench.counter=cycles", true),
+    ] {
+        assert_eq!(CmdLine::parse(text).wants_suites(), wants_suites, "{text}");
+    }
+    assert_eq!(CmdLine::parse("bench").bench, Some(Glob::new("*")));
+    assert_eq!(
+        complaints("bench="),
+        ["bench: \"\" is not a pattern such as mmu or *.guard*"]
+    );
 }
 
 #[test]

@@ -1,0 +1,60 @@
+//! Memory for devices, which are taken as not coherent.
+
+use super::meter::Meter;
+use super::shape::{Measured, failed, pairs};
+use crate::machine::machine;
+use crate::memory::{Object, reachable};
+use crate::report::Stop;
+use crate::verdict::Taken;
+use hal::arch::pmu::opaque;
+use hal::dma::streaming::map_slice;
+use hal::dma::{Device, Direction, FromDevice, ToDevice};
+
+/// Pairs in a repetition.
+const COHERENT_PAIRS: u32 = 2_000;
+const MAP_PAIRS: u32 = 5_000;
+
+/// The device that memory is for: the first that does DMA.
+fn device() -> Result<&'static Device, Stop> {
+    let engine = machine().engines.first();
+    engine
+        .map(|engine| engine.device())
+        .ok_or(Stop::Skipped("no device does DMA here"))
+}
+
+/// Zeroed memory from the pool allocated and freed again. One call serves tasks and interrupt
+/// handlers alike, so the two rows differ in nothing.
+pub(super) fn coherent(meter: &Meter, size: usize) -> Measured {
+    let device = device()?;
+    let pool = machine().pool;
+    pairs(
+        meter,
+        COHERENT_PAIRS,
+        || pool.alloc(device, opaque(size)).map(drop),
+        || (),
+    )
+}
+
+/// A buffer the device reads.
+pub(super) fn map_to_device(meter: &Meter, size: usize) -> Measured {
+    map::<ToDevice>(meter, size)
+}
+
+/// A buffer the device writes.
+pub(super) fn map_from_device(meter: &Meter, size: usize) -> Measured {
+    map::<FromDevice>(meter, size)
+}
+
+/// A buffer handed to the device and taken back.
+fn map<D: Direction>(meter: &Meter, size: usize) -> Measured {
+    let device = device()?;
+    let mut buffer = Object::alloc(size, reachable(device)).map_err(failed)?;
+    let _maintained = Taken::as_coherent(device, false);
+    let pair = || {
+        // Another buffer each time, as far as the compiler knows.
+        let part = opaque(0)..opaque(size);
+        let buffer = buffer.get_mut(part).unwrap_or_default();
+        map_slice::<D>(device, buffer).map(|mapping| mapping.unmap())
+    };
+    pairs(meter, MAP_PAIRS, pair, || ())
+}
