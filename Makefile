@@ -7,13 +7,16 @@ $(foreach name,$(SETTINGS),$(eval override $(name) := $$(value $(name))))
 export $(SETTINGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test debug monitor image sdcard flash setup clean
+.PHONY: help run test bench debug monitor image sdcard flash setup clean
 
 run: setup
 	@tools/run-qemu run
 
 test: setup
 	@tools/run-qemu test
+
+bench: setup
+	@tools/run-qemu bench
 
 debug: setup-gdb
 	@tools/run-qemu debug
@@ -52,6 +55,8 @@ help:
 #:     EDU='dma_mask=0xff'     options of virt's edu device
 #:     DTB=auto|none|truncated|lying    RAMFILL=on|off    what is in RAM at reset
 #: make test      everything continuous integration runs, with a total at the end
+#: make bench     BOARD=qemu-virt|rpi4: instructions per operation beside Linux and crates, and as
+#:                target/report/bench.json; CMDLINE='bench=kmalloc*' measures these only
 #: make debug     QEMU stopped at the first instruction with gdb attached; settings as for run
 #: make image     BOARD=rpi4: kernel8.img in a folder, OUT=DIR or target/sdcard
 #: make sdcard    BOARD=rpi4: all of a boot partition; FIRMWARE=debian|DIR adds the Pi's own files

@@ -38,6 +38,22 @@ impl Firmware {
         Self::from_elf(Self::path(board))
     }
 
+    /// Builds the firmware of `board` without benchmarks and keeps it in `directory`. Where
+    /// [`path`](Self::path) points is then to be built again.
+    pub(crate) fn build_bare(board: Board, directory: &Path) -> Result<Self> {
+        let status = build_command(board)
+            .arg("--no-default-features")
+            .status()
+            .context("cannot start cargo")?;
+        if !status.success() {
+            bail!("the firmware for {board} does not build without benchmarks");
+        }
+        std::fs::create_dir_all(directory)?;
+        let elf = directory.join(format!("{board}-bare"));
+        std::fs::copy(Self::path(board), &elf)?;
+        Self::from_elf(elf)
+    }
+
     /// Takes a linked file and makes the raw image beside it.
     pub(crate) fn from_elf(elf: PathBuf) -> Result<Self> {
         let raw = elf.with_extension("img");

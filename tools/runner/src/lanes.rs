@@ -26,6 +26,8 @@ pub(crate) enum Work {
     Firmware,
     /// Boots under QEMU.
     Boots(Count, Vec<Boot>),
+    /// The measurements; each row counts.
+    Bench,
 }
 
 /// One cargo invocation.
@@ -111,6 +113,7 @@ pub(crate) fn all() -> Vec<Lane> {
         lane(BUILD, Work::Firmware),
         lane("matrix", Work::Boots(Count::Boots, matrix())),
         lane("full", Work::Boots(Count::Results, full())),
+        lane("bench", Work::Bench),
         lane("parallel", Work::Boots(Count::Boots, parallel())),
         lane("payload", Work::Boots(Count::Boots, payloads())),
         lane("twins", Work::Boots(Count::Boots, twins())),

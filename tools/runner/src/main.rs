@@ -3,6 +3,7 @@
 //! Settings come in through the environment (see the Makefile's `help` target), so that no value
 //! passes through a shell. The exit status is 0 only when everything asked for passed.
 
+mod bench;
 mod boot;
 mod capture;
 mod console;
@@ -48,6 +49,8 @@ enum Task {
     Debug,
     /// Read and judge the report of a board on the serial port PORT
     Monitor,
+    /// Measure the firmware and print the figures beside others'
+    Bench,
     /// Run the lanes of continuous integration
     Test {
         /// Only these lanes
@@ -85,6 +88,7 @@ fn perform(task: &Task) -> Result<bool> {
             Ok(true)
         }
         Task::Monitor => monitor(),
+        Task::Bench => bench::bench(),
         Task::Test { lanes } => suite::run(lanes),
     }
 }

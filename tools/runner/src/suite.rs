@@ -1,5 +1,6 @@
 //! Runs the lanes and adds up what they count.
 
+use crate::bench;
 use crate::boot::{Outcome, boot};
 use crate::console::Show;
 use crate::firmware::{Firmware, cargo};
@@ -48,6 +49,7 @@ pub(crate) fn run(names: &[String]) -> Result<bool> {
             Work::Miri(check) => run_miri(lane.name, check),
             Work::Firmware => build(&mut firmware),
             Work::Boots(count, boots) => run_boots(lane.name, *count, boots, firmware.as_ref()),
+            Work::Bench => lane_directory(lane.name).and_then(|path| bench::lane(&path)),
         };
         total.lane(lane.name, result, start.elapsed().as_secs_f64());
         if process::interrupted() {
