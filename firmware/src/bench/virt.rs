@@ -3,12 +3,11 @@
 use super::meter::Meter;
 use super::shape::{Measured, pairs};
 use crate::machine::machine;
-use crate::memory::Area;
 use crate::memory::registers::Registers;
-use crate::report::Stop;
+use crate::memory::{Area, Kv};
 use hal::addr::{PAGE_SIZE, PhysRange};
 use hal::arch::pmu::opaque;
-use hal::mm::IoKind;
+use hal::mm::{self, Gfp, IoKind};
 
 /// Pairs in a repetition, fewer of larger areas: in every case more than fit the addresses that may
 /// wait for an invalidation, so that its cost is in the mean.
@@ -23,11 +22,16 @@ const fn pairs_of(pages: usize) -> u32 {
     }
 }
 
+/// Pairs of memory of either kind in a repetition.
+const KV_PAIRS: u32 = 5_000;
+
 /// Pairs of registers in a repetition.
 const REGISTER_PAIRS: u32 = 50_000;
 
-/// Does what `vfree` and `iounmap` have put off. Today they put nothing off.
-fn purge() {}
+/// Does what `vfree` and `iounmap` have put off.
+fn purge() {
+    mm::vm_unmap_aliases();
+}
 
 /// An area of `pages` pages allocated and freed again, everything put off included.
 pub(super) fn vmalloc(meter: &Meter, pages: usize) -> Measured {
@@ -36,8 +40,9 @@ pub(super) fn vmalloc(meter: &Meter, pages: usize) -> Measured {
 }
 
 /// Memory of either kind allocated and freed again.
-pub(super) fn kvmalloc(_meter: &Meter, _size: usize) -> Measured {
-    Err(Stop::Skipped("there is no kvmalloc"))
+pub(super) fn kvmalloc(meter: &Meter, size: usize) -> Measured {
+    let pair = move || Kv::alloc(opaque(size), Gfp::KERNEL).map(drop);
+    pairs(meter, KV_PAIRS, pair, purge)
 }
 
 /// The console's registers mapped a second time and unmapped again: the one device every board has.

@@ -384,7 +384,7 @@ build_tables:
         orr     x6, x21, x7
         str     x6, [x4, x5, lsl #3]
 
-        // Kernel root: the image window's first 2 MiB through one level 3 table.
+        // Kernel root: the image window's first 4 MiB through two level 3 tables, side by side.
         load_address x2, KERNEL_ROOT
         load_address x3, IMAGE_L2
         load_address x4, IMAGE_L3
@@ -394,6 +394,8 @@ build_tables:
         str     x6, [x2, x5, lsl #3]
         orr     x6, x4, #DESC_TABLE
         str     x6, [x3]
+        add     x6, x6, #PAGE_SIZE
+        str     x6, [x3, #8]
 
         mov     x6, x21                         // physical address being mapped
         load_address x5, __text_end
@@ -541,7 +543,7 @@ secondary_virtual:
         .global KERNEL_ROOT
 KERNEL_ROOT:    .skip PAGE_SIZE
 IMAGE_L2:       .skip PAGE_SIZE
-IMAGE_L3:       .skip PAGE_SIZE
+IMAGE_L3:       .skip 2 * PAGE_SIZE
 BOOT_ID_ROOT:   .skip PAGE_SIZE
 BOOT_ID_L2:     .skip PAGE_SIZE
 BOOT_ID_L3:     .skip PAGE_SIZE
