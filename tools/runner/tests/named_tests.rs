@@ -1,4 +1,4 @@
-//! Every test that docs/memory-model.md names exists.
+//! Every test that the documentation names exists.
 
 use std::fs;
 use std::io;
@@ -22,9 +22,14 @@ fn sources(folder: &Path, into: &mut Vec<(PathBuf, String)>) -> io::Result<()> {
     Ok(())
 }
 
-/// The names in backquotes that look like tests: `suite.test` or a long snake_case name.
+/// The names in backquotes that look like tests: `suite.test` or a long snake_case name. Of the rows
+/// of a table only the last column has them.
 fn names(text: &str) -> impl Iterator<Item = &str> {
-    let quoted = text.split('`').skip(1).step_by(2);
+    let parts = text.lines().map(|line| match line.strip_suffix('|') {
+        Some(row) => row.rsplit('|').next().unwrap_or_default(),
+        None => line,
+    });
+    let quoted = parts.flat_map(|part| part.split('`').skip(1).step_by(2));
     quoted.filter(|name| {
         let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_.".contains(c);
         name.chars().all(is_name) && name.matches('_').count() >= 2 && !name.ends_with('_')
@@ -50,22 +55,36 @@ fn is_defined(name: &str, files: &[(PathBuf, String)]) -> bool {
 
 #[test]
 fn every_named_test_exists() {
-    let text = fs::read_to_string(root().join("docs/memory-model.md")).unwrap();
     let mut files = Vec::new();
-    for folder in ["hal/src", "firmware/src", "tools/runner/src"] {
+    for folder in [
+        "hal/src",
+        "hal/loom/src",
+        "hal/tests",
+        "firmware/src",
+        "tools/runner/src",
+    ] {
         sources(&root().join(folder), &mut files).unwrap();
     }
-    let missing: Vec<_> = names(&text)
-        .filter(|name| !is_defined(name, &files))
-        .collect();
-    assert!(
-        missing.is_empty(),
-        "docs/memory-model.md names tests that do not exist: {missing:?}"
-    );
-    assert!(
-        names(&text).count() > 50,
-        "the names are not recognised any more"
-    );
+    for document in ["docs/memory-model.md", "docs/linux-interfaces.md"] {
+        let text = fs::read_to_string(root().join(document)).unwrap();
+        let missing: Vec<_> = names(&text)
+            .filter(|name| !is_defined(name, &files))
+            .collect();
+        assert!(
+            missing.is_empty(),
+            "{document} names tests that do not exist: {missing:?}"
+        );
+        assert!(
+            names(&text).count() > 50,
+            "the names in {document} are not recognised any more"
+        );
+    }
+}
+
+#[test]
+fn names_are_read_from_prose_and_from_the_last_column() {
+    let text = "by `mmu.a_b_c` and `short`\n| `call_of_linux` | words | `d_e_f`, `x.g_h_i` |\n";
+    assert!(names(text).eq(["mmu.a_b_c", "d_e_f", "x.g_h_i"]));
 }
 
 #[test]
