@@ -7,6 +7,7 @@
 pub(crate) mod array;
 pub(crate) mod contiguous;
 pub(crate) mod hoard;
+pub(crate) mod local;
 #[cfg(feature = "bench")]
 pub(crate) mod registers;
 #[cfg(feature = "bench")]

@@ -13,6 +13,7 @@ mod cma;
 mod coherent;
 mod dma;
 mod gfp;
+mod interrupt;
 mod ioremap;
 mod kmalloc;
 mod kvmalloc;

@@ -200,6 +200,8 @@ pub enum MemoryKind {
     Ioremap,
     /// The image window: text, read-only data, statics or a stack.
     Image,
+    /// The window of temporary mappings: gone before a device is done.
+    Temporary,
     /// Anything else outside the direct map.
     Unmapped,
 }
@@ -207,7 +209,7 @@ pub enum MemoryKind {
 impl MemoryKind {
     /// What lies at `va`, or `None` for the direct map.
     pub(crate) fn outside_direct_map(va: VirtAddr) -> Option<Self> {
-        use crate::layout::{COHERENT, IMAGE, IOREMAP, VMALLOC, virt_to_phys};
+        use crate::layout::{COHERENT, IMAGE, IOREMAP, KMAP, VMALLOC, virt_to_phys};
 
         if virt_to_phys(va).is_some() {
             return None;
@@ -217,6 +219,7 @@ impl MemoryKind {
             (COHERENT, Self::Coherent),
             (IOREMAP, Self::Ioremap),
             (IMAGE, Self::Image),
+            (KMAP, Self::Temporary),
         ];
         let kind = named.iter().find(|(window, _)| window.contains(va));
         Some(kind.map_or(Self::Unmapped, |&(_, kind)| kind))
@@ -230,6 +233,7 @@ impl fmt::Display for MemoryKind {
             Self::Coherent => "coherent memory",
             Self::Ioremap => "device registers",
             Self::Image => "image memory (text, data or stack)",
+            Self::Temporary => "a temporary mapping",
             Self::Unmapped => "unmapped memory",
         })
     }

@@ -7,6 +7,7 @@
 //! 0xFFFF_FFE8_0000_0000  ioremap      Device-nGnRE (nGnRnE, Normal non-cacheable on request)
 //! 0xFFFF_FFF4_0000_0000  frames       one descriptor per page frame, Normal write-back
 //! 0xFFFF_FFF8_0000_0000  early        the device tree, read-only; while booting, other first looks
+//! 0xFFFF_FFF8_2000_0000  kmap         temporary mappings: a few pages for each core, Normal write-back
 //! 0xFFFF_FFFF_8000_0000  image        text R-X, rodata R--, data and stacks RW-, guard pages
 //! 0xFFFF_FFFF_FFE0_0000  (nothing)    the top 2 MiB hold error pointers and are never mapped
 //! ```
@@ -68,13 +69,18 @@ pub const IOREMAP: Window = Window::new("ioremap", 0xFFFF_FFE8_0000_0000, 32 * G
 /// The page frame descriptors, indexed by frame number.
 pub const FRAMES: Window = Window::new("frames", 0xFFFF_FFF4_0000_0000, GIB);
 /// Views used while booting, before the direct map exists; the device tree's stays.
-pub const EARLY: Window = Window::new("early", 0xFFFF_FFF8_0000_0000, GIB);
+pub const EARLY: Window = Window::new("early", 0xFFFF_FFF8_0000_0000, GIB / 2);
+/// Temporary mappings, see [`Kmap`](crate::mm::Kmap). What one level 3 table maps; with the early
+/// window in front it shares a level 2 table.
+pub const KMAP: Window = Window::new("kmap", EARLY.end().get(), 2 << 20);
 /// The firmware itself. In the top 4 GiB, so that `ADRP` reaches the strings of defmt frames, which
 /// are linked at address 0 and never loaded.
 pub const IMAGE: Window = Window::new("image", 0xFFFF_FFFF_8000_0000, GIB);
 
 /// All windows, by address.
-pub const WINDOWS: [Window; 7] = [DIRECT_MAP, VMALLOC, COHERENT, IOREMAP, FRAMES, EARLY, IMAGE];
+pub const WINDOWS: [Window; 8] = [
+    DIRECT_MAP, VMALLOC, COHERENT, IOREMAP, FRAMES, EARLY, KMAP, IMAGE,
+];
 
 /// RAM at or above this address has no place in the direct map and is left unused.
 pub const DIRECT_MAP_LIMIT: PhysAddr = PhysAddr::new(DIRECT_MAP.size as u64);

@@ -27,6 +27,7 @@ mod frame;
 mod gfp;
 mod ioremap;
 mod kmalloc;
+mod kmap;
 mod kvmalloc;
 mod migrate;
 mod misuse;
@@ -57,6 +58,7 @@ pub use kmalloc::{
     CLASSES, DMA_ALIGN, Kmalloc, MAX_CLASS_SIZE, MAX_SIZE, ReallocError, ZERO_SIZE_PTR,
     class_align, class_of, class_size,
 };
+pub use kmap::{KMAP_SLOTS, Kmap, KmapError, LocalMapping};
 pub use kvmalloc::{KVMALLOC_MAX_SIZE, Kvmalloc, KvmallocError};
 pub use migrate::MigrateType;
 pub use misuse::{Misuse, set_misuse_hook};
@@ -508,12 +510,19 @@ unsafe impl PageSource for MachinePages {
 }
 
 static VMALLOC: Once<Vmalloc<MachinePages>> = Once::new();
+static KMAP: Once<Kmap> = Once::new();
 static IOREMAP: Once<Ioremap> = Once::new();
 static RAM: Once<heapless::Vec<PhysRange, MAX_RAM>> = Once::new();
 
-/// Sets up the machine's `vmalloc` window in `tables`; the first call wins. After [`init`].
+/// Sets up the machine's windows of `vmalloc` and of temporary mappings in `tables`; the first call
+/// wins. After [`init`].
 pub fn init_vmalloc(tables: &'static IrqLock<KernelMapper>) {
     VMALLOC.call_once(|| Vmalloc::new(tables, &MachinePages));
+    KMAP.call_once(|| {
+        Kmap::new(tables, |pfn, wanted| {
+            MachinePages.check_memory_type(pfn, wanted)
+        })
+    });
     work::set_handler(Work::Vfree, || {
         if let Some(vmalloc) = VMALLOC.get() {
             vmalloc.run_deferred();
@@ -536,6 +545,22 @@ pub fn set_ram(ram: &[PhysRange]) {
 pub fn is_ram(range: PhysRange) -> bool {
     RAM.get()
         .is_some_and(|ram| ram.iter().any(|ram| ram.overlaps(&range)))
+}
+
+/// Maps a frame of the machine for a moment: [`Kmap::kmap_local`].
+///
+/// # Errors
+///
+/// As there, and [`KmapError::NotReady`] before [`init_vmalloc`].
+///
+/// # Safety
+///
+/// As there.
+#[doc(alias = "kmap_local_page")]
+pub unsafe fn kmap_local(pfn: Pfn) -> Result<LocalMapping<'static>, KmapError> {
+    let kmap = KMAP.get().ok_or(KmapError::NotReady)?;
+    // SAFETY: handed on to the caller.
+    unsafe { kmap.kmap_local(pfn) }
 }
 
 fn vmalloc_window() -> Result<&'static Vmalloc<MachinePages>, VmallocError> {

@@ -2,6 +2,7 @@
 
 mod audits;
 mod changes;
+mod temporary;
 mod windows;
 
 use crate::report::Suite;
@@ -35,5 +36,11 @@ pub(super) const SUITE: Suite = Suite {
         type_change_keeps_the_content_planted: changes::round_trip_planted,
         unmapping_reaches_every_core: changes::broadcast,
         unmapping_reaches_every_core_planted: changes::broadcast_planted,
+        kmap_local_shows_its_page_until_it_is_dropped: temporary::shows_its_page,
+        kmap_local_shows_its_page_until_it_is_dropped_planted: temporary::shows_its_page_planted,
+        kmap_local_nests: temporary::nest,
+        kmap_local_has_slots_for_each_core: temporary::per_core,
+        kmap_local_works_in_an_interrupt: temporary::in_interrupt,
+        kmap_local_refuses_frames_of_another_type: temporary::types,
     },
 };

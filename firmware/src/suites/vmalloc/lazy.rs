@@ -1,17 +1,12 @@
 //! What `vfree` puts off.
 
+use super::super::interrupt::InInterrupt;
 use super::is_gone;
-use crate::machine::machine;
 use crate::memory::{Area, vfree_by_address};
 use crate::report::{Outcome, Stop, diagnostic};
 use crate::{check, check_ok};
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use core::time::Duration;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use hal::addr::{PAGE_SIZE, VirtAddr};
-use hal::arch::counter;
-use hal::drivers::gic::Line;
-use hal::drivers::irq::IrqHandler;
-use hal::drivers::timer::{DeadlineInterrupt, VIRTUAL_TIMER};
 use hal::mm::{self, PurgeInfo};
 
 fn purge_info() -> Result<PurgeInfo, Stop> {
@@ -50,63 +45,23 @@ pub(super) fn limits() -> Outcome {
     Ok(())
 }
 
-/// Frees an area in the timer's interrupt, twice.
-struct FreeInInterrupt {
-    address: AtomicUsize,
-    done: AtomicBool,
-    right: AtomicBool,
-}
+/// The area [`FREE_IN_INTERRUPT`] frees.
+static ADDRESS: AtomicUsize = AtomicUsize::new(0);
 
-static IN_INTERRUPT: FreeInInterrupt = FreeInInterrupt {
-    address: AtomicUsize::new(0),
-    done: AtomicBool::new(false),
-    right: AtomicBool::new(false),
-};
-
-impl IrqHandler for FreeInInterrupt {
-    fn handle(&self, _line: Line) {
-        counter::disarm();
-        let address = self.address.load(Ordering::Relaxed);
-        let first = vfree_by_address(address);
-        let twice = vfree_by_address(address);
-        let refused_by_name = twice == Err(mm::VmallocError::NotAnArea(VirtAddr::new(address)));
-        self.right
-            .store(first == Ok(()) && refused_by_name, Ordering::Relaxed);
-        self.done.store(true, Ordering::Release);
-    }
-}
+/// Frees an area twice: the second time it is refused by name.
+static FREE_IN_INTERRUPT: InInterrupt = InInterrupt::new(|| {
+    let address = ADDRESS.load(Ordering::Relaxed);
+    let first = vfree_by_address(address);
+    let twice = vfree_by_address(address);
+    first == Ok(()) && twice == Err(mm::VmallocError::NotAnArea(VirtAddr::new(address)))
+});
 
 pub(super) fn in_interrupt() -> Outcome {
-    const DELAY_NS: u64 = 20_000;
-    const PATIENCE: Duration = Duration::from_millis(100);
     let area = check_ok!(Area::alloc(3 * PAGE_SIZE));
     let va = area.va();
-    IN_INTERRUPT
-        .address
-        .store(area.into_address(), Ordering::Relaxed);
-    IN_INTERRUPT.done.store(false, Ordering::Relaxed);
-    let interrupts = machine().interrupts;
-    counter::disarm();
-    interrupts.unregister(VIRTUAL_TIMER);
-    check_ok!(interrupts.register(VIRTUAL_TIMER, &IN_INTERRUPT));
-    counter::arm(machine().timer.deadline_after(DELAY_NS));
-    let start = machine().timer.now_ns();
-    while !IN_INTERRUPT.done.load(Ordering::Acquire)
-        && u128::from(machine().timer.now_ns() - start) < PATIENCE.as_nanos()
-    {
-        core::hint::spin_loop();
-    }
-    counter::disarm();
-    interrupts.unregister(VIRTUAL_TIMER);
-    check_ok!(interrupts.register(VIRTUAL_TIMER, &DeadlineInterrupt));
-    check!(
-        IN_INTERRUPT.done.load(Ordering::Acquire),
-        "no interrupt came"
-    );
-    check!(
-        IN_INTERRUPT.right.load(Ordering::Relaxed),
-        "the first free was refused or the second was not"
-    );
+    ADDRESS.store(area.into_address(), Ordering::Relaxed);
+    let right = FREE_IN_INTERRUPT.run()?;
+    check!(right, "the first free was refused or the second was not");
     mm::vm_unmap_aliases();
     for va in [va, va + 2 * PAGE_SIZE] {
         check!(is_gone(va), "{va} still answers");

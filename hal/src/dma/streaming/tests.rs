@@ -129,6 +129,7 @@ fn other_windows_are_refused_by_name() {
         (layout::COHERENT, MemoryKind::Coherent),
         (layout::IOREMAP, MemoryKind::Ioremap),
         (layout::IMAGE, MemoryKind::Image),
+        (layout::KMAP, MemoryKind::Temporary),
         (layout::EARLY, MemoryKind::Unmapped),
     ] {
         let addr = window.base + 0x1000;
