@@ -46,6 +46,13 @@ pub mod trace {
         });
     }
 
+    /// What was issued since the recording on this thread began, but for the first `skip`.
+    #[cfg(test)]
+    pub(crate) fn recorded(skip: usize) -> Vec<Op> {
+        let since = |ops: &Vec<Op>| ops.get(skip..).map(<[Op]>::to_vec);
+        OPS.with_borrow(|ops| ops.as_ref().and_then(since).unwrap_or_default())
+    }
+
     /// Runs `f` and returns what it issued on this thread.
     pub fn record_during<R>(f: impl FnOnce() -> R) -> (R, Vec<Op>) {
         OPS.set(Some(Vec::new()));

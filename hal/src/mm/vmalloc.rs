@@ -32,7 +32,9 @@ use super::{Gfp, MemoryTypeError, fault};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::layout::{self, VMALLOC};
 use crate::mmu::mapper;
-use crate::mmu::{Access, Attributes, Flushed, KernelMapper, Level, MemoryType, Quarantine, Run};
+use crate::mmu::{
+    Access, Attributes, Flushed, KernelMapper, Level, MemoryType, Quarantine, Run, Stale,
+};
 use crate::sync::{Context, IrqLock, PerCpu};
 use crate::work;
 
@@ -122,6 +124,16 @@ struct Reaping {
     rest: Flushed,
 }
 
+/// A deferred area that is being taken down, by whichever core comes by.
+#[derive(Debug)]
+struct Departing {
+    area: AreaId,
+    /// What is unmapped of it.
+    stale: Stale,
+    /// Bytes of all of it.
+    size: usize,
+}
+
 /// The areas of a window, and what waits to be given out again.
 #[derive(Debug)]
 struct Areas {
@@ -132,6 +144,7 @@ struct Areas {
     /// Bytes that may wait for a flush; none before the first one.
     limit: usize,
     deferred: Option<Deferred>,
+    departing: Option<Departing>,
     flushes: u64,
 }
 
@@ -157,6 +170,7 @@ impl<P: PageSource> Vmalloc<P> {
                 reaping: None,
                 limit: 0,
                 deferred: None,
+                departing: None,
                 flushes: 0,
             }),
         }
@@ -220,8 +234,9 @@ impl<P: PageSource> Vmalloc<P> {
                     self.areas.lock().va.free(va)?;
                 }
                 _ => {
-                    let id = self.areas.lock().va.id(va);
-                    let id = id.ok_or(VmallocError::NotAnArea(va))?;
+                    let mut areas = self.areas.lock();
+                    let (id, _) = areas.give_up(va, AreaKind::Vmalloc, State::Freed)?;
+                    drop(areas);
                     // SAFETY: the addresses were not given out.
                     unsafe { self.take_down(id, va, mapped) }?;
                 }

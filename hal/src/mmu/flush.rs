@@ -20,8 +20,8 @@ pub const MAX_BY_ADDRESS: usize = super::table::ENTRIES;
 pub struct Stale {
     va: VirtAddr,
     pages: u32,
-    /// Pages in the smallest leaf of the range: one invalidation per leaf is enough.
-    stride: u32,
+    /// The level of the smallest leaf of the range: one invalidation per leaf is enough.
+    smallest: Level,
 }
 
 impl Stale {
@@ -37,16 +37,15 @@ impl Stale {
         Self {
             va,
             pages: (size >> PAGE_SHIFT) as u32,
-            stride: (smallest.size() >> PAGE_SHIFT) as u32,
+            smallest,
         }
     }
 
     /// Adds the `size` bytes that follow, in leaves of at least the size at `smallest`.
     #[inline]
     pub(super) fn extend(&mut self, size: usize, smallest: Level) {
-        let more = Self::new(self.va, size, smallest);
-        self.pages += more.pages;
-        self.stride = self.stride.min(more.stride);
+        self.pages += (size >> PAGE_SHIFT) as u32;
+        self.smallest = self.smallest.max(smallest);
     }
 
     /// First address of the range.
@@ -61,11 +60,17 @@ impl Stale {
         (self.pages as usize) << PAGE_SHIFT
     }
 
+    /// Invalidations by address that drop the range.
+    #[inline]
+    const fn invalidations(&self) -> usize {
+        self.size() / self.smallest.size()
+    }
+
     /// Drops the range from the TLBs of all cores; on return no core uses the old translations.
     ///
     /// Also completes the table writes before it. May be called in any context.
     pub fn flush(self) -> Flushed {
-        flush_all_of(|| core::iter::once(&self));
+        flush_all_of(self.invalidations(), core::iter::once(&self));
         self.into_flushed()
     }
 
@@ -79,17 +84,21 @@ impl Stale {
     }
 }
 
-/// Drops the ranges from the TLBs of all cores, by address when they are few.
-fn flush_all_of<'a, I: Iterator<Item = &'a Stale>>(ranges: impl Fn() -> I) {
+/// Drops the ranges from the TLBs of all cores, by address when that takes few `invalidations`.
+///
+/// The leaves may have been made invalid by another core. Its stores were observed by whoever took
+/// the tables' lock after it, and so by every observer before the `DSB` here is done (Arm ARM
+/// B2.3: stores are other-multi-copy atomic).
+fn flush_all_of<'a>(invalidations: usize, ranges: impl Iterator<Item = &'a Stale>) {
     barrier::dsb_ishst();
-    let invalidations = ranges().map(|range| range.pages / range.stride);
-    if invalidations.sum::<u32>() as usize > MAX_BY_ADDRESS {
+    if invalidations > MAX_BY_ADDRESS {
         tlb::invalidate_all();
     } else {
-        for range in ranges() {
-            let stride = (range.stride as usize) << PAGE_SHIFT;
-            for offset in (0..range.size()).step_by(stride) {
-                tlb::invalidate_last_level(range.va + offset);
+        for range in ranges {
+            let mut va = range.va;
+            for _ in 0..range.invalidations() {
+                tlb::invalidate_last_level(va);
+                va = va + range.smallest.size();
             }
         }
     }
@@ -107,8 +116,9 @@ pub struct Quarantine<T, const N: usize> {
     ranges: Deque<(Stale, T), N>,
     /// How many of the ranges, the older ones, no TLB holds any more.
     flushed: usize,
-    /// Bytes of the others.
+    /// Bytes of the others, and invalidations by address that drop them.
     stale_bytes: usize,
+    invalidations: usize,
 }
 
 impl<T: Copy, const N: usize> Quarantine<T, N> {
@@ -118,6 +128,7 @@ impl<T: Copy, const N: usize> Quarantine<T, N> {
             ranges: Deque::new(),
             flushed: 0,
             stale_bytes: 0,
+            invalidations: 0,
         }
     }
 
@@ -152,11 +163,12 @@ impl<T: Copy, const N: usize> Quarantine<T, N> {
     /// The range, if the quarantine [is full](Self::is_full).
     #[inline]
     pub fn push(&mut self, range: Stale, note: T) -> Result<(), Stale> {
-        let bytes = range.size();
+        let (bytes, invalidations) = (range.size(), range.invalidations());
         self.ranges
             .push_back((range, note))
             .map_err(|(range, _)| range)?;
         self.stale_bytes += bytes;
+        self.invalidations += invalidations;
         Ok(())
     }
 
@@ -164,14 +176,11 @@ impl<T: Copy, const N: usize> Quarantine<T, N> {
     /// a barrier, if nothing waits. May be called in any context.
     pub fn flush(&mut self) {
         if self.stale() > 0 {
-            flush_all_of(|| {
-                self.ranges
-                    .iter()
-                    .skip(self.flushed)
-                    .map(|(range, _)| range)
-            });
+            let stale = self.ranges.iter().skip(self.flushed);
+            flush_all_of(self.invalidations, stale.map(|(range, _)| range));
             self.flushed = self.ranges.len();
             self.stale_bytes = 0;
+            self.invalidations = 0;
         }
     }
 

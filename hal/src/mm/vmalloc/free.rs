@@ -1,7 +1,7 @@
 //! Taking memory back: at once where that is allowed, else later; flushed in batches.
 
 use super::{
-    Areas, BATCH, Deferred, PageSource, QUARANTINE, Reaping, Runs, State, Vmalloc, VmallocError,
+    Areas, Deferred, Departing, PageSource, QUARANTINE, Reaping, Runs, State, Vmalloc, VmallocError,
 };
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
 use crate::layout::VMALLOC;
@@ -25,10 +25,6 @@ const LAZY_AREAS: usize = QUARANTINE / 2;
 /// Bytes retired under one hold of the tables' lock; a multiple of every block, so that none is
 /// split.
 const RETIRE_STEP: usize = 4 << 20;
-
-/// A call frees up to this many times the runs it may itself have added, so that what was flushed
-/// is gone before the next flush.
-const REAP_RATIO: usize = 2;
 
 impl<P: PageSource> Vmalloc<P> {
     /// Takes memory of [`vmalloc`](Self::vmalloc) back; null is ignored. Linux: `vfree`.
@@ -67,20 +63,20 @@ impl<P: PageSource> Vmalloc<P> {
         // SAFETY: as above.
         unsafe { tables.retire(&mut stale, size) }?;
         let refused = areas.put_away(stale, id, self.frames);
-        let credit = REAP_RATIO * (size / PAGE_SIZE);
+        // As many pages as were added: what was flushed is gone before the next flush, and frames
+        // leave at the pace of the allocations that will want them.
+        let mut owed = size / PAGE_SIZE;
         let mut reaped = Runs::new();
         if areas.has_flushed() {
-            areas.reap(&mut tables, &mut reaped, credit.min(BATCH))?;
+            owed = owed.saturating_sub(areas.reap(&mut tables, &mut reaped, owed)?);
         }
         drop(areas);
         drop(tables);
         self.free_runs(&reaped);
-        match credit - reaped.len() {
-            left if left > 0 && reaped.is_full() || refused.is_some() => {
-                self.settle(refused.map(|stale| (stale, id)), left)
-            }
-            _ => Ok(()),
+        if refused.is_some() || owed > 0 && reaped.is_full() {
+            return self.settle(refused.map(|stale| (stale, id)), owed);
         }
+        Ok(())
     }
 
     /// Marks an area as freed, to be taken down by [`run_deferred`](Self::run_deferred).
@@ -98,26 +94,35 @@ impl<P: PageSource> Vmalloc<P> {
         Ok(())
     }
 
-    /// Takes down what was freed where it could not be. The handler of [`Work::Vfree`]; a task.
+    /// Takes down what was freed where it could not be, also what another core has begun: on return
+    /// nothing is left of what was freed before the call. The handler of [`Work::Vfree`]; a task.
     pub fn run_deferred(&self) {
-        while let Some((id, va, size)) = self.pop_deferred() {
-            // SAFETY: the area was live until it was freed, so it is mapped whole, and who freed it
-            // was done with it.
-            let taken_down = unsafe { self.take_down(id, va, size) };
-            debug_assert_eq!(taken_down, Ok(()));
+        loop {
+            let mut reaped = Runs::new();
+            {
+                let mut tables = self.tables.lock();
+                let mut areas = self.areas.lock();
+                let Some(mut next) = areas.next_deferred() else {
+                    return;
+                };
+                let step = RETIRE_STEP.min(next.size - next.stale.size());
+                if step > 0 {
+                    // SAFETY: the area was live until it was freed, so it is mapped whole, and who
+                    // freed it was done with it.
+                    let retired = unsafe { tables.retire(&mut next.stale, step) };
+                    debug_assert_eq!(retired, Ok(()));
+                }
+                areas.departing = if next.stale.size() < next.size {
+                    Some(next)
+                } else {
+                    let refused = areas.put_away(next.stale, next.area, self.frames);
+                    refused.map(|stale| Departing { stale, ..next })
+                };
+                let result = areas.reap(&mut tables, &mut reaped, usize::MAX);
+                debug_assert!(result.is_ok());
+            }
+            self.free_runs(&reaped);
         }
-    }
-
-    fn pop_deferred(&self) -> Option<(AreaId, VirtAddr, usize)> {
-        let mut areas = self.areas.lock();
-        let page = areas.deferred?.get() - 1;
-        let va = VMALLOC.base + ((page as usize) << PAGE_SHIFT);
-        let id = areas.va.id(va)?;
-        let area = areas.va.get_mut(va).ok()?;
-        area.data.state = State::Freed;
-        let (next, size) = (area.data.next.take(), area.size);
-        areas.deferred = next;
-        Some((id, va, size))
     }
 
     /// Unmaps the first `size` bytes of the area at `va`, all that is mapped there, puts it in
@@ -138,34 +143,33 @@ impl<P: PageSource> Vmalloc<P> {
             // SAFETY: the caller's promise.
             unsafe { self.tables.lock().retire(&mut stale, step) }?;
         }
-        self.settle(Some((stale, id)), REAP_RATIO * (size / PAGE_SIZE))
+        self.settle(Some((stale, id)), size / PAGE_SIZE)
     }
 
-    /// Puts `stale` in quarantine, which may have no room at once, and gives back up to `credit`
-    /// runs that have left it.
+    /// Puts `stale` in quarantine, which may have no room at once, and gives back `owed` pages that
+    /// have left it, if there are as many.
     fn settle(
         &self,
         mut stale: Option<(Stale, AreaId)>,
-        mut credit: usize,
+        mut owed: usize,
     ) -> Result<(), VmallocError> {
         loop {
             let mut reaped = Runs::new();
-            {
+            let pages = {
                 let mut tables = self.tables.lock();
                 let mut areas = self.areas.lock();
                 if let Some((waiting, id)) = stale.take() {
                     let refused = areas.put_away(waiting, id, self.frames);
                     stale = refused.map(|waiting| (waiting, id));
                 }
-                areas.reap(&mut tables, &mut reaped, credit.min(BATCH))?;
-            }
+                // A full quarantine holds areas to reap, and until one has gone nothing else counts.
+                let most = stale.as_ref().map_or(owed, |_| usize::MAX);
+                areas.reap(&mut tables, &mut reaped, most)?
+            };
             self.free_runs(&reaped);
-            // A full quarantine holds areas to reap, whatever is owed.
-            if stale.is_none() {
-                credit -= reaped.len();
-                if credit == 0 || !reaped.is_full() {
-                    return Ok(());
-                }
+            owed = owed.saturating_sub(pages);
+            if stale.is_none() && (owed == 0 || !reaped.is_full()) {
+                return Ok(());
             }
         }
     }
@@ -199,14 +203,15 @@ impl<P: PageSource> Vmalloc<P> {
             let mut reaped = Runs::new();
             let result = {
                 let mut tables = self.tables.lock();
-                self.areas.lock().reap(&mut tables, &mut reaped, BATCH)
+                let mut areas = self.areas.lock();
+                areas.reap(&mut tables, &mut reaped, usize::MAX)
             };
-            debug_assert_eq!(result, Ok(()));
+            debug_assert!(result.is_ok());
             if reaped.is_empty() {
                 break;
             }
             self.free_runs(&reaped);
-            frames += reaped.iter().map(|run| 1 << run.order).sum::<usize>();
+            frames += result.unwrap_or_default();
         }
         self.areas.lock().va.compact();
         frames
@@ -258,15 +263,32 @@ impl Areas {
         self.reaping.is_some() || self.quarantine.has_flushed()
     }
 
-    /// Takes up to `most` runs of flushed areas out of the tables, for the caller to free, and
-    /// frees the addresses of the areas that are gone.
+    /// The area to be taken down next of those freed where that was impossible.
+    pub(super) fn next_deferred(&mut self) -> Option<Departing> {
+        if let Some(begun) = self.departing.take() {
+            return Some(begun);
+        }
+        let page = self.deferred?.get() - 1;
+        let va = VMALLOC.base + ((page as usize) << PAGE_SHIFT);
+        let area = self.va.id(va)?;
+        let (size, note) = self.va.note_mut(area);
+        note.state = State::Freed;
+        self.deferred = note.next.take();
+        let stale = Stale::empty(va);
+        Some(Departing { area, stale, size })
+    }
+
+    /// Takes runs of flushed areas out of the tables, for the caller to free, until they have `most`
+    /// pages or more or `runs` is full, and frees the addresses of the areas that are gone. The
+    /// pages taken.
     fn reap(
         &mut self,
         tables: &mut KernelMapper,
         runs: &mut Runs,
         most: usize,
-    ) -> Result<(), MapError> {
-        while runs.len() < most && self.has_flushed() {
+    ) -> Result<usize, MapError> {
+        let mut pages = 0;
+        while pages < most && !runs.is_full() && self.has_flushed() {
             let mut next = match self.reaping.take() {
                 Some(next) => next,
                 None => match self.quarantine.pop() {
@@ -275,7 +297,8 @@ impl Areas {
                 },
             };
             if let Some(run) = tables.reap(&mut next.rest)? {
-                // Not full: `most` is at most its capacity.
+                pages += 1 << run.order;
+                // Not full, as just checked.
                 let _ = runs.push(run);
             }
             if next.rest.size() > 0 {
@@ -285,6 +308,6 @@ impl Areas {
                 debug_assert!(freed.is_some());
             }
         }
-        Ok(())
+        Ok(pages)
     }
 }

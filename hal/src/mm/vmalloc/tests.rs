@@ -1,19 +1,69 @@
 use super::*;
 use crate::addr::PhysRange;
 use crate::arch::cpu;
-use crate::arch::trace::{Op, record_during};
+use crate::arch::trace::{Op, record_during, recorded};
 use crate::mm::FrameError;
 use crate::mmu::MapError;
 use crate::mmu::kernel::scratch_mapper;
+use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock};
 
 const MAX_ORDER: u32 = 10;
 
-/// Hands out fresh frames and keeps the ledger: what is out, with which order.
+/// What the TLBs of all cores hold at worst: every page there ever was, until its invalidation.
+#[derive(Default)]
+struct Tlb {
+    frames: BTreeMap<VirtAddr, Pfn>,
+    pages: BTreeMap<Pfn, VirtAddr>,
+    /// Recorded instructions that have had their effect.
+    seen: usize,
+}
+
+impl Tlb {
+    /// Lets the instructions recorded meanwhile have their effect.
+    fn catch_up(&mut self) {
+        let ops = recorded(self.seen);
+        self.seen += ops.len();
+        for op in ops {
+            match op {
+                Op::TlbAll => {
+                    self.frames.clear();
+                    self.pages.clear();
+                }
+                Op::TlbLastLevel(va) => {
+                    if let Some(pfn) = self.frames.remove(&va) {
+                        self.pages.remove(&pfn);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Every core uses the page at `va`, of frame `pfn`.
+    fn fill(&mut self, va: VirtAddr, pfn: Pfn) {
+        self.catch_up();
+        let stale = self.frames.insert(va, pfn);
+        assert_eq!(stale, None, "{va} is used again before its invalidation");
+        self.pages.insert(pfn, va);
+    }
+
+    /// The frames are about to change hands.
+    fn check_forgotten(&mut self, first: Pfn, frames: u32) {
+        self.catch_up();
+        let stale = self.pages.range(first..first + frames).next();
+        assert_eq!(stale, None, "{first} leaves before its invalidation");
+    }
+}
+
+/// Hands out frames, those that came back last first, and keeps the ledger: what is out, with which
+/// order.
 struct Pages {
     tables: &'static IrqLock<KernelMapper>,
     out: Mutex<BTreeMap<Pfn, u32>>,
+    spare: Mutex<[Vec<Pfn>; MAX_ORDER as usize + 1]>,
+    tlb: Mutex<Tlb>,
     /// Orders above this fail: a fragmented zone.
     largest: Mutex<u32>,
     /// Allocations that still succeed.
@@ -22,7 +72,7 @@ struct Pages {
     memory_types: Mutex<BTreeMap<Pfn, MemoryType>>,
 }
 
-// SAFETY: `ram` hands out each piece once and aligned; freed frames are not reused.
+// SAFETY: `ram` hands out each piece once and aligned; `spare` has those that are not out.
 unsafe impl PageSource for Pages {
     const MAX_ORDER: u32 = MAX_ORDER;
 
@@ -34,15 +84,17 @@ unsafe impl PageSource for Pages {
         }
         *budget -= 1;
         let size = (PAGE_SIZE << order) as u64;
-        let ram = layout::host::ram(size, size);
-        let start = layout::phys_to_virt(ram.start).as_ptr::<u8>();
-        // SAFETY: the piece was just handed out.
+        let spare = self.spare.lock().unwrap()[order as usize].pop();
+        let pfn = spare.unwrap_or_else(|| layout::host::ram(size, size).start.pfn());
+        self.tlb.lock().unwrap().check_forgotten(pfn, 1 << order);
+        let start = layout::phys_to_virt(pfn.phys()).as_ptr::<u8>();
+        // SAFETY: the piece is not out.
         unsafe {
             let fill = if gfp.contains(Gfp::ZERO) { 0 } else { 0xA5 };
             start.write_bytes(fill, size as usize);
         }
-        self.out.lock().unwrap().insert(ram.start.pfn(), order);
-        Some(ram.start.pfn())
+        self.out.lock().unwrap().insert(pfn, order);
+        Some(pfn)
     }
 
     unsafe fn free(&self, pfn: Pfn, order: u32) {
@@ -53,6 +105,8 @@ unsafe impl PageSource for Pages {
         let tables = self.tables.lock();
         let mapping = tables.find_mapping_of(frames, mapper::FIRST, mapper::LIMIT);
         assert_eq!(mapping, None, "freed while mapped");
+        self.tlb.lock().unwrap().check_forgotten(pfn, 1 << order);
+        self.spare.lock().unwrap()[order as usize].push(pfn);
     }
 
     fn total_frames(&self) -> usize {
@@ -78,6 +132,8 @@ fn pages_for(tables: &'static IrqLock<KernelMapper>) -> &'static Pages {
     Box::leak(Box::new(Pages {
         tables,
         out: Mutex::default(),
+        spare: Mutex::default(),
+        tlb: Mutex::default(),
         largest: Mutex::new(MAX_ORDER),
         budget: Mutex::new(usize::MAX),
         memory_types: Mutex::default(),
@@ -100,9 +156,19 @@ impl Vmalloc<Pages> {
             .collect()
     }
 
+    /// An area whose pages every core uses.
+    fn use_new_area(&self, pages: usize, gfp: Gfp) -> Result<VirtAddr, VmallocError> {
+        let va = self.vmalloc_with(pages * PAGE_SIZE, gfp)?;
+        for (page, frame) in self.frames_of(va, pages).into_iter().enumerate() {
+            let mut tlb = self.pages.tlb.lock().unwrap();
+            tlb.fill(va + page * PAGE_SIZE, frame);
+        }
+        Ok(va)
+    }
+
     fn assert_empty(&self) {
         self.vm_unmap_aliases();
-        assert_eq!(self.orders_out(), []);
+        assert_eq!(self.orders_out(), vec![0; self.kept_frames()]);
         assert_eq!(self.areas.lock().va.iter().count(), 0);
         let leaf = self.tables.lock().first_leaf(mapper::FIRST, mapper::LIMIT);
         assert_eq!(leaf, None);
@@ -184,8 +250,8 @@ fn a_flush_serves_many_frees() {
         freed.push(va);
     }
     assert_eq!(
-        vm.orders_out(),
-        [1, 0, 1, 0],
+        vm.orders_out().into_iter().sum::<u32>(),
+        2,
         "frames wait with their addresses"
     );
     let waiting = vm.purge_info();
@@ -365,53 +431,137 @@ fn flags_that_cannot_be_honoured_are_refused_by_name() {
     }
 }
 
-/// A table of what the TLBs of all cores may hold: pages enter when they are mapped, and leave by
-/// the recorded invalidations.
+/// Every core uses every page at once, and the source of frames checks that none leaves or comes
+/// while a TLB holds it.
 #[test]
 fn no_address_and_no_frame_comes_back_before_its_invalidation() {
     use crate::mmu::flush::MAX_BY_ADDRESS;
     let vm = scratch();
-    let mut tlb = std::collections::BTreeSet::new();
-    let mut frames = BTreeMap::new();
-    let mut live: Vec<(VirtAddr, usize)> = Vec::new();
-    let mut by_address = 0;
-    for round in 0..if cfg!(miri) { 40 } else { 2000usize } {
-        let pages = [1, 1, 3, 17, 64, MAX_BY_ADDRESS + 1][round * 7 % 6];
-        let ((), ops) = record_during(|| {
+    let mut live = Vec::new();
+    let ((), ops) = record_during(|| {
+        for round in 0..if cfg!(miri) { 40 } else { 2000usize } {
+            let pages = [1, 1, 3, 17, 64, MAX_BY_ADDRESS + 1][round * 7 % 6];
             if live.len() < 4 || round % 3 == 0 {
-                live.push((vm.vmalloc(pages * PAGE_SIZE).unwrap(), pages));
+                live.push(vm.use_new_area(pages, Gfp::KERNEL).unwrap());
             } else {
-                let (va, _) = live.swap_remove(round % live.len());
+                let va = live.swap_remove(round % live.len());
                 // SAFETY: the memory was never used.
                 unsafe { vm.vfree(va) }.unwrap();
             }
-        });
-        for op in ops {
-            match op {
-                Op::TlbAll => tlb.clear(),
-                Op::TlbLastLevel(va) => {
-                    by_address += 1;
-                    tlb.remove(&va);
-                }
-                _ => {}
-            }
         }
-        // What is out is what is live or may still be in a TLB.
-        let out: usize = vm.orders_out().iter().map(|order| 1 << order).sum();
-        let mapped: usize = live.iter().map(|area| area.1).sum();
-        assert!(out >= mapped + tlb.iter().filter(|va| !frames.contains_key(*va)).count());
-        if let Some(&(va, pages)) = live.last()
-            && !frames.contains_key(&va)
-        {
-            for page in 0..pages {
-                assert!(tlb.insert(va + page * PAGE_SIZE), "{va} is used again");
-                frames.insert(va + page * PAGE_SIZE, ());
-            }
-        }
-        frames.retain(|va, ()| vm.vmalloc_to_page(*va).is_ok());
-    }
-    assert!(by_address > 0 || cfg!(miri));
+    });
+    let by_address = |op: &&Op| matches!(op, Op::TlbLastLevel(_));
+    assert!(ops.iter().filter(by_address).count() > 0 || cfg!(miri));
     assert!(vm.purge_info().flushes > 1);
+    // The checks can fail.
+    *vm.pages.tlb.lock().unwrap() = Tlb::default();
+    let frame = vm.pages.alloc(0, Gfp::KERNEL).unwrap();
+    vm.pages.tlb.lock().unwrap().fill(VMALLOC.base, frame);
+    // SAFETY: the frame is out, and not used.
+    let early = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| unsafe {
+        vm.pages.free(frame, 0);
+    }));
+    assert!(early.is_err(), "a frame that left early was not noticed");
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// An area of so many pages, by an allocator that has so many more runs, none above an order.
+    Alloc {
+        pages: usize,
+        runs: usize,
+        largest: u32,
+    },
+    Free(prop::sample::Index),
+    FreeInInterrupt(prop::sample::Index),
+    Purge,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let runs = prop_oneof![3 => Just(usize::MAX), 1 => 0..40usize];
+    let pages = prop_oneof![4 => 1..20usize, 2 => 20..200usize, 1 => 500..1100usize];
+    prop_oneof![
+        5 => (pages, runs, 0..=MAX_ORDER)
+            .prop_map(|(pages, runs, largest)| Step::Alloc { pages, runs, largest }),
+        3 => any::<prop::sample::Index>().prop_map(Step::Free),
+        1 => any::<prop::sample::Index>().prop_map(Step::FreeInInterrupt),
+        1 => Just(Step::Purge),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 48 }))]
+
+    /// Frames run out, and with few tables those too.
+    #[test]
+    fn failures_leak_nothing(
+        tables in 1..6usize,
+        steps in prop::collection::vec(step(), 1..if cfg!(miri) { 8 } else { 60 }),
+    ) {
+        let tables = Box::leak(Box::new(IrqLock::new(scratch_mapper(tables))));
+        let vm = Vmalloc::new(tables, pages_for(tables));
+        let (result, _) = record_during(|| follow(&vm, steps));
+        result?;
+    }
+}
+
+fn follow(vm: &Vmalloc<Pages>, steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let mut live: BTreeMap<VirtAddr, usize> = BTreeMap::new();
+    let nth = |live: &BTreeMap<VirtAddr, usize>, index: prop::sample::Index| {
+        (!live.is_empty()).then(|| *live.keys().nth(index.index(live.len())).unwrap())
+    };
+    for step in steps {
+        match step {
+            Step::Alloc {
+                pages,
+                runs,
+                largest,
+            } => {
+                *vm.pages.budget.lock().unwrap() = runs;
+                *vm.pages.largest.lock().unwrap() = largest;
+                if let Ok(va) = vm.use_new_area(pages, Gfp::KERNEL) {
+                    live.insert(va, pages);
+                }
+            }
+            Step::Free(index) | Step::FreeInInterrupt(index) => {
+                let Some(va) = nth(&live, index) else {
+                    continue;
+                };
+                live.remove(&va);
+                let in_interrupt = matches!(step, Step::FreeInInterrupt(_));
+                if in_interrupt {
+                    PerCpu::current().irq_entered();
+                }
+                // SAFETY: the memory was never used.
+                let freed = unsafe { vm.vfree(va) };
+                if in_interrupt {
+                    PerCpu::current().irq_left();
+                }
+                prop_assert_eq!(freed, Ok(()));
+            }
+            Step::Purge => {
+                vm.vm_unmap_aliases();
+                let out: usize = vm.orders_out().iter().map(|order| 1 << order).sum();
+                let wanted = live.values().sum::<usize>() + vm.kept_frames();
+                prop_assert_eq!(out, wanted, "frames are out");
+            }
+        }
+        let areas: Vec<_> = vm
+            .areas
+            .lock()
+            .va
+            .iter()
+            .filter(|area| area.data.state == State::Live)
+            .map(|area| (area.va, area.size / PAGE_SIZE))
+            .collect();
+        prop_assert_eq!(areas, live.clone().into_iter().collect::<Vec<_>>());
+    }
+    for va in live.into_keys() {
+        // SAFETY: the memory was never used.
+        prop_assert_eq!(unsafe { vm.vfree(va) }, Ok(()));
+    }
+    vm.assert_empty();
+    Ok(())
 }
 
 #[test]
@@ -460,6 +610,41 @@ fn memory_that_waits_is_used_before_an_allocation_fails() {
     *vm.pages.budget.lock().unwrap() = 0;
     assert!(vm.vmalloc(PAGE_SIZE).is_err());
     assert_eq!(vm.purge_info().areas, 0);
+    vm.assert_empty();
+}
+
+/// Flushed areas of many runs fill the quarantine while frees of single pages pay for one each.
+#[test]
+fn a_full_quarantine_makes_room_for_the_next_area() {
+    const MANY: usize = 200;
+    let vm = scratch();
+    *vm.pages.largest.lock().unwrap() = 0;
+    let large: Vec<_> = (0..10)
+        .map(|_| vm.vmalloc(MANY * PAGE_SIZE).unwrap())
+        .collect();
+    let small: Vec<_> = (0..130).map(|_| vm.vmalloc(PAGE_SIZE).unwrap()).collect();
+    for va in large.into_iter().chain(small) {
+        // SAFETY: the memory was never used.
+        unsafe { vm.vfree(va) }.unwrap();
+    }
+    vm.assert_empty();
+}
+
+/// What an interrupt freed is gone after a purge, even if a core had begun with it.
+#[test]
+fn a_deferred_area_is_finished_by_whoever_comes_by() {
+    let vm = scratch();
+    let va = vm.vmalloc(3 * PAGE_SIZE).unwrap();
+    PerCpu::current().irq_entered();
+    // SAFETY: the memory was never used.
+    unsafe { vm.vfree(va) }.unwrap();
+    PerCpu::current().irq_left();
+    // Another core has taken it off the list, and that is all.
+    {
+        let mut areas = vm.areas.lock();
+        areas.departing = areas.next_deferred();
+        assert!(areas.departing.is_some() && areas.deferred.is_none());
+    }
     vm.assert_empty();
 }
 
