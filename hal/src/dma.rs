@@ -102,6 +102,15 @@ pub enum DmaError {
         /// Bytes.
         len: usize,
     },
+    /// The buffer lies in a slab cache whose objects share cache lines, and the device does not
+    /// snoop: invalidating it would destroy the neighbours' bytes.
+    #[error("rejecting DMA map of {addr}: objects of packed cache {cache} share cache lines")]
+    Packed {
+        /// First byte.
+        addr: VirtAddr,
+        /// The cache.
+        cache: &'static str,
+    },
     /// The buffer shares a line with its neighbours, and lines are longer than allocations are
     /// aligned to: invalidating it would destroy the neighbours' bytes.
     #[error("{len:#x} bytes at {addr} do not fill whole cache lines of {granule} bytes")]

@@ -55,8 +55,8 @@ pub use frame::{Frame, FrameError, FrameKind, FrameTable, MemoryTypeError, PAGEB
 pub use gfp::{Gfp, GfpError};
 pub use ioremap::{IoKind, Ioremap, IoremapError, Resource, ResourceError, request_mem_region};
 pub use kmalloc::{
-    CLASSES, DMA_ALIGN, Kmalloc, MAX_CLASS_SIZE, MAX_SIZE, ReallocError, ZERO_SIZE_PTR,
-    class_align, class_of, class_size,
+    CLASSES, DMA_ALIGN, Kmalloc, MAX_CLASS_SIZE, MAX_SIZE, PackedKmalloc, ReallocError,
+    ZERO_SIZE_PTR, class_align, class_of, class_size,
 };
 pub use kmap::{KMAP_SLOTS, Kmap, KmapError, LocalMapping};
 pub use kvmalloc::{KVMALLOC_MAX_SIZE, Kvmalloc, KvmallocError};
@@ -76,7 +76,7 @@ pub use size::{array_size, array3_size, kmalloc_size_roundup, size_add, size_mul
 pub(crate) use slab::Magazines;
 pub use slab::{
     CacheError, CacheInfo, Constructor, DestroyError, KmemCache, MAX_NAMED_CACHES, MAX_OBJECT_SIZE,
-    MAX_SLAB_ORDER, ObjectError, SlabFlags, named_caches,
+    MAX_PACKED_SIZE, MAX_SLAB_ORDER, ObjectError, PACKED_ALIGN, SlabFlags, named_caches,
 };
 pub use vmalloc::{
     AreaInfo, AreaKind, PageSource, Protection, PurgeInfo, Vmalloc, VmallocError, is_vmalloc_addr,
@@ -84,7 +84,7 @@ pub use vmalloc::{
 pub use watermark::{Mark, Watermarks};
 pub use zone::{MAX_RANGES, Zone, ZoneInfo, ZoneKind};
 
-use crate::addr::{Pfn, PhysRange, VirtAddr};
+use crate::addr::{Pfn, PhysAddr, PhysRange, VirtAddr};
 use crate::memory_map::MAX_RAM;
 use crate::mmu::{KernelMapper, MemoryType};
 use crate::sync::{Context, IrqLock, Once};
@@ -169,6 +169,7 @@ pub enum AllocError {
 static PAGES: Once<PageAllocator> = Once::new();
 static PCP_LISTS: [PcpLists; ZoneKind::COUNT] = [const { pcp_lists() }; ZoneKind::COUNT];
 static KMALLOC: Kmalloc = Kmalloc::new();
+static PACKED: PackedKmalloc = PackedKmalloc::new();
 
 static MIGRATION: Migration = Migration::new();
 static CMA: Once<heapless::Vec<Cma, MAX_AREAS>> = Once::new();
@@ -376,6 +377,26 @@ pub fn kmalloc(size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
 #[inline(always)]
 pub fn kzalloc(size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
     KMALLOC.kzalloc(size, gfp)
+}
+
+/// Allocates memory of the machine that no device may meet: [`PackedKmalloc::kmalloc`].
+///
+/// # Errors
+///
+/// As there, and [`AllocError::NotReady`] before [`init`].
+pub fn kmalloc_packed(size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    if size == 0 || size > MAX_PACKED_SIZE {
+        return kmalloc(size, gfp);
+    }
+    PACKED.kmalloc(pages().ok_or(AllocError::NotReady)?, size, gfp)
+}
+
+/// The name of the packed cache that has the memory at `pa`, if one has it.
+///
+/// Its objects share cache lines, so it must not be handed to a device that does not snoop.
+pub fn packed_cache_at(pa: PhysAddr) -> Option<&'static str> {
+    let frame = pages()?.frames().get(pa.pfn()).ok()?;
+    slab::is_packed(frame).then(|| slab::name_of(frame.tag()))
 }
 
 /// Frees memory of the machine: [`Kmalloc::kfree`].

@@ -134,12 +134,15 @@ impl<'a> ScatterList<'a> {
     /// # Errors
     ///
     /// [`DmaError::OutOfReach`] for the first run beyond the device's reach,
-    /// [`DmaError::PartialLine`] as for [`map_single`](streaming::map_single).
+    /// [`DmaError::Packed`] and [`DmaError::PartialLine`] as for [`map_single`](streaming::map_single).
     #[doc(alias = "dma_map_sg")]
     pub fn map<D: Direction>(self, device: &'a Device) -> Result<SgMapping<'a, D>, DmaError> {
         let maintained = !device.is_coherent();
         for entry in self.entries.iter_mut() {
             entry.addr = device.dma_addr(entry.start, entry.len)?;
+            if maintained {
+                streaming::check_packed(layout::phys_to_virt(entry.start), entry.start)?;
+            }
             if D::KIND.device_writes() && maintained {
                 let granule = maintenance::writeback_granule();
                 streaming::check_lines(layout::phys_to_virt(entry.start), entry.len, granule)?;

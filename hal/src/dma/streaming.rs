@@ -50,8 +50,9 @@
 use super::direction::{DeviceReads, DeviceWrites, Direction, ToDevice};
 use super::engine::{Destination, Source};
 use super::{Device, DmaError, DmaSegment, maintenance};
-use crate::addr::{DmaAddr, VirtAddr};
+use crate::addr::{DmaAddr, PhysAddr, VirtAddr};
 use crate::arch::barrier;
+use crate::mm;
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
@@ -79,7 +80,8 @@ unsafe impl<D: Direction> Sync for Mapping<'_, D> {}
 /// # Errors
 ///
 /// [`DmaError::ZeroLength`], [`DmaError::Wraps`], [`DmaError::NotMappable`] by kind of memory,
-/// [`DmaError::OutOfReach`], and [`DmaError::PartialLine`] on machines whose write-back granule
+/// [`DmaError::OutOfReach`], [`DmaError::Packed`] unless the device is coherent, which needs no
+/// line for itself, and [`DmaError::PartialLine`] on machines whose write-back granule
 /// exceeds [`ALIGNMENT`].
 ///
 /// # Safety
@@ -94,7 +96,10 @@ pub unsafe fn map_single<'a, D: Direction>(
     len: usize,
 ) -> Result<Mapping<'a, D>, DmaError> {
     let va = VirtAddr::from_ptr(ptr);
-    let (_, addr) = device.direct_map_addr(va, len)?;
+    let (pa, addr) = device.direct_map_addr(va, len)?;
+    if !device.is_coherent() {
+        check_packed(va, pa)?;
+    }
     if D::KIND.device_writes() && !device.is_coherent() {
         check_lines(va, len, maintenance::writeback_granule())?;
     }
@@ -134,6 +139,15 @@ pub fn map_shared<'a>(device: &'a Device, buffer: &'a [u8]) -> Result<SharedMapp
 
 /// The alignment the allocators promise for memory that is safe for DMA, in bytes.
 pub const ALIGNMENT: usize = 64;
+
+/// Refuses memory whose lines belong to several objects. Only its first page is looked up: such an
+/// object lies in one page, and a buffer that is one's own does not reach into another's.
+pub(super) fn check_packed(va: VirtAddr, pa: PhysAddr) -> Result<(), DmaError> {
+    match mm::packed_cache_at(pa) {
+        Some(cache) => Err(DmaError::Packed { addr: va, cache }),
+        None => Ok(()),
+    }
+}
 
 /// Refuses a buffer that ends inside a write-back granule which allocations may share.
 pub(super) fn check_lines(va: VirtAddr, len: usize, granule: usize) -> Result<(), DmaError> {

@@ -9,9 +9,11 @@
 
 mod array;
 mod class;
+mod packed;
 mod realloc;
 
 pub use class::{CLASSES, DMA_ALIGN, MAX_CLASS_SIZE, class_align, class_of, class_size};
+pub use packed::PackedKmalloc;
 pub use realloc::ReallocError;
 
 use super::buddy::MAX_ORDER;

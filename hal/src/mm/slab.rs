@@ -19,6 +19,7 @@ mod flags;
 mod geometry;
 mod kmem_cache;
 mod magazine;
+mod packed;
 mod registry;
 mod slabs;
 
@@ -29,8 +30,10 @@ pub use geometry::{CacheError, MAX_OBJECT_SIZE, MAX_SLAB_ORDER};
 pub use kmem_cache::{DestroyError, KmemCache};
 pub(crate) use magazine::Magazines;
 pub(super) use magazine::SlotStore;
-pub(super) use registry::named;
+pub(super) use packed::is_packed;
+pub use packed::{MAX_PACKED_SIZE, PACKED_ALIGN};
 pub use registry::{MAX_NAMED_CACHES, named_caches};
+pub(super) use registry::{name_of, named};
 pub(super) use slabs::Slabs;
 
 use super::buddy::FreeError;

@@ -4,6 +4,10 @@ bitflags::bitflags! {
     /// Flags of a named cache, with the bit values Linux 6.8 gives them (`slab.h`).
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub struct SlabFlags: u32 {
+        /// Objects of at most [`MAX_PACKED_SIZE`](super::MAX_PACKED_SIZE) bytes lie side by side and
+        /// share cache lines. Never for memory that a device meets: mapping it for DMA is refused.
+        /// This project's own: Linux leaves the bits below 0x100 free.
+        const PACKED = 0x80;
         /// No effect in this build: no red zones surround the objects.
         const RED_ZONE = 0x400;
         /// No effect in this build: free objects keep their content but for one word.

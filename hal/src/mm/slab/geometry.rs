@@ -48,6 +48,14 @@ pub enum CacheError {
     /// Flags without a meaning, see [`SlabFlags`](super::SlabFlags).
     #[error("no slab flag has the bits {0:#x}")]
     Flags(u32),
+    /// Objects too large to share cache lines, or flags that want whole lines or device memory.
+    #[error("objects of {size} bytes with the flags {flags:#x} cannot be packed")]
+    Packed {
+        /// Bytes of an object, as asked for.
+        size: usize,
+        /// The flags' bits.
+        flags: u32,
+    },
 }
 
 /// Frames in slabs of all orders: the masks of order `k` start at index `2^k - 1`.

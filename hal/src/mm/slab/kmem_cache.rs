@@ -1,6 +1,7 @@
 //! Named caches.
 
 use super::magazine::SlotStore;
+use super::packed::{Packed, PackedLayout, PackedPages};
 use super::registry;
 use super::{
     Cache, CacheError, CacheInfo, Constructor, Geometry, ObjectError, SlabFlags, Slabs, alloc_fast,
@@ -18,7 +19,8 @@ use core::sync::atomic::{AtomicU8, Ordering};
 /// A named cache of objects of one size.
 ///
 /// Lives in a `static` and takes a number at its first allocation, which [`destroy`](Self::destroy)
-/// gives back. Objects start on a cache line and share none with another, whatever their size.
+/// gives back. Objects start on a cache line and share none with another, whatever their size,
+/// unless [`SlabFlags::PACKED`] asks for it.
 ///
 /// ```
 /// use hal::mm::{KmemCache, SlabFlags};
@@ -42,6 +44,10 @@ pub struct KmemCache {
     rejected_usercopy: bool,
     slabs: IrqLock<Slabs>,
     slots: SlotStore<MAGAZINE_STRIDES>,
+    /// How objects share cache lines, if they do, and in which pages.
+    packed: Option<PackedLayout>,
+    packed_pages: IrqLock<PackedPages>,
+    align: usize,
     /// The tag in the frame descriptors, 0 while the cache has none.
     tag: AtomicU8,
 }
@@ -67,6 +73,9 @@ impl KmemCache {
                 rejected_usercopy: false,
                 slabs: IrqLock::new(Slabs::new()),
                 slots: SlotStore::new(),
+                packed: None,
+                packed_pages: IrqLock::new(PackedPages::new()),
+                align,
                 tag: AtomicU8::new(0),
             }),
             Err(error) => Err(error),
@@ -77,12 +86,23 @@ impl KmemCache {
     ///
     /// # Errors
     ///
-    /// [`CacheError::Flags`] when a bit has no meaning.
+    /// [`CacheError::Flags`] when a bit has no meaning, [`CacheError::Packed`] when such objects
+    /// cannot be packed.
     pub const fn with_flags(mut self, bits: u32) -> Result<Self, CacheError> {
         let Some(flags) = SlabFlags::from_bits(bits) else {
             return Err(CacheError::Flags(bits & !SlabFlags::all().bits()));
         };
         self.geometry = self.geometry.with_pages_of(flags.gfp());
+        if flags.contains(SlabFlags::PACKED) {
+            self.packed = PackedLayout::new(self.size, self.align);
+            let whole_lines = SlabFlags::HWCACHE_ALIGN
+                .union(SlabFlags::CACHE_DMA)
+                .union(SlabFlags::CACHE_DMA32);
+            if self.packed.is_none() || flags.intersects(whole_lines) {
+                let (size, flags) = (self.size, bits);
+                return Err(CacheError::Packed { size, flags });
+            }
+        }
         Ok(self)
     }
 
@@ -136,12 +156,31 @@ impl KmemCache {
     /// What the cache holds now.
     #[doc(alias = "slabinfo")]
     pub fn info(&'static self) -> CacheInfo {
-        self.cache(self.tag.load(Ordering::Relaxed)).info(self.name)
+        let tag = self.tag.load(Ordering::Relaxed);
+        let mut info = self.cache(tag).info(self.name);
+        if let Some(packed) = self.as_packed(tag) {
+            info.object_size = self.size;
+            info.objects_per_slab = packed.layout.count();
+            (info.slabs, info.empty_slabs, info.objects_out) = packed.pages.lock().counts();
+        }
+        info
+    }
+
+    /// The cache as one of packed objects, if it is one.
+    fn as_packed(&'static self, tag: u8) -> Option<Packed<'static>> {
+        Some(Packed {
+            layout: self.packed?,
+            pages: &self.packed_pages,
+            constructor: self.constructor,
+            gfp: self.geometry.pages,
+            tag,
+        })
     }
 
     pub(super) fn cache(&'static self, tag: u8) -> Cache<'static> {
         let core = PerCpu::current();
-        let magazine = if tag != 0 && self.constructor.is_none() {
+        let at_hand = self.constructor.is_none() && self.packed.is_none();
+        let magazine = if tag != 0 && at_hand {
             let capacity = usize::from(self.geometry.magazine);
             let magazines = core.magazines();
             magazines.magazine(tag, &self.slots, 0, capacity, core.index())
@@ -190,7 +229,10 @@ impl KmemCache {
                 self.geometry.zero_if(object, gfp);
                 Ok(object)
             }
-            None => self.cache(tag).alloc(pages, gfp),
+            None => match self.as_packed(tag) {
+                Some(packed) => packed.alloc(pages, gfp),
+                None => self.cache(tag).alloc(pages, gfp),
+            },
         }
     }
 
@@ -263,10 +305,12 @@ impl KmemCache {
         let tag = self.tag.load(Ordering::Relaxed);
         match frame.kind() {
             // A cache without a tag has no objects.
-            FrameKind::Slab if frame.tag() == tag => {
+            FrameKind::Slab if frame.tag() == tag => match self.as_packed(tag) {
                 // SAFETY: the caller gives the object up; the frame belongs to this cache.
-                unsafe { self.cache(tag).free(pages, va, pa, frame) }
-            }
+                Some(packed) => unsafe { packed.free(pages, va, pa.pfn(), frame) },
+                // SAFETY: as above.
+                None => unsafe { self.cache(tag).free(pages, va, pa, frame) },
+            },
             FrameKind::Slab => Err(ObjectError::WrongCache {
                 va,
                 cache: registry::name_of(frame.tag()),
@@ -282,8 +326,11 @@ impl KmemCache {
         pa: PhysAddr,
         frame: &'static Frame,
     ) -> Result<usize, ObjectError> {
-        let cache = self.cache(self.tag.load(Ordering::Relaxed));
-        cache.check_object(va, pa, frame)?;
+        let tag = self.tag.load(Ordering::Relaxed);
+        match self.as_packed(tag) {
+            Some(packed) => packed.check(va, pa.pfn(), frame)?,
+            None => self.cache(tag).check_object(va, pa, frame).map(drop)?,
+        }
         Ok(self.size)
     }
 
@@ -336,7 +383,7 @@ impl KmemCache {
         if frame.kind() != FrameKind::Slab || frame.tag() != tag {
             return Err(ObjectError::NotAtObject(va));
         }
-        let object = self.cache(tag).check_object(va, pa, frame)?;
+        self.check(va, pa, frame)?;
         let fits = offset >= self.usercopy.start
             && offset
                 .checked_add(to.len())
@@ -352,8 +399,7 @@ impl KmemCache {
         }
         // SAFETY: the window lies in the object, which nobody writes.
         unsafe {
-            to.as_mut_ptr()
-                .copy_from(object.add(offset).as_ptr(), to.len());
+            to.as_mut_ptr().copy_from(object.add(offset), to.len());
         };
         Ok(())
     }
@@ -362,9 +408,23 @@ impl KmemCache {
     /// is left.
     #[doc(alias = "kmem_cache_shrink")]
     pub fn shrink(&'static self, pages: &PageAllocator) -> bool {
-        let cache = self.cache(self.tag.load(Ordering::Relaxed));
-        cache.shrink(pages);
-        self.slabs.lock().count() != 0
+        let tag = self.tag.load(Ordering::Relaxed);
+        if let Some(packed) = self.as_packed(tag) {
+            packed.shrink(pages);
+        } else {
+            self.cache(tag).shrink(pages);
+        }
+        self.info().slabs != 0
+    }
+
+    /// Calls `f` with the address of each object in use.
+    fn in_use(&'static self, pages: &PageAllocator, tag: u8, mut f: impl FnMut(VirtAddr)) {
+        if let Some(packed) = self.as_packed(tag) {
+            return packed.in_use(pages, f);
+        }
+        pages.frames().lookup().for_each_slab(tag, |pfn, frame| {
+            super::in_use(pfn, frame, &mut f);
+        });
     }
 
     /// Gives up the cache's memory and number. The cache may be used again, and then takes new
@@ -390,11 +450,9 @@ impl KmemCache {
         }
         if self.shrink(pages) {
             let mut in_use = 0;
-            pages.frames().lookup().for_each_slab(tag, |pfn, frame| {
-                super::in_use(pfn, frame, &mut |va| {
-                    in_use += 1;
-                    remaining(va);
-                });
+            self.in_use(pages, tag, |va| {
+                in_use += 1;
+                remaining(va);
             });
             let cache = self.name;
             return Err(match in_use {

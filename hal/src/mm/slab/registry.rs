@@ -58,7 +58,7 @@ pub(in crate::mm) fn named(tag: u8) -> Option<&'static KmemCache> {
 }
 
 /// What the cache with `tag` is called.
-pub(super) fn name_of(tag: u8) -> &'static str {
+pub(in crate::mm) fn name_of(tag: u8) -> &'static str {
     named(tag).map_or("kmalloc", KmemCache::name)
 }
 
