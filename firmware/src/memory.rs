@@ -8,6 +8,7 @@ pub(crate) mod array;
 pub(crate) mod contiguous;
 pub(crate) mod hoard;
 pub(crate) mod local;
+pub(crate) mod named;
 #[cfg(feature = "bench")]
 pub(crate) mod registers;
 #[cfg(feature = "bench")]

@@ -27,6 +27,7 @@ mod pressure;
 mod probe;
 mod reclaim;
 mod selftest;
+mod slab;
 mod stress;
 mod vmalloc;
 mod zones;
@@ -40,6 +41,7 @@ pub const ALL: &[Suite] = &[
     pages::SUITE,
     gfp::SUITE,
     zones::SUITE,
+    slab::SUITE,
     kmalloc::SUITE,
     vmalloc::SUITE,
     kvmalloc::SUITE,

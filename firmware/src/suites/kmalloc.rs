@@ -1,5 +1,7 @@
 //! `kmalloc`: sizes, alignment, contiguity, refusals, several cores, interrupts.
 
+mod classes;
+
 use super::mapping;
 use crate::ledger::Ledger;
 use crate::machine::machine;
@@ -31,6 +33,19 @@ pub(super) const SUITE: Suite = Suite {
         test(
             "every_size_has_its_class_alignment_and_ksize_planted",
             sizes_planted,
+        ),
+        test(
+            "classes_are_the_same_at_compile_time_and_run_time",
+            classes::agree,
+        ),
+        test(
+            "classes_are_the_same_at_compile_time_and_run_time_planted",
+            classes::agree_planted,
+        ),
+        test("slack_of_each_class_is_below_a_quarter", classes::slack),
+        test(
+            "waste_is_at_most_9_percent_in_classes_and_15_in_pages",
+            classes::waste,
         ),
         test("kmalloc_pages_are_physically_contiguous", contiguous),
         test(
@@ -362,14 +377,20 @@ fn dma_zone() -> Outcome {
         return Err(Stop::Skipped("no memory below this board's DMA limit"));
     }
     let limit = machine().board.zone_limits().dma;
-    for size in [64, 1000, 8192, 64 << 10] {
+    let mut highest = 0;
+    for size in (0..CLASSES).map(class_size).chain([64 << 10]) {
         let object = check_ok!(Object::alloc(size, Gfp::KERNEL | Gfp::DMA));
         let pa = layout::virt_to_phys(object.va()).unwrap_or(limit);
+        let end = pa + object.usable();
         check!(
-            pa + object.usable() <= limit,
+            end <= limit,
             "{size} bytes at {pa}, the zone ends at {limit}"
         );
+        highest = highest.max(end.get());
     }
+    diagnostic(format_args!(
+        "{CLASSES} DMA caches: memory up to {highest:#x}, the zone ends at {limit}"
+    ));
     Ok(())
 }
 
