@@ -288,6 +288,16 @@ pub fn end(totals: &Totals) {
     console::line(format_args!("{totals}"));
 }
 
+/// How a test ends of whose requests for memory `refused` were refused: on purpose if it is the one
+/// that was made to fail.
+pub fn stop_for_refusals(refused: usize) -> Stop {
+    if refused == 1 {
+        stop_for_error()
+    } else {
+        Stop::Failed
+    }
+}
+
 /// How a test ends whose operation failed: on purpose, if an allocation was made to fail.
 pub fn stop_for_error() -> Stop {
     if fault::has_fired() {
@@ -328,13 +338,19 @@ macro_rules! check {
     };
 }
 
-/// As [`check!`](crate::check), of a condition that a failed allocation breaks.
+/// Ends the test unless all requests for memory were served, of which so many were refused. One may
+/// have been [made to fail](crate::failslab); so whatever else can be wrong is checked before.
 #[macro_export]
 macro_rules! check_served {
-    ($condition:expr, $($why:tt)+) => {
-        if !$condition {
-            $crate::report::diagnostic(format_args!("{}:{}: {}", file!(), line!(), format_args!($($why)+)));
-            return Err($crate::report::stop_for_error());
+    ($refused:expr) => {
+        let refused: usize = $refused;
+        if refused != 0 {
+            $crate::report::diagnostic(format_args!(
+                "{}:{}: {refused} requests refused",
+                file!(),
+                line!()
+            ));
+            return Err($crate::report::stop_for_refusals(refused));
         }
     };
 }

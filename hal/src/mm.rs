@@ -544,6 +544,10 @@ pub fn init_vmalloc(tables: &'static IrqLock<KernelMapper>) {
             MachinePages.check_memory_type(pfn, wanted)
         })
     });
+    if let Some(pages) = pages() {
+        // The boot code registers no more than there is room for, and a second call changes nothing.
+        let _ = pages.register_shrinker(&reclaim::LazyPurge);
+    }
     work::set_handler(Work::Vfree, || {
         if let Some(vmalloc) = VMALLOC.get() {
             vmalloc.run_deferred();
@@ -703,6 +707,11 @@ pub fn vm_unmap_aliases() -> usize {
         ioremap.vm_unmap_aliases();
     }
     VMALLOC.get().map_or(0, Vmalloc::vm_unmap_aliases)
+}
+
+/// Pages that `vfree` has put off freeing: [`Vmalloc::pages_put_off`].
+pub fn pages_put_off() -> usize {
+    VMALLOC.get().map_or(0, Vmalloc::pages_put_off)
 }
 
 /// What of the `vmalloc` window waits for a flush: [`Vmalloc::purge_info`].

@@ -224,7 +224,7 @@ impl<R, F: FnOnce() -> R> Call<F, R> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::iter;
     use std::sync::mpsc;
@@ -240,13 +240,18 @@ mod tests {
         receiver.recv().unwrap()
     }
 
+    /// The number of an idle core that is not the caller.
+    pub(crate) fn spawn_other_core() -> usize {
+        let me = PerCpu::current().index();
+        // Threads share numbers when there are more of them than cores.
+        let mut cores = iter::repeat_with(spawn_idle_core);
+        cores.find(|&core| core != me).unwrap()
+    }
+
     #[test]
     fn a_function_runs_on_the_other_core_and_returns() {
         let me = PerCpu::current().index();
-        // Threads share numbers when there are more of them than cores.
-        let other = iter::repeat_with(spawn_idle_core)
-            .find(|&core| core != me)
-            .unwrap();
+        let other = spawn_other_core();
         let local = [1_u64, 2, 3];
         let got = run_on(other, || {
             (PerCpu::current().index(), local.iter().sum::<u64>())

@@ -2,8 +2,8 @@
 
 use crate::memory::Pages;
 use crate::memory::hoard::{Hoard, capacity};
-use crate::report::Stop;
-use crate::{check, check_ok, check_served};
+use crate::report::{Stop, failed_operation};
+use crate::{check, check_ok};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use hal::mm::{
     self, Gfp, MAX_ORDER, PageAllocator, ReclaimInfo, Shrinker, ShrinkerError, ZoneKind, fault,
@@ -36,12 +36,14 @@ pub(super) fn from_zone(kind: ZoneKind) -> Gfp {
     }
 }
 
-/// A hoard that can hold everything. The `kmalloc` caches have nothing left to give back.
+/// A hoard that can hold everything. The `kmalloc` caches and the lazy purge of `vmalloc` have
+/// nothing left to give back.
 pub(super) fn ballast() -> Result<Hoard, Stop> {
     let singles = populated()
         .filter_map(|kind| mm::pages().map(|pages| pages.zone(kind).watermarks.high as usize))
         .sum();
     let hoard = check_ok!(Hoard::new(capacity(singles)));
+    mm::vm_unmap_aliases();
     check_ok!(smp::run_on_all(|_| mm::kmalloc_caches().shrink()));
     Ok(hoard)
 }
@@ -52,7 +54,9 @@ pub(super) fn take_all(ballast: &mut Hoard, gfp: Gfp) -> Result<(), Stop> {
         let refusal = ballast.fill(gfp | Gfp::NOWARN, order);
         check!(refusal.is_some(), "no room to note the ballast");
         // A failure on purpose says nothing about the memory that is left.
-        check_served!(!fault::has_fired(), "{refusal:?}");
+        if fault::has_fired() {
+            return failed_operation(format_args!("{refusal:?}"));
+        }
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Reclaim: watermarks, background and direct reclaim, reports of failures.
 
+mod gather;
+
 use super::pressure::{
     ANYWHERE, Cache, allocator, ballast, from_zone, populated, reclaim_info, squeeze, take_all,
 };
@@ -22,6 +24,11 @@ pub(super) const SUITE: Suite = Suite {
         p9_background_reclaim_runs_between_low_and_high: background,
         direct_reclaim_gains_a_cluster_of_pages: direct,
         a_task_that_frees_memory_may_use_all_of_it: noreclaim,
+        a_page_on_another_cores_list_is_found: gather::other_core,
+        a_page_on_another_cores_list_is_found_planted: gather::other_core_planted,
+        the_reserve_for_atomic_requests_is_the_last_resort: gather::reserve,
+        the_reserve_for_atomic_requests_is_the_last_resort_planted: gather::reserve_planted,
+        memory_that_waits_for_the_purge_is_found: gather::purge,
         shrinkers_register_once: registration,
         p10_vmalloc_memory_is_not_reclaimed: vmalloc_stays,
         a_failure_report_shows_zones_orders_and_shrinkers: report,
@@ -43,7 +50,7 @@ fn is_balanced() -> Result<bool, Stop> {
     let allocator = allocator()?;
     Ok(populated().all(|kind| {
         let zone = allocator.zone(kind);
-        zone.free > zone.watermarks.high
+        zone.spare() > zone.watermarks.high
     }))
 }
 
@@ -85,11 +92,14 @@ fn background() -> Outcome {
     let mut order = MAX_ORDER;
     let before = loop {
         let before = reclaim_info()?;
-        let free = zone(top)?.free;
+        let free = zone(top)?.spare();
         let block = Pages::alloc(Gfp::NOWAIT, order);
         let woken = reclaim_info()?.wakes != before.wakes;
         if woken && order > 0 {
             order -= 1;
+            // The block may be one that was served below low: it must be free again.
+            drop(block);
+            allocator()?.drain();
             continue;
         }
         let block = check_ok!(block);
@@ -105,7 +115,7 @@ fn background() -> Outcome {
     };
     // To the bottom, where only background reclaim can help requests that do not block.
     take_all(&mut ballast, Gfp::NOWAIT)?;
-    let lowest = zone(top)?.free;
+    let lowest = zone(top)?.spare();
     CACHE.open(ANYWHERE);
     let start = machine().timer.now_ns();
     let woken = Pages::alloc(Gfp::NOWAIT, 0).map(drop);
@@ -117,9 +127,9 @@ fn background() -> Outcome {
     let mut excess = u32::MAX;
     for kind in populated() {
         let zone = zone(kind)?;
-        excess = excess.min(zone.free.saturating_sub(zone.watermarks.high));
+        excess = excess.min(zone.spare().saturating_sub(zone.watermarks.high));
     }
-    let stopped = zone(top)?.free;
+    let stopped = zone(top)?.spare();
     CACHE.close();
     let (left, runs) = (
         CACHE.held(),
@@ -168,7 +178,8 @@ fn noreclaim() -> Outcome {
     let refused = Pages::alloc(Gfp::KERNEL | Gfp::NOMEMALLOC | Gfp::NOWARN, 0).map(drop);
     let full = take_all(&mut ballast, Gfp::KERNEL);
     drop(scope);
-    let free = zone(top_zone())?.free;
+    let info = zone(top_zone())?;
+    let free = info.free - info.free_cma;
     let scans = CACHE.scans();
     drop(ballast);
     full?;

@@ -215,6 +215,15 @@ impl PageAllocator {
         ZoneKind::ALL.iter().map(|kind| self.zone(*kind).free).sum()
     }
 
+    /// Free pages that a request with `gfp` could be given if no watermark kept them.
+    pub(super) fn usable_pages(&self, gfp: Gfp) -> u32 {
+        let movable = gfp.migrate_type() == MigrateType::Movable;
+        let usable = |zone: ZoneInfo| zone.spare() + if movable { zone.free_cma } else { 0 };
+        let highest = self.start_zone[gfp.highest_zone() as usize];
+        let admitted = self.zones[..=highest as usize].iter();
+        admitted.map(|zone| usable(zone.info())).sum()
+    }
+
     /// Pages the allocator was given.
     pub fn managed_pages(&self) -> u32 {
         ZoneKind::ALL

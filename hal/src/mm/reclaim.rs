@@ -163,6 +163,9 @@ impl PageAllocator {
 
     /// Runs shrinkers until every zone is above its high watermark, or they have nothing left.
     /// Linux: `kswapd`. Task context, no lock held.
+    ///
+    /// Only pages that every request may be given count, as they do for the request that woke it:
+    /// those that contiguous memory areas lend would end it while the others are still short.
     #[doc(alias = "kswapd")]
     pub fn background_reclaim(&self) {
         let reclaim = &self.reclaim;
@@ -181,16 +184,17 @@ impl PageAllocator {
         ZoneKind::ALL
             .into_iter()
             .map(|kind| self.zone(kind))
-            .all(|zone| zone.managed == 0 || zone.free > zone.watermarks.high)
+            .all(|zone| zone.managed == 0 || zone.spare() > zone.watermarks.high)
     }
 
     /// One pass of reclaim for a request of `order` with `rights`. Returns whether it gained
     /// anything. Linux: `__perform_reclaim`.
     pub(super) fn direct_reclaim(&self, rights: Gfp, order: u32) -> bool {
         let reclaim = &self.reclaim;
-        let goal = self.free_pages_total() + CLUSTER.max(1 << order);
+        let usable = || self.usable_pages(rights);
+        let goal = usable() + CLUSTER.max(1 << order);
         reclaim.direct_passes.fetch_add(1, Ordering::Relaxed);
-        let freed = reclaim.shrink(rights, || self.free_pages_total() >= goal);
+        let freed = reclaim.shrink(rights, || usable() >= goal);
         reclaim.direct_freed.fetch_add(freed, Ordering::Relaxed);
         freed > 0
     }
@@ -222,6 +226,25 @@ impl Shrinker for EmptySlabs {
         let before = Self::slabs();
         super::kmalloc_caches().shrink();
         before.saturating_sub(Self::slabs())
+    }
+}
+
+/// The memory that `vfree` has put off freeing until a flush of the TLBs.
+#[derive(Debug)]
+pub(super) struct LazyPurge;
+
+impl Shrinker for LazyPurge {
+    fn name(&self) -> &'static str {
+        "vmalloc purge"
+    }
+
+    fn count(&self) -> usize {
+        super::pages_put_off()
+    }
+
+    fn scan(&self, _wanted: usize, _gfp: Gfp) -> usize {
+        // One flush serves all that waits.
+        super::vm_unmap_aliases()
     }
 }
 

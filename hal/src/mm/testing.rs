@@ -50,6 +50,23 @@ pub(super) fn pages(
     Box::leak(Box::new(build(ranges, dma_limit, dma32_limit)))
 }
 
+/// A page allocator for `ram` and what `area`, behind it, lends, all in the NORMAL zone.
+pub(super) fn with_area(ram: PhysRange, area: PhysRange) -> &'static PageAllocator {
+    let map = UsableRam {
+        ram: &[ram],
+        dma_limit: PhysAddr::new(0),
+        dma32_limit: PhysAddr::new(0),
+    };
+    let frames = frame_table(PhysRange::new(ram.start, area.end));
+    // SAFETY: the test's ranges are its own, and the table was made for them.
+    let pages = unsafe {
+        let mut pages = PageAllocator::new(frames, &map).unwrap();
+        pages.lend(area).unwrap();
+        pages
+    };
+    Box::leak(Box::new(pages))
+}
+
 fn build(ranges: &[PhysRange], dma_limit: PhysAddr, dma32_limit: PhysAddr) -> PageAllocator {
     let start = ranges.iter().map(|r| r.start).min().unwrap();
     let end = ranges.iter().map(|r| r.end).max().unwrap();

@@ -81,6 +81,12 @@ pub struct ZoneInfo {
 }
 
 impl ZoneInfo {
+    /// Free pages any request may be given: neither lent by contiguous memory areas nor in the
+    /// reserve for atomic requests.
+    pub fn spare(&self) -> u32 {
+        self.free - self.free_cma - self.free_highatomic
+    }
+
     /// How many pages must stay free when a request is served: those that back its rights in a try
     /// down to `mark`, and those kept for requests no higher zone can serve.
     pub fn kept(&self, gfp: Gfp, mark: Mark, highest: ZoneKind) -> u32 {

@@ -156,6 +156,11 @@ impl<T: Copy, const N: usize> Quarantine<T, N> {
         self.stale_bytes
     }
 
+    /// Bytes of all ranges. Costs time in proportion to their number.
+    pub fn bytes(&self) -> usize {
+        self.ranges.iter().map(|(range, _)| range.size()).sum()
+    }
+
     /// Takes a range in.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! ```text
 //! wake background reclaim (or do it, without an idle core) -> try down to the request's floor
 //!     -> (blocking requests) reclaim, try again
+//!         -> the first time, gather what is set aside: on the cores' lists, in the reserve; try again
 //!         -> once for NORETRY and for large blocks, else while there is progress
 //!     -> fail, report; NOFAIL waits and goes on
 //! ```
@@ -14,6 +15,7 @@ use crate::mm::report::{self, Cause};
 use crate::mm::scope::rights;
 use crate::mm::watermark::Mark;
 use crate::mm::{AllocError, Gfp};
+use crate::smp;
 use crate::work;
 use core::sync::atomic::Ordering;
 
@@ -65,15 +67,36 @@ impl PageAllocator {
             if let Some(pfn) = self.try_alloc(rights, order, Mark::Min) {
                 return Some(pfn);
             }
+            if passes == 1 {
+                self.gather();
+                if let Some(pfn) = self.try_alloc(rights, order, Mark::Min) {
+                    return Some(pfn);
+                }
+            }
             let most = match () {
                 () if rights.contains(Gfp::NORETRY) => 1,
                 () if costly && rights.contains(Gfp::RETRY_MAYFAIL) => COSTLY_PASSES,
                 () if costly => 1,
                 () => u32::MAX,
             };
-            if !progress || passes >= most {
+            if passes >= most {
                 return None;
             }
+            if !progress {
+                // A request that makes every effort is worth the last of the reserve.
+                let dissolved = self.unreserve_highatomic(true);
+                return dissolved.then(|| self.try_alloc(rights, order, Mark::Min))?;
+            }
+        }
+    }
+
+    /// Brings together what is free but set aside: on the lists of the cores, and in the reserve
+    /// for atomic requests, of which one pageblock a zone stays. A task: waits for the other cores.
+    fn gather(&self) {
+        self.unreserve_highatomic(false);
+        if smp::run_on_all(|_| self.drain()).is_err() {
+            // Only a task can wait for the others.
+            self.drain();
         }
     }
 

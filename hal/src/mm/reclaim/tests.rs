@@ -1,6 +1,6 @@
 use super::*;
 use crate::addr::{PhysAddr, PhysRange};
-use crate::mm::testing::{PageCache, pages};
+use crate::mm::testing::{PageCache, pages, with_area};
 
 /// Marks of a zone of 16 MiB.
 const LOW: u32 = 160;
@@ -31,6 +31,22 @@ fn p9_background_reclaim_is_woken_at_low_and_stops_at_high() {
     let scans = cache.scans();
     pages.background_reclaim();
     assert_eq!(cache.scans(), scans);
+}
+
+#[test]
+fn p9_what_contiguous_memory_areas_lend_does_not_end_background_reclaim() {
+    let (ram, area) = (PhysAddr::new(16 << 20), PhysAddr::new(32 << 20));
+    let pages = with_area(
+        PhysRange::new(PhysAddr::new(0), ram),
+        PhysRange::new(ram, area),
+    );
+    let cache = PageCache::register(pages, "cache", Gfp::empty(), 0);
+    cache.fill(Gfp::NOWAIT, usize::MAX);
+    let zone = || pages.zone(ZoneKind::Normal);
+    assert!(zone().free_cma == 4096 && zone().spare() == zone().watermarks.min);
+    pages.background_reclaim();
+    let (spare, high) = (zone().spare(), zone().watermarks.high);
+    assert!(spare > high && spare <= high + BATCH as u32, "{spare}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What is in the window, as `/proc/vmallocinfo` shows it.
 
 use super::{PageSource, State, Vmalloc, VmallocError};
-use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::mmu::{KernelMapper, Level, MemoryType};
 use crate::sync::IrqLock;
 use core::fmt;
@@ -133,5 +133,13 @@ impl<P: PageSource> Vmalloc<P> {
             limit: areas.limit,
             flushes: areas.flushes,
         }
+    }
+
+    /// Pages of the areas that were freed and still have their frames: those that wait for a flush
+    /// and those that were flushed. What `vfree` was given in an interrupt is not among them yet.
+    pub fn pages_put_off(&self) -> usize {
+        let areas = self.areas.lock();
+        let reaping = areas.reaping.as_ref().map_or(0, |area| area.rest.size());
+        (areas.quarantine.bytes() + reaping) >> PAGE_SHIFT
     }
 }

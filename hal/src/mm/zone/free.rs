@@ -9,7 +9,7 @@ use super::{MAX_RANGES, TooManyRanges};
 use crate::addr::Pfn;
 use crate::mm::buddy::{Buddy, Histogram, MAX_BLOCK_PAGES, MAX_ORDER};
 use crate::mm::frame::{FrameTable, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES};
-use crate::mm::watermark::Mark;
+use crate::mm::watermark::{Mark, ignores_marks};
 use crate::mm::{Gfp, MigrateType};
 use core::ops::Range;
 use heapless::Vec;
@@ -140,11 +140,12 @@ impl FreeMemory {
         if atomic && order > 0 {
             return self.take_atomic(frames, gfp, order);
         }
+        // One page now is worth more than several later, and what frees memory has a right to all.
+        let has_reserve = atomic || mark == Mark::Min && ignores_marks(gfp);
         self.take_ordinary(frames, gfp.migrate_type(), order, most)
             .or_else(|| {
-                // One page now is worth more than several later.
                 let reserve = MigrateType::HighAtomic;
-                atomic.then(|| self.buddy.take(frames, order, most, reserve))?
+                has_reserve.then(|| self.buddy.take(frames, order, most, reserve))?
             })
     }
 

@@ -1,7 +1,10 @@
 use super::*;
-use crate::addr::PhysAddr;
-use crate::mm::testing::{PageCache, pages};
-use crate::mm::{GfpError, Misuse, Shrinker, memalloc_nofs, memalloc_noio, memalloc_noreclaim};
+use crate::addr::{PhysAddr, PhysRange};
+use crate::mm::testing::{PageCache, pages, with_lists};
+use crate::mm::{
+    GfpError, Misuse, Shrinker, ZoneKind, memalloc_nofs, memalloc_noio, memalloc_noreclaim,
+};
+use crate::smp::tests::spawn_other_core;
 use std::sync::atomic::AtomicUsize;
 
 const MIB: u64 = 1 << 20;
@@ -11,7 +14,7 @@ const ATOMIC_FLOOR: u32 = 48;
 
 /// A zone of 16 MiB none of whose pages may be touched.
 fn machine() -> &'static PageAllocator {
-    let ram = crate::addr::PhysRange::new(PhysAddr::new(0), PhysAddr::new(16 * MIB));
+    let ram = PhysRange::new(PhysAddr::new(0), PhysAddr::new(16 * MIB));
     pages(&[ram], PhysAddr::new(0), PhysAddr::new(0))
 }
 
@@ -285,4 +288,64 @@ fn only_small_requests_with_all_rights_mean_that_memory_is_out() {
     ] {
         assert_eq!(cause(rights, order), Cause::Failure, "{rights}");
     }
+}
+
+/// RAM from 0 on, no page of which may be touched.
+fn ram(mib: u64) -> PhysRange {
+    PhysRange::new(PhysAddr::new(0), PhysAddr::new(mib * MIB))
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too many pages for an interpreter")]
+fn a_page_on_another_cores_list_is_found() {
+    let other = spawn_other_core();
+    let pages = with_lists(&[ram(64)]);
+    let page = pages.alloc_pages(Gfp::KERNEL, 0).unwrap();
+    while pages.alloc_pages(Gfp::NOWAIT, 0).is_ok() {}
+    let min = pages.zone(ZoneKind::Normal).watermarks.min;
+    // SAFETY: the page is the test's, and never touched.
+    smp::run_on(other, || unsafe { pages.free_pages(page, 0) })
+        .unwrap()
+        .unwrap();
+    assert_eq!(pages.free_pages_total(), min);
+    assert!(pages.alloc_pages(Gfp::NOWAIT, 0).is_err());
+    assert_eq!(pages.alloc_pages(Gfp::NOFS, 0), Ok(page));
+    assert_eq!(pages.free_pages_total(), min);
+}
+
+/// A machine with a page above min, but also pages in the reserve for atomic requests.
+fn machine_with_reserve() -> &'static PageAllocator {
+    let pages = pages(&[ram(256)], PhysAddr::new(0), PhysAddr::new(0));
+    let page = pages.alloc_pages(Gfp::KERNEL, 0).unwrap();
+    while pages.alloc_pages(Gfp::NOWAIT, 0).is_ok() {}
+    let atomic = pages.alloc_pages(Gfp::ATOMIC, 1).unwrap();
+    // SAFETY: the blocks are the test's, and never touched.
+    unsafe {
+        pages.free_pages(atomic, 1).unwrap();
+        pages.free_pages(page, 0).unwrap();
+    }
+    assert!(pages.zone(ZoneKind::Normal).free_highatomic > 1);
+    pages
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too many pages for an interpreter")]
+fn the_reserve_for_atomic_requests_is_the_last_resort() {
+    let pages = machine_with_reserve();
+    for gfp in [Gfp::NOWAIT, Gfp::KERNEL | Gfp::NORETRY] {
+        assert!(pages.alloc_pages(gfp, 0).is_err(), "{gfp}");
+    }
+    assert!(pages.zone(ZoneKind::Normal).free_highatomic > 0);
+    assert!(pages.alloc_pages(Gfp::KERNEL, 0).is_ok());
+    assert_eq!(pages.zone(ZoneKind::Normal).free_highatomic, 0);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too many pages for an interpreter")]
+fn a_task_that_frees_memory_has_the_reserve_for_atomic_requests_too() {
+    let pages = machine_with_reserve();
+    let scope = memalloc_noreclaim();
+    while pages.alloc_pages(Gfp::KERNEL, 0).is_ok() {}
+    drop(scope);
+    assert_eq!(pages.free_pages_total(), 0);
 }

@@ -1,0 +1,108 @@
+//! Free memory that is set aside, and the requests that are worth bringing it together for.
+//!
+//! Each test sets a little memory aside in one place and takes all the rest, so that a request finds
+//! it there or nowhere. Its twin makes a request that does not look there and must be refused.
+
+use super::super::pressure::{allocator, squeeze};
+use crate::memory::hoard::top_zone;
+use crate::memory::{Area, Pages};
+use crate::report::{Outcome, Stop, diagnostic};
+use crate::{check, check_ok};
+use hal::addr::PAGE_SIZE;
+use hal::mm::{self, Gfp};
+use hal::smp;
+use hal::sync::PerCpu;
+
+/// Requests that may wait, and leave background reclaim to idle cores: it has all rights.
+const BLOCKING: Gfp = Gfp::NOFS.union(Gfp::NOWARN);
+
+/// Whether a request with `gfp` for a page is served while the only page that no watermark keeps is
+/// on the list of another core.
+fn is_served_from_another_core(gfp: Gfp) -> Result<bool, Stop> {
+    let me = PerCpu::current().index();
+    let Some(other) = smp::online().find(|core| *core != me) else {
+        return Err(Stop::Skipped("one core"));
+    };
+    let page = check_ok!(Pages::alloc(Gfp::KERNEL, 0));
+    let _ballast = squeeze()?;
+    let pages = allocator()?;
+    let at_hand = check_ok!(smp::run_on(other, || {
+        drop(page);
+        pages.zone(top_zone()).at_hand
+    }));
+    if at_hand == 0 {
+        return Err(Stop::Skipped("the zone is too small for pages at hand"));
+    }
+    let served = Pages::alloc(gfp, 0).map(drop);
+    diagnostic(format_args!(
+        "{gfp}, {at_hand} pages at hand on core {other}: {served:?}"
+    ));
+    Ok(served.is_ok())
+}
+
+pub(super) fn other_core() -> Outcome {
+    let served = is_served_from_another_core(BLOCKING)?;
+    check!(served, "a page on another core's list was not found");
+    Ok(())
+}
+
+pub(super) fn other_core_planted() -> Outcome {
+    let served = is_served_from_another_core(Gfp::NOWAIT)?;
+    check!(!served, "the page was not out of reach");
+    Ok(())
+}
+
+/// Whether a request with `gfp` for a page is served while only the reserve for atomic requests has
+/// pages that no watermark keeps.
+fn is_served_from_the_reserve(gfp: Gfp) -> Result<bool, Stop> {
+    let page = check_ok!(Pages::alloc(Gfp::KERNEL, 0));
+    let _ballast = squeeze()?;
+    // An atomic request of two pages has its pageblock join the reserve.
+    drop(check_ok!(Pages::alloc(Gfp::ATOMIC, 1)));
+    let reserve = allocator()?.zone(top_zone()).free_highatomic;
+    if reserve == 0 {
+        return Err(Stop::Skipped("the zone is too small for a reserve"));
+    }
+    drop(page);
+    let served = Pages::alloc(gfp, 0).map(drop);
+    let left = allocator()?.zone(top_zone()).free_highatomic;
+    diagnostic(format_args!(
+        "{gfp}, {reserve} pages in the reserve, then {left}: {served:?}"
+    ));
+    Ok(served.is_ok())
+}
+
+pub(super) fn reserve() -> Outcome {
+    let served = is_served_from_the_reserve(BLOCKING)?;
+    check!(served, "the reserve for atomic requests was not used");
+    Ok(())
+}
+
+pub(super) fn reserve_planted() -> Outcome {
+    let served = is_served_from_the_reserve(BLOCKING | Gfp::NORETRY)?;
+    check!(!served, "the reserve was not out of reach");
+    Ok(())
+}
+
+/// Pages that the purge has given up so far.
+fn purged() -> Result<usize, Stop> {
+    let mut shrinkers = allocator()?.shrinkers();
+    let purge = shrinkers.find(|shrinker| shrinker.name == "vmalloc purge");
+    check!(purge.is_some(), "the purge is no source of reclaim");
+    Ok(purge.map_or(0, |purge| purge.freed))
+}
+
+pub(super) fn purge() -> Outcome {
+    const PAGES: usize = 64;
+    let area = check_ok!(Area::alloc(PAGES * PAGE_SIZE));
+    let _ballast = squeeze()?;
+    let before = purged()?;
+    check_ok!(area.free());
+    // Background reclaim, which runs by now on a core that is idle, may be faster.
+    let served = Pages::alloc(BLOCKING, 0).map(drop);
+    let (given, left) = (purged()? - before, mm::pages_put_off());
+    check_ok!(served);
+    diagnostic(format_args!("{given} pages purged, {left} still wait"));
+    check!(given >= PAGES && left == 0, "{given} given, {left} left");
+    Ok(())
+}
