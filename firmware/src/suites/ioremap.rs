@@ -1,11 +1,11 @@
 //! `ioremap`: registers by kind, conflicts by name.
 
-use super::probe;
+use super::{plant, probe};
 use crate::machine::machine;
 use crate::memory::Registers;
 use crate::report::{Outcome, Suite, Test, diagnostic};
 use crate::{check, check_ok};
-use hal::addr::{PAGE_SIZE, PhysAddr, PhysRange};
+use hal::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
 use hal::arch::translate;
 use hal::layout::IOREMAP;
 use hal::mm::{self, IoKind, IoremapError, ResourceError};
@@ -16,13 +16,22 @@ pub(super) const SUITE: Suite = Suite {
     name: "ioremap",
     tests: &[
         test("each_kind_has_its_type", kinds),
+        test("each_kind_has_its_type_planted", kinds_planted),
         test("an_id_register_reads_through_a_mapping", id_register),
         test("an_unaligned_range_keeps_its_offset", unaligned),
+        test(
+            "an_unaligned_range_keeps_its_offset_planted",
+            unaligned_planted,
+        ),
         test("ram_nothing_and_wrapping_ranges_are_refused", refused),
         test("one_page_has_one_type_at_a_time", types),
         test(
             "an_unmapped_page_faults_and_is_not_unmapped_twice",
             unmapped,
+        ),
+        test(
+            "an_unmapped_page_faults_and_is_not_unmapped_twice_planted",
+            unmapped_planted,
         ),
         test("a_second_claim_names_the_holder", claims),
     ],
@@ -47,31 +56,63 @@ fn elsewhere() -> PhysRange {
     page_at(uart().start + ELSEWHERE)
 }
 
+/// What is wrong with the mapping of registers at `va` by what the MMU and the tables say of it.
+fn wrong_kind(va: VirtAddr, kind: IoKind) -> Option<&'static str> {
+    let leaf = machine().tables.lock().leaf(va);
+    if !IOREMAP.contains(va) {
+        Some("outside the window")
+    } else if translate::read_el1(va).memory_type() != Some(kind.memory_type()) {
+        Some("another memory type")
+    } else if leaf.and_then(|leaf| leaf.access()) != Some(Access::ReadWrite) {
+        Some("other permissions")
+    } else {
+        None
+    }
+}
+
+const KINDS: [(IoKind, MemoryType); 3] = [
+    (IoKind::Posted, MemoryType::DeviceNgnre),
+    (IoKind::NonPosted, MemoryType::DeviceNgnrne),
+    (IoKind::WriteCombining, MemoryType::NormalNonCacheable),
+];
+
 fn kinds() -> Outcome {
-    for (kind, memory_type) in [
-        (IoKind::Posted, MemoryType::DeviceNgnre),
-        (IoKind::NonPosted, MemoryType::DeviceNgnrne),
-        (IoKind::WriteCombining, MemoryType::NormalNonCacheable),
-    ] {
+    for (kind, memory_type) in KINDS {
+        check!(
+            kind.memory_type() == memory_type,
+            "{kind:?} is {}",
+            kind.memory_type()
+        );
         let registers = check_ok!(Registers::map(elsewhere(), kind));
-        let va = registers.va();
-        check!(IOREMAP.contains(va), "{va} is outside the window");
-        let par = translate::read_el1(va);
+        let wrong = wrong_kind(registers.va(), kind);
+        let par = translate::read_el1(registers.va());
         diagnostic(format_args!("{kind:?}: {par} by PAR_EL1"));
-        check!(par.memory_type() == Some(memory_type), "{kind:?}: {par}");
-        let access = machine()
-            .tables
-            .lock()
-            .leaf(va)
-            .and_then(|leaf| leaf.access());
-        check!(access == Some(Access::ReadWrite), "{kind:?}: {access:?}");
+        check!(wrong.is_none(), "{kind:?}: {wrong:?}, {par}");
     }
     Ok(())
 }
 
+fn kinds_planted() -> Outcome {
+    for (mapped, _) in KINDS {
+        let registers = check_ok!(Registers::map(elsewhere(), mapped));
+        for (wanted, _) in KINDS {
+            let wrong = wrong_kind(registers.va(), wanted);
+            let right = wanted == mapped;
+            check!(
+                wrong.is_none() == right,
+                "{mapped:?} taken for {wanted:?}: {wrong:?}"
+            );
+        }
+    }
+    let outside = wrong_kind(plant::own_page(), IoKind::Posted);
+    check!(outside == Some("outside the window"), "{outside:?}");
+    Ok(())
+}
+
+/// PL011 `UARTPeriphID0` (DDI 0183G 3.3.15): the low byte of the part number, 0x011.
+const PERIPH_ID0: usize = 0xFE0;
+
 fn id_register() -> Outcome {
-    /// PL011 `UARTPeriphID0` (DDI 0183G 3.3.15): the low byte of the part number, 0x011.
-    const PERIPH_ID0: usize = 0xFE0;
     const PART: u64 = 0x11;
     let registers = check_ok!(Registers::map(uart(), IoKind::Posted));
     let id = check_ok!(probe::read_u32(registers.va() + PERIPH_ID0).map_err(probe::in_words));
@@ -91,8 +132,25 @@ fn unaligned() -> Outcome {
         check!(at == Some(wanted), "{offset:#x} leads to {at:?}");
     }
     let guard = va.align_down(PAGE_SIZE) + 2 * PAGE_SIZE;
-    let fault = probe::read_u8(guard).err().map(|fault| fault.far);
-    check!(fault == Some(guard), "no guard page at {guard}: {fault:?}");
+    check!(is_gone(guard), "no guard page at {guard}");
+    Ok(())
+}
+
+/// Whether a read of `va`, a register without side effects or nothing, faults at exactly `va`.
+fn is_gone(va: VirtAddr) -> bool {
+    probe::read_u32(va).is_err_and(|fault| fault.far == va)
+}
+
+/// `UARTPeriphID0`, mapped: no guard, not gone, and not where another offset leads.
+fn unaligned_planted() -> Outcome {
+    let registers = check_ok!(Registers::map(uart(), IoKind::Posted));
+    let va = registers.va();
+    let at = translate::read_el1(va).page();
+    check!(
+        at != Some(uart().start + PAGE_SIZE) && at.is_some(),
+        "{va} is taken for the next page"
+    );
+    check!(!is_gone(va + PERIPH_ID0), "a live page is called a guard");
     Ok(())
 }
 
@@ -143,7 +201,7 @@ fn types() -> Outcome {
 
 fn unmapped() -> Outcome {
     let registers = check_ok!(Registers::map(uart(), IoKind::Posted));
-    let va = registers.va() + 0xFE0;
+    let va = registers.va() + PERIPH_ID0;
     check!(probe::read_u32(va).is_ok(), "{va} does not answer");
     let (first, twice) = registers.unmap_twice();
     check_ok!(first);
@@ -152,8 +210,21 @@ fn unmapped() -> Outcome {
         "{twice:?}"
     );
     mm::vm_unmap_aliases();
-    let fault = probe::read_u32(va).err().map(|fault| fault.far);
-    check!(fault == Some(va), "{va} after the purge: {fault:?}");
+    check!(is_gone(va), "{va} answers after the purge");
+    Ok(())
+}
+
+fn unmapped_planted() -> Outcome {
+    let registers = check_ok!(Registers::map(uart(), IoKind::Posted));
+    let va = registers.va() + PERIPH_ID0;
+    mm::vm_unmap_aliases();
+    check!(!is_gone(va), "{va} lives and is called gone");
+    // Of two mappings of a page one goes, and the other stays.
+    let other = check_ok!(Registers::map(uart(), IoKind::Posted));
+    let (first, _) = other.unmap_twice();
+    check_ok!(first);
+    mm::vm_unmap_aliases();
+    check!(!is_gone(va), "{va} went with another mapping");
     Ok(())
 }
 

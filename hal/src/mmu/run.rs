@@ -11,6 +11,9 @@ use super::mapper::{MapError, Mapper, check_physical, check_virtual};
 use super::table::{Entry, Level, TableMemory};
 use crate::addr::{PAGE_SIZE, Pfn, PhysRange, VirtAddr};
 
+/// Entries looked at together where that saves tests.
+const GROUP: usize = 8;
+
 /// `2^order` frames that were allocated and mapped as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
@@ -79,16 +82,26 @@ impl<M: TableMemory> Mapper<M> {
         let Some(entries) = self.recent_entries(va, size) else {
             return false;
         };
-        if !entries.iter().all(|entry| entry.load().is_empty()) {
+        let Some((first, others)) = entries.split_first() else {
+            return false;
+        };
+        let (groups, rest) = others.as_chunks::<GROUP>();
+        let is_vacant = first.load().is_empty()
+            && groups.iter().all(|group| every_and_any(group).1.is_empty())
+            && rest.iter().all(|entry| entry.load().is_empty());
+        if !is_vacant {
             return false;
         }
         let mut leaf = Descriptor::leaf(Level::L3, range.start, attributes);
-        let mut leaf_note = note;
-        for entry in entries {
-            entry.store(leaf.with_note(leaf_note));
+        first.store(leaf.with_note(note));
+        let mut fill = |entry: &Entry| {
             leaf = leaf.following(PAGE_SIZE);
-            leaf_note = 0;
+            entry.store(leaf);
+        };
+        for group in groups {
+            group.iter().for_each(&mut fill);
         }
+        rest.iter().for_each(fill);
         true
     }
 
@@ -196,20 +209,48 @@ impl<M: TableMemory> Mapper<M> {
     }
 }
 
+/// The bits that all entries of a group have, and those that any has.
+#[inline(always)]
+fn every_and_any(group: &[Entry; GROUP]) -> (Descriptor, Descriptor) {
+    let (every, any) = group.iter().fold((u64::MAX, 0), |(every, any), entry| {
+        let raw = entry.load().raw();
+        (every & raw, any | raw)
+    });
+    (Descriptor::from_raw(every), Descriptor::from_raw(any))
+}
+
+/// Whether a group holds pages that no run starts at.
+#[inline(always)]
+fn is_inside_runs(group: &[Entry; GROUP]) -> bool {
+    let (every, any) = every_and_any(group);
+    // What makes a page are bits that are set.
+    every.is_leaf(Level::L3) && any.note() == 0
+}
+
 /// Retires the leaves at the start of `entries` of a table of `level`; how many there are.
 #[inline(always)]
 fn retire_leaves(entries: &[Entry], level: Level) -> usize {
-    let mut retired = 0;
-    for entry in entries {
+    let mut rest = entries;
+    while let Some((entry, others)) = rest.split_first() {
         let leaf = entry.load();
         if !leaf.is_leaf(level) {
             break;
         }
-        entry.store(match leaf.note() {
-            0 => Descriptor::EMPTY,
-            _ => leaf.retired(),
-        });
-        retired += 1;
+        if leaf.note() != 0 {
+            entry.store(leaf.retired());
+            rest = others;
+        } else if level == Level::L3
+            && let Some((group, others)) = rest.split_first_chunk::<GROUP>()
+            && is_inside_runs(group)
+        {
+            group
+                .iter()
+                .for_each(|entry| entry.store(Descriptor::EMPTY));
+            rest = others;
+        } else {
+            entry.store(Descriptor::EMPTY);
+            rest = others;
+        }
     }
-    retired
+    entries.len() - rest.len()
 }
