@@ -90,7 +90,9 @@ use crate::mmu::{KernelMapper, MemoryType};
 use crate::sync::{Context, IrqLock, Once};
 use crate::work::{self, Work};
 use core::ptr::NonNull;
-use pcp::{PcpLists, pcp_lists};
+use pcp::AtHand;
+#[cfg(target_os = "none")]
+pub(crate) use pcp::{Limits as PageLimits, PageLists};
 
 /// Why memory was not allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -167,7 +169,7 @@ pub enum AllocError {
 }
 
 static PAGES: Once<PageAllocator> = Once::new();
-static PCP_LISTS: [PcpLists; ZoneKind::COUNT] = [const { pcp_lists() }; ZoneKind::COUNT];
+static AT_HAND: AtHand = AtHand::new();
 static KMALLOC: Kmalloc = Kmalloc::new();
 static PACKED: PackedKmalloc = PackedKmalloc::new();
 
@@ -203,7 +205,8 @@ pub unsafe fn init(
     unsafe {
         crate::sync::percpu::set_frames(frames.lookup());
     }
-    let pages = PAGES.call_once(|| pages.with_lists(&PCP_LISTS));
+    // SAFETY: one core runs, and this runs once.
+    let pages = PAGES.call_once(|| unsafe { pages.with_lists(&AT_HAND) });
     KMALLOC.set_pages(pages);
     pages.set_reclaim_waker(|| work::schedule(Work::Reclaim));
     work::set_handler(Work::Reclaim, reclaim_in_the_background);
@@ -262,7 +265,17 @@ pub fn kmalloc_caches() -> &'static Kmalloc {
 #[doc(alias = "alloc_page")]
 #[inline(always)]
 pub fn alloc_pages(gfp: Gfp, order: u32) -> Result<Pfn, AllocError> {
-    pages().ok_or(AllocError::NotReady)?.alloc_pages(gfp, order)
+    if let Some(pfn) = page::take(&AT_HAND, gfp, order) {
+        return Ok(pfn);
+    }
+    // Taken apart, so that a caller's fast path keeps the result in registers.
+    match pages()
+        .ok_or(AllocError::NotReady)?
+        .alloc_from_zones(gfp, order)
+    {
+        Ok(pfn) => Ok(pfn),
+        Err(error) => Err(error),
+    }
 }
 
 /// Allocates pages of the machine by address: [`PageAllocator::get_free_pages`].
@@ -308,9 +321,11 @@ pub fn get_zeroed_page(gfp: Gfp) -> Result<Pfn, AllocError> {
 #[doc(alias = "__free_pages")]
 #[inline(always)]
 pub unsafe fn free_pages(pfn: Pfn, order: u32) -> Result<(), FreeError> {
+    if AT_HAND.lists().push(pfn, order) {
+        return Ok(());
+    }
     let pages = pages().ok_or(FrameError::Untouched(pfn))?;
-    // SAFETY: handed on to the caller.
-    unsafe { pages.free_pages(pfn, order) }
+    pages.free_to_zone(pfn, order)
 }
 
 /// Frees pages of the machine by address: [`PageAllocator::free_pages_at`].

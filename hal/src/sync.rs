@@ -7,5 +7,5 @@ mod irq_lock;
 pub mod percpu;
 
 pub use irq_lock::{IrqLock, IrqLockGuard};
-pub use percpu::{Context, MAX_CPUS, PerCpu, PerCpuCell, PerCpuSlot};
+pub use percpu::{Context, MAX_CPUS, PerCpu};
 pub use spin::Once;

@@ -135,7 +135,7 @@ impl Buddy {
 
     /// Takes the smallest block of `order` or above, and no more of it than order `most`, from the
     /// lists of `migrate` only. Returns the block and its order.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take(
         &mut self,
         frames: FrameTable,
@@ -224,6 +224,7 @@ impl Buddy {
 
     /// As [`free`](Self::free), of a block known to be in use. Returns how many times it was
     /// merged.
+    #[inline(always)]
     pub(super) fn release(&mut self, frames: FrameTable, pfn: Pfn, order: u32) -> u32 {
         self.merge(frames, pfn.get(), order, frames.migrate_type(pfn))
     }

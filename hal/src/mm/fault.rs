@@ -1,7 +1,7 @@
 //! Fault injection: the nth allocation from now fails as if memory had run out.
 //!
 //! Pages, slab objects and vmalloc areas are counted by one counter. While nothing is armed an
-//! allocation pays one relaxed load.
+//! allocation pays one relaxed load at most.
 
 use super::Gfp;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -46,11 +46,22 @@ pub fn fail_nth(nth: u32) {
         injection.seen.store(0, Ordering::Relaxed);
         injection.nth.store(nth, Ordering::Relaxed);
     });
+    tell_page_lists();
 }
 
 /// Lets every allocation succeed again. Any context.
 pub fn disarm() {
     injection(|injection| injection.nth.store(0, Ordering::Relaxed));
+    tell_page_lists();
+}
+
+/// Closes the lists from which pages are taken without a look here, or opens them. What is armed is
+/// stored already, and the zones' locks order that before their next look.
+fn tell_page_lists() {
+    #[cfg(target_os = "none")]
+    if let Some(pages) = super::pages() {
+        pages.update_at_hand();
+    }
 }
 
 /// Whether the allocation that [`fail_nth`] chose has failed since.

@@ -18,6 +18,7 @@ mod table;
 
 pub(crate) use table::FrameLookup;
 pub use table::FrameTable;
+pub(super) use table::Group;
 
 use super::MigrateType;
 use crate::addr::{PAGE_SHIFT, Pfn};
@@ -162,6 +163,18 @@ impl Frame {
         self.head() & (KIND_MASK | ORDER_MASK) == value
     }
 
+    /// The frame as the first of a block of `kind` and `order`, if it is that.
+    #[inline(always)]
+    pub(super) fn as_head(&self, kind: FrameKind, order: u32) -> Option<Head<'_>> {
+        let head = self.head();
+        let value = kind as u64 | u64::from(order) << ORDER_SHIFT;
+        (head & (KIND_MASK | ORDER_MASK) == value).then_some(Head {
+            frame: self,
+            head,
+            kind,
+        })
+    }
+
     /// The order of the slab the frame is part of.
     #[inline(always)]
     pub(super) fn slab_order(&self) -> u32 {
@@ -212,6 +225,14 @@ impl Frame {
     pub(super) fn set_head(&self, kind: FrameKind, order: u32) {
         let value = kind as u64 | u64::from(order) << ORDER_SHIFT;
         self.set_head_bits(KIND_MASK | ORDER_MASK, value);
+    }
+
+    /// Makes a frame of write-back memory, in no list of its own, the first of a block, and forgets
+    /// what its owner kept.
+    #[inline(always)]
+    pub(super) fn set_plain_head(&self, kind: FrameKind, order: u32) {
+        let head = kind as u64 | u64::from(order) << ORDER_SHIFT;
+        self.head.store(head, Ordering::Relaxed);
     }
 
     #[inline]
@@ -328,6 +349,26 @@ impl Frame {
     pub(super) fn set_slab_prev(&self, pfn: u32) {
         let mask = SLAB_LINK_MASK << SLAB_PREV_SHIFT;
         self.set_head_bits(mask, u64::from(pfn) << SLAB_PREV_SHIFT);
+    }
+}
+
+/// A frame that was found to be the first of a block of some kind.
+#[derive(Debug)]
+pub(super) struct Head<'a> {
+    frame: &'a Frame,
+    /// The first word.
+    head: u64,
+    kind: FrameKind,
+}
+
+impl Head<'_> {
+    /// Makes the block one of `kind`.
+    #[inline(always)]
+    pub(super) fn change_kind(self, kind: FrameKind) {
+        let changed = self.kind as u64 ^ kind as u64;
+        self.frame
+            .head
+            .store(self.head ^ changed, Ordering::Relaxed);
     }
 }
 

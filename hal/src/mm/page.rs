@@ -9,7 +9,7 @@ use super::buddy::{FreeError, Histogram, MAX_ORDER, check_allocated};
 use super::fault;
 use super::frame::{FrameKind, FrameTable};
 use super::misuse::{Misuse, refuse_context};
-use super::pcp::{MAX_PCP_ORDER, PcpLists};
+use super::pcp::{self, AtHand, MAX_PCP_ORDER};
 use super::reclaim::Reclaim;
 use super::watermark::{Mark, Watermarks};
 use super::zero::zero;
@@ -60,8 +60,8 @@ pub enum InitError {
 pub struct PageAllocator {
     frames: FrameTable,
     zones: [Zone; ZoneKind::COUNT],
-    /// First frame above the DMA and DMA32 zones.
-    limits: [Pfn; 2],
+    /// What the cores keep at hand, if anything.
+    at_hand: Option<&'static AtHand>,
     /// The zone a request starts with, by the highest zone its flags admit: not an empty one.
     start_zone: [ZoneKind; ZoneKind::COUNT],
     pub(super) reclaim: Reclaim,
@@ -80,9 +80,9 @@ impl PageAllocator {
     /// `frames` has backing for its descriptors. No other core uses `frames` yet.
     pub unsafe fn new(frames: FrameTable, map: &UsableRam<'_>) -> Result<Self, InitError> {
         let mut this = Self {
-            frames,
+            frames: frames.with_zone_limits([map.dma_limit.pfn(), map.dma32_limit.pfn()]),
+            at_hand: None,
             zones: [const { Zone::new() }; ZoneKind::COUNT],
-            limits: [map.dma_limit.pfn(), map.dma32_limit.pfn()],
             start_zone: ZoneKind::ALL,
             reclaim: Reclaim::new(),
         };
@@ -102,13 +102,27 @@ impl PageAllocator {
         Ok(this)
     }
 
-    /// Lets each core keep blocks of small orders at hand, in `lists`: one set for each zone, in no
-    /// other use. Without, every call takes its zone's lock, and no page is anywhere but free or in
-    /// use.
-    pub(super) fn with_lists(mut self, lists: &'static [PcpLists; ZoneKind::COUNT]) -> Self {
-        for (zone, lists) in self.zones.iter_mut().zip(lists) {
-            zone.set_lists(lists);
+    /// Lets the tasks of each core keep blocks of small orders at hand, told of by `at_hand`, which
+    /// is in no other use. Without, every call takes its zone's lock, and no page is anywhere but
+    /// free or in use.
+    ///
+    /// # Safety
+    ///
+    /// One core runs, and no other allocator of the machine keeps blocks at hand.
+    pub(super) unsafe fn with_lists(mut self, at_hand: &'static AtHand) -> Self {
+        let limits = self
+            .zones
+            .each_ref()
+            .map(|zone| pcp::limits(zone.managed()));
+        // SAFETY: handed on to the caller.
+        unsafe { at_hand.init(self.frames, &limits) };
+        for kind in ZoneKind::ALL {
+            let starts_here = |highest: &ZoneKind| self.start_zone[*highest as usize] == kind;
+            let highest = ZoneKind::ALL.into_iter().filter(starts_here);
+            let bits = highest.fold(0, |bits, highest| bits | 1 << highest as u8);
+            self.zones[kind as usize].set_lists(at_hand, kind, bits);
         }
+        self.at_hand = Some(at_hand);
         self
     }
 
@@ -118,14 +132,14 @@ impl PageAllocator {
     ///
     /// As for [`new`](Self::new).
     unsafe fn add_ram(&mut self, range: PhysRange) -> Result<(), InitError> {
+        let limits = self.frames.zone_limits();
         let start = range.start.get().div_ceil(PAGE_SIZE as u64) as u32;
         let end = (range.end.get() >> PAGE_SHIFT) as u32;
         let mut from = start;
         for (kind, zone) in ZoneKind::ALL.into_iter().zip(&mut self.zones) {
-            let until = match self.limits.get(kind as usize) {
-                Some(limit) => end.min(limit.get()),
-                None => end,
-            };
+            let until = limits
+                .get(kind as usize)
+                .map_or(end, |limit| end.min(limit.get()));
             if from < until {
                 let part = Pfn::new(from)..Pfn::new(until);
                 // SAFETY: the parts are disjoint pieces of the caller's range.
@@ -235,13 +249,7 @@ impl PageAllocator {
     /// The zone a frame would belong to.
     #[inline]
     pub fn zone_of(&self, pfn: Pfn) -> ZoneKind {
-        if pfn < self.limits[0] {
-            ZoneKind::Dma
-        } else if pfn < self.limits[1] {
-            ZoneKind::Dma32
-        } else {
-            ZoneKind::Normal
-        }
+        self.frames.zone_of(pfn)
     }
 
     /// Allocates `2^order` contiguous pages, aligned to their size. Linux: `alloc_pages`.
@@ -257,7 +265,8 @@ impl PageAllocator {
     /// admit can spare a block, with [`Gfp::ACCOUNT`] also [`AllocError::OverLimit`].
     #[inline(always)]
     pub fn alloc_pages(&self, gfp: Gfp, order: u32) -> Result<Pfn, AllocError> {
-        match self.alloc_at_hand(gfp, order) {
+        let at_hand = self.at_hand.and_then(|at_hand| take(at_hand, gfp, order));
+        match at_hand {
             Some(pfn) => Ok(pfn),
             // Taken apart, so that a caller's fast path keeps the result in registers.
             None => match self.alloc_from_zones(gfp, order) {
@@ -267,20 +276,9 @@ impl PageAllocator {
         }
     }
 
-    /// Takes a block this core has at hand for the most plain of requests.
-    #[inline(always)]
-    fn alloc_at_hand(&self, gfp: Gfp, order: u32) -> Option<Pfn> {
-        let is_plain = order <= MAX_PCP_ORDER && !gfp.contains(Gfp::ZERO) && !gfp.is_special();
-        if !is_plain || fault::is_armed() || !is_allowed_here(gfp) {
-            return None;
-        }
-        let highest = self.start_zone[gfp.highest_zone() as usize];
-        self.zones[highest as usize].pop(self.frames, gfp, order)
-    }
-
     /// [`alloc_pages`](Self::alloc_pages) for any request.
     #[inline(never)]
-    fn alloc_from_zones(&self, gfp: Gfp, order: u32) -> Result<Pfn, AllocError> {
+    pub(super) fn alloc_from_zones(&self, gfp: Gfp, order: u32) -> Result<Pfn, AllocError> {
         if order > MAX_ORDER {
             return Err(refuse_order(order, gfp));
         }
@@ -363,30 +361,18 @@ impl PageAllocator {
     /// other than the direct map is left.
     #[inline(always)]
     pub unsafe fn free_pages(&self, pfn: Pfn, order: u32) -> Result<(), FreeError> {
-        if self.keep_at_hand(pfn, order) {
+        if self
+            .at_hand
+            .is_some_and(|at_hand| at_hand.lists().push(pfn, order))
+        {
             return Ok(());
         }
         self.free_to_zone(pfn, order)
     }
 
-    /// Puts a plain block this core has room for at hand.
-    #[inline(always)]
-    fn keep_at_hand(&self, pfn: Pfn, order: u32) -> bool {
-        if order > MAX_PCP_ORDER {
-            return false;
-        }
-        let Some((frame, migrate)) = self.frames.get_plain(pfn) else {
-            return false;
-        };
-        if !frame.is_head(FrameKind::Allocated, order) {
-            return false;
-        }
-        self.zones[self.zone_of(pfn) as usize].push(frame, pfn, order, migrate)
-    }
-
     /// [`free_pages`](Self::free_pages) for any block.
     #[inline(never)]
-    fn free_to_zone(&self, pfn: Pfn, order: u32) -> Result<(), FreeError> {
+    pub(super) fn free_to_zone(&self, pfn: Pfn, order: u32) -> Result<(), FreeError> {
         let free_plain = || {
             check_allocated(self.frames, pfn, order)?;
             self.zones[self.zone_of(pfn) as usize].free(self.frames, pfn, order);
@@ -410,6 +396,13 @@ impl PageAllocator {
         }
     }
 
+    /// Opens the lists of blocks at hand, or closes them while an allocation is to fail on purpose.
+    pub(super) fn update_at_hand(&self) {
+        for zone in &self.zones {
+            zone.update_at_hand();
+        }
+    }
+
     /// Returns pageblocks of the reserve for atomic requests of more than one page to general use:
     /// in each zone, all that have free memory, or all but one. `false` if there was none.
     #[doc(alias = "unreserve_highatomic_pageblock")]
@@ -421,6 +414,19 @@ impl PageAllocator {
             .map(dissolve)
             .fold(false, |any, one| any | one)
     }
+}
+
+/// Takes a block this core has at hand for the most plain of requests.
+#[inline(always)]
+pub(super) fn take(at_hand: &AtHand, gfp: Gfp, order: u32) -> Option<Pfn> {
+    let is_plain = order <= MAX_PCP_ORDER && !gfp.contains(Gfp::ZERO) && !gfp.is_special();
+    // The machine's lists are closed while something is to fail; on the host each thread has
+    // injections of its own.
+    let is_armed = cfg!(not(target_os = "none")) && fault::is_armed();
+    if !is_plain || is_armed || !is_allowed_here(gfp) {
+        return None;
+    }
+    at_hand.pop(gfp, order)
 }
 
 /// The refusal of a block larger than there are, counted.

@@ -1,7 +1,7 @@
 //! What the tests of this module share: machines made of pretended RAM, and an oracle.
 
-use super::pcp::pcp_lists;
-use super::{FrameTable, Gfp, PageAllocator, Shrinker, UsableRam, ZoneKind};
+use super::pcp::AtHand;
+use super::{FrameTable, Gfp, PageAllocator, Shrinker, UsableRam};
 use crate::addr::{Pfn, PhysAddr, PhysRange, VirtAddr};
 use crate::layout::host;
 use core::mem::MaybeUninit;
@@ -36,9 +36,10 @@ pub(super) fn ram(mib: u64) -> PhysRange {
 
 /// A page allocator for `ranges`, all in the NORMAL zone, that keeps blocks at hand.
 pub(super) fn with_lists(ranges: &[PhysRange]) -> &'static PageAllocator {
-    let lists = Box::leak(Box::new([const { pcp_lists() }; ZoneKind::COUNT]));
     let pages = build(ranges, PhysAddr::new(0), PhysAddr::new(0));
-    Box::leak(Box::new(pages.with_lists(lists)))
+    // SAFETY: on the host each allocator has lists of its own.
+    let pages = unsafe { pages.with_lists(Box::leak(Box::new(AtHand::new()))) };
+    Box::leak(Box::new(pages))
 }
 
 /// A page allocator for `ranges`, with one zone boundary pair.

@@ -51,7 +51,7 @@ pub(super) unsafe fn zero(start: VirtAddr, len: usize) {
 #[inline]
 pub(super) unsafe fn zero_page(start: VirtAddr) {
     /// Blocks zeroed before the loop looks again.
-    const UNROLLED: usize = 4;
+    const UNROLLED: usize = 16;
     let block = WORD << (cache::dczid_el0() & DCZID_BS);
     if cache::dczid_el0() & DCZID_DZP != 0 || block * UNROLLED > PAGE_SIZE {
         // SAFETY: handed on to the caller.
@@ -61,7 +61,7 @@ pub(super) unsafe fn zero_page(start: VirtAddr) {
     let end = start + PAGE_SIZE;
     while at != end {
         for _ in 0..UNROLLED {
-            // SAFETY: blocks are powers of two, so each is aligned and four of them tile a page.
+            // SAFETY: blocks are powers of two, so each is aligned and 16 of them tile a page.
             unsafe { cache::zero_block(at) };
             at = VirtAddr::new(at.get().wrapping_add(block));
         }

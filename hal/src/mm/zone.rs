@@ -10,16 +10,14 @@ mod range;
 pub(super) use range::Found;
 
 use super::buddy::Histogram;
-use super::frame::{Frame, FrameKind, FrameTable};
-use super::pcp::{self, List, Lists, MAX_PCP_ORDER, PcpLists};
+use super::frame::{FrameKind, FrameTable};
+use super::pcp::{AtHand, List, MAX_PCP_ORDER, ZoneLists};
 use super::watermark::{Mark, Watermarks, ignores_marks};
 use super::{Gfp, MigrateType};
 use crate::addr::Pfn;
 use crate::sync::IrqLock;
 use core::fmt;
 use core::ops::Range;
-use core::ptr;
-use core::sync::atomic::{AtomicPtr, Ordering};
 use free::FreeMemory;
 
 /// Which devices reach a zone's memory.
@@ -108,12 +106,7 @@ pub(super) struct Request {
 #[derive(Debug)]
 pub struct Zone {
     /// What the cores keep at hand, if anything.
-    lists: Option<&'static PcpLists>,
-    /// Most blocks on a list, by order.
-    limits: [u32; pcp::ORDERS],
-    /// `lists`, as long as so much of `free` may be given to any request that a first try for a
-    /// block on a list would succeed; null otherwise.
-    at_hand: AtomicPtr<PcpLists>,
+    lists: Option<ListsOfCores>,
     managed: u32,
     watermarks: Watermarks,
     /// Pages this zone keeps from requests that may also be served by a higher zone, by the
@@ -122,17 +115,24 @@ pub struct Zone {
     free: IrqLock<FreeMemory>,
 }
 
+/// What the cores keep at hand of a zone.
+#[derive(Clone, Copy, Debug)]
+struct ListsOfCores {
+    at_hand: &'static AtHand,
+    zone: ZoneKind,
+    /// A bit for each highest zone whose requests start with this zone.
+    highest: u8,
+}
+
 /// Blocks of a full list that are given back before a free ends: half of it, unless that takes
-/// more merges than this. A merge costs some 30 instructions, one block takes ten at most.
-const MERGES_PER_FREE: u32 = 10;
+/// more merges than this. A merge costs some 60 instructions, one block takes ten at most.
+const MERGES_PER_FREE: u32 = 3;
 
 impl Zone {
     /// A zone without memory.
     pub(super) const fn new() -> Self {
         Self {
             lists: None,
-            limits: [0; pcp::ORDERS],
-            at_hand: AtomicPtr::new(ptr::null_mut()),
             managed: 0,
             watermarks: Watermarks {
                 min: 0,
@@ -167,11 +167,15 @@ impl Zone {
         self.free.get_mut().limit_highatomic(self.managed);
     }
 
-    /// Lets the cores keep blocks at hand in `lists`, which are this zone's alone.
-    pub(super) fn set_lists(&mut self, lists: &'static PcpLists) {
-        self.limits = pcp::limits(self.managed);
-        self.lists = Some(lists);
-        self.change(|_| ());
+    /// Lets the cores keep blocks of this zone, `zone`, at hand. Requests whose highest zone has a
+    /// bit in `highest` start with it; it keeps no lowmem reserve from them.
+    pub(super) fn set_lists(&mut self, at_hand: &'static AtHand, zone: ZoneKind, highest: u8) {
+        self.lists = Some(ListsOfCores {
+            at_hand,
+            zone,
+            highest,
+        });
+        self.update_at_hand();
     }
 
     /// Pages given to the zone at boot.
@@ -181,7 +185,7 @@ impl Zone {
 
     /// What the zone holds now.
     pub fn info(&self) -> ZoneInfo {
-        let at_hand = self.with_lists(Lists::pages).unwrap_or(0);
+        let at_hand = self.lists().map_or(0, ZoneLists::pages);
         let free = self.free.lock();
         let mut blocks = Histogram::default();
         for migrate in MigrateType::ALL {
@@ -210,54 +214,19 @@ impl Zone {
         self.free.lock().histogram_of(migrate)
     }
 
-    /// Takes a block the executing core has at hand, if the zone has plenty of free memory. For
-    /// requests whose highest zone with memory this is: it keeps no lowmem reserve from them.
-    #[inline(always)]
-    pub(super) fn pop(&self, frames: FrameTable, gfp: Gfp, order: u32) -> Option<Pfn> {
-        // SAFETY: the pointer is null or `lists`.
-        let lists = unsafe { self.at_hand.load(Ordering::Relaxed).as_ref() }?;
-        let migrate = gfp.migrate_type();
-        // SAFETY: the closure does not reach the lists again.
-        let block = unsafe { lists.with(|lists| lists.list(order, migrate)?.pop()) }?;
-        // SAFETY: a block on a list is smaller than a pageblock and was handed out before, so the
-        // descriptors of its pageblock are valid, for good.
-        unsafe { frames.frame_unchecked(block) }.set_kind(FrameKind::Allocated);
-        Some(block)
-    }
-
-    /// Puts a block on the executing core's list, if it has room. `frame` is its descriptor.
-    #[inline(always)]
-    pub(super) fn push(&self, frame: &Frame, block: Pfn, order: u32, migrate: MigrateType) -> bool {
-        let Some(lists) = self.lists else {
-            return false;
-        };
-        let push = |lists: &mut Lists| {
-            let list = lists.list(order, migrate)?;
-            let pushed = list.push(block, self.limits[order as usize]);
-            // With IRQs masked, because a handler may take the block off again at once.
-            pushed.then(|| frame.set_kind(FrameKind::PcpFree))
-        };
-        // SAFETY: the closure does not reach the lists again.
-        unsafe { lists.with(push) }.is_some()
-    }
-
     /// Takes a block if the zone may give one to the request, and fills the executing core's list.
     pub(super) fn alloc(&self, frames: FrameTable, request: Request) -> Option<Pfn> {
-        let from = |lists: &mut Lists| {
-            self.change(|free| {
-                let first = self.take(frames, free, Some(&mut *lists), request);
-                if first.is_some() || request.mark == Mark::Low || lists.pages() == 0 {
-                    return first;
-                }
-                // Blocks at hand may be what is missing.
-                give_all(frames, free, lists);
-                self.take(frames, free, None, request)
-            })
-        };
-        match self.with_lists(from) {
-            Some(taken) => taken,
-            None => self.change(|free| self.take(frames, free, None, request)),
-        }
+        let lists = self.lists();
+        self.change(|free| {
+            let first = self.take(frames, free, lists, request);
+            if first.is_some() || request.mark == Mark::Low {
+                return first;
+            }
+            let lists = lists.filter(|lists| lists.pages() != 0)?;
+            // Blocks at hand may be what is missing.
+            give_all(frames, free, lists);
+            self.take(frames, free, None, request)
+        })
     }
 
     /// Takes a block out of `free`, or off the list it belongs on.
@@ -265,7 +234,7 @@ impl Zone {
         &self,
         frames: FrameTable,
         free: &mut FreeMemory,
-        lists: Option<&mut Lists>,
+        lists: Option<ZoneLists<'_>>,
         request: Request,
     ) -> Option<Pfn> {
         let Request {
@@ -289,30 +258,36 @@ impl Zone {
         }
         // What goes on the list is no longer free, so it must not be needed below the mark.
         let spare = if mark == Mark::Low { above >> order } else { 0 };
-        let extra = spare.min(self.limits[order as usize] / 2);
+        let extra = spare.min(list.limit() / 2);
         fill(frames, free, list, request, extra)
     }
 
     /// Gives back a block in use as pages, whose pageblock has type `migrate`.
     pub(super) fn free(&self, frames: FrameTable, block: Pfn, order: u32) {
-        let migrate = frames.migrate_type(block);
-        let onto = |lists: &mut Lists| {
-            let limit = *self.limits.get(order as usize)?;
-            let list = lists.list(order, migrate).filter(|_| limit != 0)?;
-            if list.len() >= limit {
-                self.change(|free| give_some(frames, free, list, order, limit.div_ceil(2)));
-            }
-            set_head(frames, block, FrameKind::PcpFree, order);
-            list.push(block, limit).then_some(())
-        };
-        if self.with_lists(onto).flatten().is_none() {
+        let list = self
+            .lists()
+            .and_then(|lists| lists.list(order, frames.migrate_type(block)));
+        let Some(list) = list else {
             self.change(|free| free.give(frames, block, order));
+            return;
+        };
+        if list.len() >= list.limit() {
+            self.change(|free| give_some(frames, free, list, order, list.limit().div_ceil(2)));
         }
+        set_head(frames, block, FrameKind::PcpFree, order);
+        list.push(block);
     }
 
     /// Gives back what the executing core has at hand.
     pub(super) fn drain(&self, frames: FrameTable) {
-        self.with_lists(|lists| self.change(|free| give_all(frames, free, lists)));
+        if let Some(lists) = self.lists() {
+            self.change(|free| give_all(frames, free, lists));
+        }
+    }
+
+    /// Says anew whether blocks may be taken off the lists.
+    pub(super) fn update_at_hand(&self) {
+        self.change(|_| ());
     }
 
     /// Dissolves pageblocks of the reserve for atomic requests until no more than `keep` are left.
@@ -321,12 +296,10 @@ impl Zone {
         self.change(|free| free.unreserve_highatomic(frames, keep))
     }
 
-    /// Runs `f` on the lists of the executing core, IRQs masked, if the zone has lists.
+    /// The lists of the executing core, if the zone has any.
     #[inline]
-    fn with_lists<R>(&self, f: impl FnOnce(&mut Lists) -> R) -> Option<R> {
-        // SAFETY: what the callers in this module pass for `f` does not reach the lists again: it
-        // works on the free memory at most.
-        Some(unsafe { self.lists?.with(f) })
+    fn lists(&self) -> Option<ZoneLists<'static>> {
+        self.lists.map(|lists| lists.at_hand.zone_lists(lists.zone))
     }
 
     /// Runs `f` on the free memory, under the lock, and notes what is left.
@@ -334,12 +307,10 @@ impl Zone {
     fn change<R>(&self, f: impl FnOnce(&mut FreeMemory) -> R) -> R {
         let mut free = self.free.lock();
         let result = f(&mut free);
-        let plenty = free.spare() >= self.watermarks.low + (1 << MAX_PCP_ORDER);
-        let lists = self
-            .lists
-            .filter(|_| plenty)
-            .map_or(ptr::null(), ptr::from_ref);
-        self.at_hand.store(lists.cast_mut(), Ordering::Relaxed);
+        if let Some(lists) = &self.lists {
+            let plenty = free.spare() >= self.watermarks.low + (1 << MAX_PCP_ORDER);
+            lists.at_hand.set_plenty(lists.zone, lists.highest, plenty);
+        }
         result
     }
 }
@@ -361,7 +332,7 @@ fn kept(
 fn fill(
     frames: FrameTable,
     free: &mut FreeMemory,
-    list: &mut List,
+    list: &List,
     request: Request,
     extra: u32,
 ) -> Option<Pfn> {
@@ -379,7 +350,7 @@ fn fill(
             let block = run + (index << order);
             if block != first {
                 set_head(frames, block, FrameKind::PcpFree, order);
-                list.push(block, pcp::MAX_BLOCKS as u32);
+                list.push(block);
             }
         }
         wanted -= blocks;
@@ -394,7 +365,7 @@ fn fill(
 }
 
 /// Gives the oldest blocks of `list` back: `blocks` of them, or fewer if they take many merges.
-fn give_some(frames: FrameTable, free: &mut FreeMemory, list: &mut List, order: u32, blocks: u32) {
+fn give_some(frames: FrameTable, free: &mut FreeMemory, list: &List, order: u32, blocks: u32) {
     let (mut given, mut merges) = (0, 0);
     list.give_oldest(|block| {
         given += 1;
@@ -404,8 +375,8 @@ fn give_some(frames: FrameTable, free: &mut FreeMemory, list: &mut List, order: 
 }
 
 /// Gives all blocks of `lists` back.
-fn give_all(frames: FrameTable, free: &mut FreeMemory, lists: &mut Lists) {
-    for (order, list) in lists.iter_mut() {
+fn give_all(frames: FrameTable, free: &mut FreeMemory, lists: ZoneLists<'_>) {
+    for (order, list) in lists.iter() {
         list.give_oldest(|block| {
             free.give(frames, block, order);
             true

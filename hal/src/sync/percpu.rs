@@ -9,13 +9,10 @@
 )]
 
 use crate::arch::cpu::{self, IrqState};
-#[cfg(target_os = "none")]
-use crate::mm::FrameLookup;
 use crate::mm::Magazines;
-use core::cell::Cell;
 #[cfg(target_os = "none")]
-use core::cell::UnsafeCell;
-use core::fmt;
+use crate::mm::{FrameLookup, FrameTable, PageLimits, PageLists};
+use core::cell::Cell;
 
 /// Most cores the firmware brings up.
 pub const MAX_CPUS: usize = 8;
@@ -54,6 +51,8 @@ pub struct PerCpu {
     irq_before_locks: Cell<Option<IrqState>>,
     scopes: TaskScopes,
     magazines: Magazines,
+    #[cfg(target_os = "none")]
+    page_lists: PageLists,
 }
 
 /// What the task of a core has asked for all its allocations; see [`mm::scope`](crate::mm::scope).
@@ -102,6 +101,8 @@ impl PerCpu {
             irq_before_locks: Cell::new(None),
             scopes: TaskScopes::new(),
             magazines: Magazines::new(),
+            #[cfg(target_os = "none")]
+            page_lists: PageLists::new(),
         }
     }
 
@@ -154,6 +155,13 @@ impl PerCpu {
     #[inline(always)]
     pub(crate) fn magazines(&self) -> &Magazines {
         &self.magazines
+    }
+
+    /// What the core has at hand of pages.
+    #[cfg(target_os = "none")]
+    #[inline(always)]
+    pub(crate) fn page_lists(&self) -> &PageLists {
+        &self.page_lists
     }
 
     /// Marks the start of an interrupt handler. From here on to [`irq_left`](Self::irq_left) the
@@ -248,71 +256,6 @@ impl PerCpu {
     }
 }
 
-/// One value for each core, in cache lines of its own, that only its core touches.
-pub struct PerCpuCell<T> {
-    slots: [PerCpuSlot<T>; MAX_CPUS],
-}
-
-/// The value of one core in a [`PerCpuCell`].
-#[repr(align(64))]
-pub struct PerCpuSlot<T> {
-    #[cfg(target_os = "none")]
-    value: UnsafeCell<T>,
-    /// Host threads may share a core number and are not stopped by masked IRQs.
-    #[cfg(not(target_os = "none"))]
-    value: spin::mutex::SpinMutex<T>,
-}
-
-impl<T> PerCpuSlot<T> {
-    /// A slot that holds `value`.
-    pub const fn new(value: T) -> Self {
-        Self {
-            #[cfg(target_os = "none")]
-            value: UnsafeCell::new(value),
-            #[cfg(not(target_os = "none"))]
-            value: spin::mutex::SpinMutex::new(value),
-        }
-    }
-}
-
-// SAFETY: a slot is reached through `PerCpuCell::with` only, that is by its own core with IRQs
-// masked; `Send` because the cell may be filled on one core and used by another.
-#[cfg(target_os = "none")]
-unsafe impl<T: Send> Sync for PerCpuSlot<T> {}
-
-impl<T> PerCpuCell<T> {
-    /// A cell of the given slots.
-    pub const fn new(slots: [PerCpuSlot<T>; MAX_CPUS]) -> Self {
-        Self { slots }
-    }
-
-    /// Runs `f` on the executing core's value, with IRQs masked. May be called in any context.
-    ///
-    /// # Safety
-    ///
-    /// `f` does not reach the same cell again.
-    #[inline(always)]
-    pub unsafe fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
-        let irq = cpu::irq_save();
-        // The mask keeps the number in range without a check that could panic.
-        let slot = &self.slots[PerCpu::current().index() % MAX_CPUS];
-        #[cfg(target_os = "none")]
-        // SAFETY: the slot belongs to this core, which runs nothing else while IRQs are masked,
-        // and `f` does not come here again.
-        let result = f(unsafe { &mut *slot.value.get() });
-        #[cfg(not(target_os = "none"))]
-        let result = f(&mut slot.value.lock());
-        cpu::irq_restore(irq);
-        result
-    }
-}
-
-impl<T> fmt::Debug for PerCpuCell<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PerCpuCell").finish_non_exhaustive()
-    }
-}
-
 /// The areas of all cores. The boot code finds those of core `n` at `n * PerCpu::STRIDE`.
 #[cfg(target_os = "none")]
 #[repr(transparent)]
@@ -354,6 +297,18 @@ pub unsafe fn init() {
 pub(crate) unsafe fn set_frames(frames: FrameLookup) {
     for area in PER_CPU_AREAS.0.as_flattened() {
         area.magazines.set_frames(frames);
+    }
+}
+
+/// Gives the tasks of every core room for page blocks at hand. Handlers get none.
+///
+/// # Safety
+///
+/// One core runs.
+#[cfg(target_os = "none")]
+pub(crate) unsafe fn set_page_lists(frames: FrameTable, limits: &PageLimits) {
+    for [tasks, _] in &PER_CPU_AREAS.0 {
+        tasks.page_lists.init(frames, limits);
     }
 }
 

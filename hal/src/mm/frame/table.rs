@@ -4,9 +4,9 @@ use super::{
     Frame, FrameError, MemoryTypeError, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, PAGEBLOCK_SHIFT,
 };
 use crate::addr::{PAGE_SHIFT, Pfn, PhysRange, VirtAddr};
-use crate::mm::MigrateType;
 use crate::mm::slab::SLOT;
 use crate::mm::zero::zero_page;
+use crate::mm::{MigrateType, ZoneKind};
 use crate::mmu::MemoryType;
 use core::mem::MaybeUninit;
 use core::ops::Range;
@@ -120,6 +120,10 @@ pub struct FrameTable {
     lookup: FrameLookup,
     /// Where the descriptor of frame 0 is or would be.
     frames: *const Frame,
+    /// The flag bytes.
+    flags: *const AtomicU8,
+    /// First frame above each zone but the last.
+    zone_limits: [Pfn; ZoneKind::COUNT - 1],
 }
 
 // SAFETY: the handle gives access to atomics only.
@@ -127,18 +131,66 @@ unsafe impl Send for FrameTable {}
 // SAFETY: as above.
 unsafe impl Sync for FrameTable {}
 
+/// Flag of a pageblock: it has no descriptors of its own.
+const UNTOUCHED: u8 = 1 << 7;
 /// Flag of a pageblock: set aside at boot, it never has descriptors.
 const SET_ASIDE: u8 = 1 << 5;
 /// Flag of a pageblock: a frame of it has been claimed for another memory type than write-back at
 /// some time, so that each frame has to be asked.
 const CLAIMED: u8 = 1 << 6;
 /// The memory type of a pageblock that was set aside, within its flags.
-const TYPE_SHIFT: u32 = 3;
 const TYPE_MASK: u8 = 0x3;
-/// The pageblock's migrate type, within its flags.
-const MIGRATE_MASK: u8 = 0x7;
+/// The pageblock's migrate type, within its flags: two bits at the bottom, and one apart that the
+/// ordinary types do not have. What lies between is the zone's number. So the flags of a pageblock
+/// whose blocks may be kept at hand are the number of a [`Group`], and those of any other are more.
+const MIGRATE_LOW: u8 = 0x3;
+const MIGRATE_HIGH: u8 = 1 << 4;
+const MIGRATE_MASK: u8 = MIGRATE_LOW | MIGRATE_HIGH;
+const MIGRATE_HIGH_SHIFT: u32 = 2;
+const ZONE_SHIFT: u32 = 2;
+
+/// The flags for a migrate type.
+const fn migrate_bits(migrate: MigrateType) -> u8 {
+    let number = migrate as u8;
+    number & MIGRATE_LOW | (number & !MIGRATE_LOW) << MIGRATE_HIGH_SHIFT
+}
+
+/// The migrate type in the flags of a pageblock.
+const fn migrate_of(flags: u8) -> MigrateType {
+    MigrateType::from_index(flags & MIGRATE_LOW | (flags & MIGRATE_HIGH) >> MIGRATE_HIGH_SHIFT)
+}
+
+/// A zone and a migrate type whose blocks a core may keep at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::mm) struct Group(u8);
+
+impl Group {
+    /// One more than the highest number.
+    pub(in crate::mm) const COUNT: usize = ZoneKind::COUNT << ZONE_SHIFT;
+
+    /// The number of the group of the first migrate type of `zone`.
+    pub(in crate::mm) const fn first_of(zone: ZoneKind) -> u8 {
+        (zone as u8) << ZONE_SHIFT
+    }
+
+    /// The group's number, below [`COUNT`](Self::COUNT).
+    #[inline(always)]
+    pub(in crate::mm) fn number(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+const _: () = assert!(Group::COUNT <= MIGRATE_HIGH as usize);
 
 impl FrameTable {
+    /// A table that knows no frame.
+    pub(in crate::mm) const EMPTY: Self = Self {
+        lookup: FrameLookup::EMPTY,
+        frames: ptr::null(),
+        flags: ptr::null(),
+        zone_limits: [Pfn::new(0); ZoneKind::COUNT - 1],
+    };
+
     /// Words of memory a table for RAM up to the end of `span` needs: a pointer and a flag byte for
     /// each pageblock from physical address 0 on.
     pub const fn words_for(span: PhysRange) -> usize {
@@ -173,13 +225,44 @@ impl FrameTable {
             // SAFETY: the pointer has the size of the word it replaces.
             unsafe { blocks.add(block).write(TAILS.as_ptr()) };
         }
-        flags.fill(MaybeUninit::new(0));
+        let flag_bytes = flags.as_mut_ptr();
+        flags.fill(MaybeUninit::new(u64::from_ne_bytes(
+            [UNTOUCHED; size_of::<u64>()],
+        )));
         Self {
             lookup: FrameLookup {
                 blocks: words.as_ptr().cast(),
                 count,
             },
             frames: frames.as_ptr(),
+            flags: flag_bytes.cast(),
+            zone_limits: [Pfn::new(0); ZoneKind::COUNT - 1],
+        }
+    }
+
+    /// The table for an allocator whose zones but the last end at `limits`, multiples of a
+    /// pageblock. It notes the zone of each pageblock it prepares.
+    pub(in crate::mm) fn with_zone_limits(self, zone_limits: [Pfn; ZoneKind::COUNT - 1]) -> Self {
+        Self {
+            zone_limits,
+            ..self
+        }
+    }
+
+    /// First frame above each zone but the last.
+    pub(in crate::mm) fn zone_limits(&self) -> [Pfn; ZoneKind::COUNT - 1] {
+        self.zone_limits
+    }
+
+    /// The zone that has `pfn`.
+    #[inline]
+    pub(in crate::mm) fn zone_of(&self, pfn: Pfn) -> ZoneKind {
+        if pfn < self.zone_limits[0] {
+            ZoneKind::Dma
+        } else if pfn < self.zone_limits[1] {
+            ZoneKind::Dma32
+        } else {
+            ZoneKind::Normal
         }
     }
 
@@ -247,22 +330,25 @@ impl FrameTable {
         }
     }
 
-    /// The descriptor of `pfn` and the migrate type of its pageblock, if that has descriptors, all of
-    /// it is write-back memory and the type an ordinary one: what a core that wants to keep a block
-    /// needs to know.
+    /// The descriptor of `pfn` and the group of its pageblock, if that has descriptors, all of it
+    /// has always been write-back memory and its type is an ordinary one, or the reserve for atomic
+    /// requests, for which no list has room.
     #[inline(always)]
-    pub(in crate::mm) fn get_plain(&self, pfn: Pfn) -> Option<(&'static Frame, MigrateType)> {
-        let flags = self.lookup.flags(pfn)?.load(Ordering::Relaxed);
-        if flags & (CLAIMED | SET_ASIDE) != 0 {
+    pub(in crate::mm) fn get_plain(&self, pfn: Pfn) -> Option<(&'static Frame, Group)> {
+        let block = (pfn.get() >> PAGEBLOCK_ORDER) as usize;
+        if block >= self.lookup.count {
             return None;
         }
-        let migrate = match flags & MIGRATE_MASK {
-            0 => MigrateType::Unmovable,
-            1 => MigrateType::Movable,
-            2 => MigrateType::Reclaimable,
-            _ => return None,
-        };
-        Some((self.lookup.find(pfn)?, migrate))
+        // SAFETY: there are `count` flag bytes for the rest of the program.
+        let flags = unsafe { &*self.flags.add(block) };
+        // Acquire pairs with the release in `prepare`, which makes the zeroes visible.
+        let flags = flags.load(Ordering::Acquire);
+        if usize::from(flags) >= Group::COUNT {
+            return None;
+        }
+        // SAFETY: the flags of a pageblock without descriptors are `UNTOUCHED` or `SET_ASIDE`, which
+        // are more than any group's number.
+        Some((unsafe { self.frame_unchecked(pfn) }, Group(flags)))
     }
 
     /// The first frame of the block of `order` at `pfn` that is not write-back memory.
@@ -319,7 +405,8 @@ impl FrameTable {
                 // the owner of the pageblock prepares it (contract of this function).
                 unsafe { zero_page(va + page) };
             }
-            flags.store(fresh as u8, Ordering::Relaxed);
+            let zone = (self.zone_of(start) as u8) << ZONE_SHIFT;
+            flags.store(migrate_bits(fresh) | zone, Ordering::Release);
             pointer.store(frames, Ordering::Release);
         }
         true
@@ -330,14 +417,14 @@ impl FrameTable {
     pub(in crate::mm) fn migrate_type(&self, pfn: Pfn) -> MigrateType {
         let flags = self.lookup.flags(pfn);
         let flags = flags.map_or(0, |flags| flags.load(Ordering::Relaxed));
-        MigrateType::from_index(flags & MIGRATE_MASK)
+        migrate_of(flags)
     }
 
     /// Changes the migrate type of the pageblock that holds `pfn`. The lock of the allocator that
     /// owns the pageblock is held.
     pub(in crate::mm) fn set_migrate_type(&self, pfn: Pfn, migrate: MigrateType) {
         if let Some(flags) = self.lookup.flags(pfn) {
-            let change = |old: u8| Some(old & !MIGRATE_MASK | migrate as u8);
+            let change = |old: u8| Some(old & !MIGRATE_MASK | migrate_bits(migrate));
             // Atomic, because the owner of a block may claim frames of it meanwhile.
             let _ = flags.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
         }
@@ -398,7 +485,7 @@ impl FrameTable {
             }
         }
         for flags in blocks.filter_map(|pfn| self.lookup.flags(Pfn::new(pfn))) {
-            flags.store(SET_ASIDE | (wanted as u8) << TYPE_SHIFT, Ordering::Relaxed);
+            flags.store(SET_ASIDE | wanted as u8, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -467,5 +554,5 @@ impl FrameTable {
 
 /// The memory type in the flags of a pageblock that was set aside.
 fn set_aside_type(flags: u8) -> MemoryType {
-    MemoryType::from_index(flags >> TYPE_SHIFT & TYPE_MASK).unwrap_or(MemoryType::NormalWriteBack)
+    MemoryType::from_index(flags & TYPE_MASK).unwrap_or(MemoryType::NormalWriteBack)
 }

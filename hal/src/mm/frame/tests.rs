@@ -1,5 +1,6 @@
 use super::*;
 use crate::addr::{PhysAddr, PhysRange};
+use crate::mm::ZoneKind;
 use crate::mm::testing::frame_table;
 
 const MIB: u64 = 1 << 20;
@@ -178,4 +179,52 @@ fn pageblocks_set_aside_are_named_and_never_prepared() {
     // SAFETY: as above.
     let used = unsafe { frames.set_aside(Pfn::new(0x600)..Pfn::new(0x800), nc) };
     assert!(matches!(used, Err(MemoryTypeError::Conflict { .. })));
+}
+
+#[test]
+fn a_group_is_the_zone_and_type_of_a_pageblock_that_was_always_write_back() {
+    let limits = [Pfn::new(0x400), Pfn::new(0x800)];
+    let frames = table(0, 16 * MIB).with_zone_limits(limits);
+    let group = |pfn| frames.get_plain(Pfn::new(pfn)).map(|(_, g)| g.number());
+    for (zone, start) in ZoneKind::ALL.into_iter().zip([0x200, 0x600, 0x800]) {
+        assert_eq!(group(start), None);
+        assert!(prepare(frames, start, 9));
+        for migrate in MigrateType::ALL {
+            frames.set_migrate_type(Pfn::new(start), migrate);
+            assert_eq!(frames.migrate_type(Pfn::new(start)), migrate);
+            let number = usize::from(Group::first_of(zone)) + migrate as usize;
+            let is_kept = migrate <= MigrateType::HighAtomic;
+            assert_eq!(group(start + 511), is_kept.then_some(number), "{migrate:?}");
+        }
+    }
+    let nc = MemoryType::NormalNonCacheable;
+    let one = Pfn::new(0x200)..Pfn::new(0x201);
+    frames.set_migrate_type(one.start, MigrateType::Movable);
+    assert_eq!(group(0x200), Some(MigrateType::Movable as usize));
+    // SAFETY: the table belongs to the test alone.
+    unsafe {
+        frames.claim_memory_type(one.clone(), nc).unwrap();
+        frames.release_memory_type(one);
+        let aside = Pfn::new(0xA00)..Pfn::new(0xC00);
+        frames.set_aside(aside, nc).unwrap();
+    }
+    assert_eq!((group(0x200), group(0xA00)), (None, None));
+    assert_eq!((group(0x1000), group(u32::MAX)), (None, None));
+    assert!(FrameTable::EMPTY.get_plain(Pfn::new(0)).is_none());
+}
+
+#[test]
+fn a_head_changes_its_kind_and_nothing_else() {
+    let frame = Frame::default();
+    frame.set_head(FrameKind::Allocated, 3);
+    frame.set_data(77);
+    assert!(frame.as_head(FrameKind::Allocated, 2).is_none());
+    assert!(frame.as_head(FrameKind::PcpFree, 3).is_none());
+    let head = frame.as_head(FrameKind::Allocated, 3).unwrap();
+    head.change_kind(FrameKind::PcpFree);
+    assert!(frame.is_head(FrameKind::PcpFree, 3));
+    assert_eq!(frame.data(), 77);
+    frame.set_plain_head(FrameKind::Allocated, 1);
+    assert!(frame.is_head(FrameKind::Allocated, 1));
+    assert_eq!(frame.data(), 0);
 }

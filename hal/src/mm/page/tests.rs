@@ -100,6 +100,33 @@ fn orders_of_sizes() {
 }
 
 #[test]
+fn memory_never_used_is_opened_by_pageblocks() {
+    let (pages, _) = normal_machine(16);
+    let blocks = || {
+        let blocks = pages.zone(ZoneKind::Normal).blocks;
+        (blocks[9], blocks[10])
+    };
+    let page = pages.alloc_pages(Gfp::KERNEL, 0).unwrap();
+    let other = Pfn::new(page.get() ^ 512);
+    // The other half of the block of 4 MiB has no descriptors yet, and counts.
+    assert!(pages.frames().get(other).is_err());
+    assert_eq!(blocks(), (1, 3));
+    let large: Vec<_> = (0..3)
+        .map(|_| pages.alloc_pages(Gfp::KERNEL, 10).unwrap())
+        .collect();
+    assert!(large.iter().all(|pfn| pfn.is_order_aligned(10)));
+    assert!(pages.alloc_pages(Gfp::KERNEL | Gfp::NOWARN, 10).is_err());
+    assert_eq!(blocks(), (1, 0));
+    for pfn in large {
+        // SAFETY: allocated above, given back once.
+        unsafe { pages.free_pages(pfn, 10) }.unwrap();
+    }
+    // SAFETY: as above.
+    unsafe { pages.free_pages(page, 0) }.unwrap();
+    assert_eq!(blocks(), (0, 4));
+}
+
+#[test]
 fn split_pages_are_freed_one_by_one() {
     let (pages, _) = normal_machine(8);
     for order in [0, 3, 9, 10] {

@@ -1,9 +1,11 @@
 //! The free memory of a zone, behind its lock.
 //!
 //! It has two forms. Blocks in use at some time are on the lists of a [`Buddy`]. Memory never used
-//! is a handful of *virgin* ranges of whole 4 MiB blocks, taken one block at a time when the lists
-//! run dry; so the zone is ready at boot without a loop over its memory. A virgin block counts as
-//! a free movable block of [`MAX_ORDER`] in every figure.
+//! is a handful of *virgin* ranges, which are opened one pageblock at a time when the lists run dry,
+//! so that no call pays for more; or a block of 4 MiB at a time for a request larger than that. So
+//! the zone is ready at boot without a loop over its memory. Virgin memory counts as free movable
+//! blocks of [`MAX_ORDER`] in every figure, and as one of a pageblock where a range starts or ends
+//! amid such a block.
 
 use super::{MAX_RANGES, TooManyRanges};
 use crate::addr::Pfn;
@@ -23,7 +25,7 @@ const HIGHATOMIC_SHARE: u32 = 100;
 pub(super) struct FreeMemory {
     pub(super) buddy: Buddy,
     virgin: Vec<Range<u32>, MAX_RANGES>,
-    virgin_blocks: u32,
+    virgin_pages: u32,
     /// Pageblocks in the reserve for atomic requests of more than one page, and the most there
     /// may be.
     highatomic: u32,
@@ -35,7 +37,7 @@ impl FreeMemory {
         Self {
             buddy: Buddy::new(),
             virgin: Vec::new(),
-            virgin_blocks: 0,
+            virgin_pages: 0,
             highatomic: 0,
             most_highatomic: 0,
         }
@@ -59,7 +61,7 @@ impl FreeMemory {
         // A virgin block gets its type when it is first used.
         let ragged = if first < last && migrate == MigrateType::Movable {
             self.virgin.push(first..last).map_err(|_| TooManyRanges)?;
-            self.virgin_blocks += (last - first) / MAX_BLOCK_PAGES;
+            self.virgin_pages += last - first;
             taken += last - first;
             [start..first, last..end]
         } else {
@@ -86,7 +88,7 @@ impl FreeMemory {
     /// Free pages, without isolated ones.
     #[inline]
     pub(super) fn pages(&self) -> u32 {
-        self.buddy.free_pages() + self.virgin_blocks * MAX_BLOCK_PAGES
+        self.buddy.free_pages() + self.virgin_pages
     }
 
     /// Pages on the lists of one migrate type.
@@ -100,7 +102,7 @@ impl FreeMemory {
         self.pages_of(MigrateType::Unmovable)
             + self.pages_of(MigrateType::Movable)
             + self.pages_of(MigrateType::Reclaimable)
-            + self.virgin_blocks * MAX_BLOCK_PAGES
+            + self.virgin_pages
     }
 
     /// Free pages that count for a request: those of contiguous memory areas only if it is
@@ -121,13 +123,18 @@ impl FreeMemory {
     pub(super) fn histogram_of(&self, migrate: MigrateType) -> Histogram {
         let mut blocks = self.buddy.histogram_of(migrate);
         if migrate == MigrateType::Movable {
-            blocks[MAX_ORDER as usize] += self.virgin_blocks;
+            for range in &self.virgin {
+                let odd = range.len() as u32 & PAGEBLOCK_PAGES != 0;
+                blocks[PAGEBLOCK_ORDER as usize] += u32::from(odd);
+                blocks[MAX_ORDER as usize] += range.len() as u32 / MAX_BLOCK_PAGES;
+            }
         }
         blocks
     }
 
     /// Takes a block of `order` for a request, or more of what is found, up to order `most`.
     /// Returns the block and its order.
+    #[inline(always)]
     pub(super) fn take(
         &mut self,
         frames: FrameTable,
@@ -140,9 +147,12 @@ impl FreeMemory {
         if atomic && order > 0 {
             return self.take_atomic(frames, gfp, order);
         }
+        if let Some(taken) = self.take_own(frames, gfp.migrate_type(), order, most) {
+            return Some(taken);
+        }
         // One page now is worth more than several later, and what frees memory has a right to all.
         let has_reserve = atomic || mark == Mark::Min && ignores_marks(gfp);
-        self.take_ordinary(frames, gfp.migrate_type(), order, most)
+        self.take_other(frames, gfp.migrate_type(), order, most)
             .or_else(|| {
                 let reserve = MigrateType::HighAtomic;
                 has_reserve.then(|| self.buddy.take(frames, order, most, reserve))?
@@ -159,7 +169,10 @@ impl FreeMemory {
         {
             return Some(taken);
         }
-        let taken = self.take_ordinary(frames, gfp.migrate_type(), order, order)?;
+        let migrate = gfp.migrate_type();
+        let taken = self
+            .take_own(frames, migrate, order, order)
+            .or_else(|| self.take_other(frames, migrate, order, order))?;
         let first = Pfn::new(taken.0.get() & !(PAGEBLOCK_PAGES - 1));
         for block in 0..1 << order.saturating_sub(PAGEBLOCK_ORDER) {
             let start = first + block * PAGEBLOCK_PAGES;
@@ -171,18 +184,16 @@ impl FreeMemory {
         Some(taken)
     }
 
-    /// Takes a block from the lists of `migrate`, or from elsewhere.
-    fn take_ordinary(
+    /// Takes a block from memory never used, of a contiguous memory area or of another type.
+    #[inline(never)]
+    fn take_other(
         &mut self,
         frames: FrameTable,
         migrate: MigrateType,
         order: u32,
         most: u32,
     ) -> Option<(Pfn, u32)> {
-        if let Some(taken) = self.take_own(frames, migrate, order, most) {
-            return Some(taken);
-        }
-        self.open_virgin_block(frames, migrate);
+        self.open_virgin(frames, migrate, order);
         if let Some(taken) = self.buddy.take(frames, order, most, migrate) {
             return Some(taken);
         }
@@ -196,7 +207,7 @@ impl FreeMemory {
 
     /// Takes a block from the lists of `migrate`. A movable block comes from a contiguous memory
     /// area as long as these have more than half of the free memory, so that both fill up alike.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_own(
         &mut self,
         frames: FrameTable,
@@ -214,9 +225,23 @@ impl FreeMemory {
     }
 
     /// Gives back a block in use as pages. Returns how many times it was merged.
-    #[inline]
+    #[inline(always)]
     pub(super) fn give(&mut self, frames: FrameTable, block: Pfn, order: u32) -> u32 {
-        self.buddy.release(frames, block, order)
+        let merges = self.buddy.release(frames, block, order);
+        if order + merges == PAGEBLOCK_ORDER {
+            self.complete(frames, block);
+        }
+        merges
+    }
+
+    /// Opens the virgin pageblock that keeps the free one of `block` from being a larger block.
+    #[cold]
+    fn complete(&mut self, frames: FrameTable, block: Pfn) {
+        let start = block.get() & !(PAGEBLOCK_PAGES - 1);
+        let buddy = start ^ PAGEBLOCK_PAGES;
+        if start < buddy && self.virgin.last().is_some_and(|range| range.start == buddy) {
+            self.open_virgin(frames, frames.migrate_type(block), PAGEBLOCK_ORDER);
+        }
     }
 
     /// Dissolves pageblocks of the reserve that have free memory until no more than `keep` are
@@ -234,23 +259,30 @@ impl FreeMemory {
         self.highatomic < before
     }
 
-    /// Moves one never-used block to the lists of `migrate`.
+    /// Moves never-used memory to the lists of `migrate`: a pageblock, or if a block of `order` is
+    /// larger, all up to the end of the next such block.
     #[cold]
-    fn open_virgin_block(&mut self, frames: FrameTable, migrate: MigrateType) {
+    fn open_virgin(&mut self, frames: FrameTable, migrate: MigrateType, order: u32) {
         let Some(range) = self.virgin.last_mut() else {
             return;
         };
-        let start = Pfn::new(range.start);
-        range.start += MAX_BLOCK_PAGES;
-        if range.start == range.end {
+        let start = range.start;
+        let end = if order <= PAGEBLOCK_ORDER {
+            start + PAGEBLOCK_PAGES
+        } else {
+            start.next_multiple_of(MAX_BLOCK_PAGES) + MAX_BLOCK_PAGES
+        };
+        let end = end.min(range.end);
+        range.start = end;
+        if end == range.end {
             self.virgin.pop();
         }
-        self.virgin_blocks -= 1;
-        // SAFETY: the block was part of a range given to `add_range` and leaves the virgin ranges
+        self.virgin_pages -= end - start;
+        // SAFETY: the memory was part of a range given to `add_range` and leaves the virgin ranges
         // here, so it is in no list; it is made of whole pageblocks.
         unsafe {
             self.buddy
-                .add_range(frames, start..start + MAX_BLOCK_PAGES, migrate);
+                .add_range(frames, Pfn::new(start)..Pfn::new(end), migrate);
         }
     }
 }
