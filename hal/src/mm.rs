@@ -265,16 +265,16 @@ pub fn kmalloc_caches() -> &'static Kmalloc {
 #[doc(alias = "alloc_page")]
 #[inline(always)]
 pub fn alloc_pages(gfp: Gfp, order: u32) -> Result<Pfn, AllocError> {
-    if let Some(pfn) = page::take(&AT_HAND, gfp, order) {
-        return Ok(pfn);
-    }
-    // Taken apart, so that a caller's fast path keeps the result in registers.
-    match pages()
-        .ok_or(AllocError::NotReady)?
-        .alloc_from_zones(gfp, order)
-    {
-        Ok(pfn) => Ok(pfn),
-        Err(error) => Err(error),
+    match page::take(&AT_HAND, gfp, order) {
+        Some(pfn) => Ok(pfn),
+        // Taken apart, so that a caller's fast path keeps the result in registers.
+        None => match pages()
+            .ok_or(AllocError::NotReady)?
+            .alloc_from_zones(gfp, order)
+        {
+            Ok(pfn) => Ok(pfn),
+            Err(error) => Err(error),
+        },
     }
 }
 

@@ -58,7 +58,6 @@ pub fn disarm() {
 /// Closes the lists from which pages are taken without a look here, or opens them. What is armed is
 /// stored already, and the zones' locks order that before their next look.
 fn tell_page_lists() {
-    #[cfg(target_os = "none")]
     if let Some(pages) = super::pages() {
         pages.update_at_hand();
     }

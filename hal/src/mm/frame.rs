@@ -18,7 +18,7 @@ mod table;
 
 pub(crate) use table::FrameLookup;
 pub use table::FrameTable;
-pub(super) use table::Group;
+pub(super) use table::{Group, PlainFrames};
 
 use super::MigrateType;
 use crate::addr::{PAGE_SHIFT, Pfn};

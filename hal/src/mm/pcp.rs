@@ -13,7 +13,7 @@
 //! blocks or room and go to the zone, see [`PerCpu`](crate::sync::PerCpu). So nothing is masked and
 //! nothing is atomic.
 
-use super::frame::{FrameKind, FrameTable, Group};
+use super::frame::{FrameKind, FrameTable, Group, PlainFrames};
 use super::zone::ZoneKind;
 use super::{Gfp, MigrateType, fault};
 use crate::addr::Pfn;
@@ -131,21 +131,21 @@ impl List {
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct PageLists {
-    frames: Cell<FrameTable>,
+    frames: Cell<PlainFrames>,
     lists: [[List; ORDERS]; Group::COUNT],
 }
 
 impl PageLists {
     pub(crate) const fn new() -> Self {
         Self {
-            frames: Cell::new(FrameTable::EMPTY),
+            frames: Cell::new(PlainFrames::EMPTY),
             lists: [const { [const { List::new() }; ORDERS] }; Group::COUNT],
         }
     }
 
     /// Gives the lists room for blocks of `frames`.
     pub(crate) fn init(&self, frames: FrameTable, limits: &Limits) {
-        self.frames.set(frames);
+        self.frames.set(frames.plain());
         for (zone, limits) in ZoneKind::ALL.into_iter().zip(limits) {
             for (migrate, lists) in MigrateType::ALL.into_iter().zip(self.of_zone(zone)) {
                 if migrate.is_ordinary() {
@@ -188,7 +188,7 @@ impl PageLists {
         // SAFETY: handed on to the caller.
         let block = unsafe { self.list_unchecked(group, order) }.pop()?;
         // SAFETY: a block on a list was handed out before and lies in one pageblock, which is ready.
-        let frame = unsafe { self.frames.get().frame_unchecked(block) };
+        let frame = unsafe { self.frames.get().frame(block) };
         frame.set_plain_head(FrameKind::Allocated, order);
         Some(block)
     }

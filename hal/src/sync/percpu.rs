@@ -1,13 +1,5 @@
 //! One area per core, reached through `TPIDR_EL1`.
 
-#![cfg_attr(
-    not(target_os = "none"),
-    expect(
-        clippy::disallowed_types,
-        reason = "a host thread has no interrupt handlers"
-    )
-)]
-
 use crate::arch::cpu::{self, IrqState};
 use crate::mm::Magazines;
 #[cfg(target_os = "none")]

@@ -120,8 +120,6 @@ pub struct FrameTable {
     lookup: FrameLookup,
     /// Where the descriptor of frame 0 is or would be.
     frames: *const Frame,
-    /// The flag bytes.
-    flags: *const AtomicU8,
     /// First frame above each zone but the last.
     zone_limits: [Pfn; ZoneKind::COUNT - 1],
 }
@@ -183,14 +181,6 @@ impl Group {
 const _: () = assert!(Group::COUNT <= MIGRATE_HIGH as usize);
 
 impl FrameTable {
-    /// A table that knows no frame.
-    pub(in crate::mm) const EMPTY: Self = Self {
-        lookup: FrameLookup::EMPTY,
-        frames: ptr::null(),
-        flags: ptr::null(),
-        zone_limits: [Pfn::new(0); ZoneKind::COUNT - 1],
-    };
-
     /// Words of memory a table for RAM up to the end of `span` needs: a pointer and a flag byte for
     /// each pageblock from physical address 0 on.
     pub const fn words_for(span: PhysRange) -> usize {
@@ -225,7 +215,6 @@ impl FrameTable {
             // SAFETY: the pointer has the size of the word it replaces.
             unsafe { blocks.add(block).write(TAILS.as_ptr()) };
         }
-        let flag_bytes = flags.as_mut_ptr();
         flags.fill(MaybeUninit::new(u64::from_ne_bytes(
             [UNTOUCHED; size_of::<u64>()],
         )));
@@ -235,7 +224,6 @@ impl FrameTable {
                 count,
             },
             frames: frames.as_ptr(),
-            flags: flag_bytes.cast(),
             zone_limits: [Pfn::new(0); ZoneKind::COUNT - 1],
         }
     }
@@ -320,35 +308,19 @@ impl FrameTable {
     /// it from whoever did.
     #[inline(always)]
     pub(in crate::mm) unsafe fn frame_unchecked(&self, pfn: Pfn) -> &'static Frame {
-        // `wrapping_add`, because the array need not begin with frame 0.
-        let frame = self.frames.wrapping_add(pfn.get() as usize);
-        // SAFETY: the descriptor is backed by memory (contract of `new`) and initialised (the
-        // caller's contract), for the rest of the program; hence not null.
-        unsafe {
-            core::hint::assert_unchecked(!frame.is_null());
-            &*frame
-        }
+        // SAFETY: handed on to the caller.
+        unsafe { self.plain().frame(pfn) }
     }
 
-    /// The descriptor of `pfn` and the group of its pageblock, if that has descriptors, all of it
-    /// has always been write-back memory and its type is an ordinary one, or the reserve for atomic
-    /// requests, for which no list has room.
+    /// What the fast paths of pages at hand need of the table.
     #[inline(always)]
-    pub(in crate::mm) fn get_plain(&self, pfn: Pfn) -> Option<(&'static Frame, Group)> {
-        let block = (pfn.get() >> PAGEBLOCK_ORDER) as usize;
-        if block >= self.lookup.count {
-            return None;
+    pub(in crate::mm) fn plain(&self) -> PlainFrames {
+        PlainFrames {
+            // The flag bytes lie behind the pointers.
+            flags: self.lookup.blocks.wrapping_add(self.lookup.count).cast(),
+            count: self.lookup.count,
+            frames: self.frames,
         }
-        // SAFETY: there are `count` flag bytes for the rest of the program.
-        let flags = unsafe { &*self.flags.add(block) };
-        // Acquire pairs with the release in `prepare`, which makes the zeroes visible.
-        let flags = flags.load(Ordering::Acquire);
-        if usize::from(flags) >= Group::COUNT {
-            return None;
-        }
-        // SAFETY: the flags of a pageblock without descriptors are `UNTOUCHED` or `SET_ASIDE`, which
-        // are more than any group's number.
-        Some((unsafe { self.frame_unchecked(pfn) }, Group(flags)))
     }
 
     /// The first frame of the block of `order` at `pfn` that is not write-back memory.
@@ -548,6 +520,66 @@ impl FrameTable {
             if let Some(frame) = self.get_ready(Pfn::new(number)) {
                 frame.set_memory_type(memory_type);
             }
+        }
+    }
+}
+
+/// What the fast paths of pages at hand need of a [`FrameTable`]. Freely copied; the empty one knows
+/// no frame.
+///
+/// # Invariants
+///
+/// `flags` points to `count` flag bytes, and `frames` to where the descriptor of frame 0 is or would
+/// be, for the rest of the program.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::mm) struct PlainFrames {
+    flags: *const AtomicU8,
+    count: usize,
+    frames: *const Frame,
+}
+
+impl PlainFrames {
+    pub(in crate::mm) const EMPTY: Self = Self {
+        flags: ptr::null(),
+        count: 0,
+        frames: ptr::null(),
+    };
+
+    /// The descriptor of `pfn` and the group of its pageblock, if that has descriptors, all of it
+    /// has always been write-back memory and its type is an ordinary one, or the reserve for atomic
+    /// requests, for which no list has room.
+    #[inline(always)]
+    pub(in crate::mm) fn get_plain(&self, pfn: Pfn) -> Option<(&'static Frame, Group)> {
+        let block = (pfn.get() >> PAGEBLOCK_ORDER) as usize;
+        if block >= self.count {
+            return None;
+        }
+        // SAFETY: there are `count` flag bytes for the rest of the program.
+        let flags = unsafe { &*self.flags.add(block) };
+        // Acquire pairs with the release in `prepare`, which makes the zeroes visible.
+        let flags = flags.load(Ordering::Acquire);
+        if usize::from(flags) >= Group::COUNT {
+            return None;
+        }
+        // SAFETY: the flags of a pageblock without descriptors are `UNTOUCHED` or `SET_ASIDE`, which
+        // are more than any group's number.
+        Some((unsafe { self.frame(pfn) }, Group(flags)))
+    }
+
+    /// The descriptor of `pfn`, whose pageblock is known to have descriptors.
+    ///
+    /// # Safety
+    ///
+    /// As for [`FrameTable::frame_unchecked`].
+    #[inline(always)]
+    pub(in crate::mm) unsafe fn frame(&self, pfn: Pfn) -> &'static Frame {
+        // `wrapping_add`, because the array need not begin with frame 0.
+        let frame = self.frames.wrapping_add(pfn.get() as usize);
+        // SAFETY: the descriptor is backed by memory (contract of `FrameTable::new`) and initialised
+        // (the caller's contract), for the rest of the program; hence not null.
+        unsafe {
+            core::hint::assert_unchecked(!frame.is_null());
+            &*frame
         }
     }
 }

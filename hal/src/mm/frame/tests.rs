@@ -185,7 +185,12 @@ fn pageblocks_set_aside_are_named_and_never_prepared() {
 fn a_group_is_the_zone_and_type_of_a_pageblock_that_was_always_write_back() {
     let limits = [Pfn::new(0x400), Pfn::new(0x800)];
     let frames = table(0, 16 * MIB).with_zone_limits(limits);
-    let group = |pfn| frames.get_plain(Pfn::new(pfn)).map(|(_, g)| g.number());
+    let group = |pfn| {
+        frames
+            .plain()
+            .get_plain(Pfn::new(pfn))
+            .map(|(_, g)| g.number())
+    };
     for (zone, start) in ZoneKind::ALL.into_iter().zip([0x200, 0x600, 0x800]) {
         assert_eq!(group(start), None);
         assert!(prepare(frames, start, 9));
@@ -210,7 +215,7 @@ fn a_group_is_the_zone_and_type_of_a_pageblock_that_was_always_write_back() {
     }
     assert_eq!((group(0x200), group(0xA00)), (None, None));
     assert_eq!((group(0x1000), group(u32::MAX)), (None, None));
-    assert!(FrameTable::EMPTY.get_plain(Pfn::new(0)).is_none());
+    assert!(PlainFrames::EMPTY.get_plain(Pfn::new(0)).is_none());
 }
 
 #[test]
