@@ -423,7 +423,7 @@ pub fn packed_cache_at(pa: PhysAddr) -> Option<&'static str> {
 /// # Safety
 ///
 /// As there.
-#[inline]
+#[inline(always)]
 pub unsafe fn kfree(object: *mut u8) -> Result<(), ObjectError> {
     // SAFETY: handed on to the caller.
     unsafe { KMALLOC.kfree(object) }

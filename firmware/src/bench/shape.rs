@@ -102,8 +102,10 @@ pub(super) fn pairs<E: fmt::Display>(
 ) -> Measured {
     let total = repeat(|| {
         let start = meter.read();
-        for _ in 0..ops {
+        let mut left = ops;
+        while left != 0 {
             operation().map_err(failed)?;
+            left -= 1;
         }
         finish();
         Ok(meter.since(start))

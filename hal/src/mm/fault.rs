@@ -1,7 +1,9 @@
 //! Fault injection: the nth allocation from now fails as if memory had run out.
 //!
-//! Pages, slab objects and vmalloc areas are counted by one counter. While nothing is armed an
-//! allocation pays one relaxed load at most.
+//! Pages, slab objects and vmalloc areas are counted by one counter. Slab objects that a core has at
+//! hand when something is armed are handed out uncounted: shrink the caches on every core before.
+//! While something is armed no core takes objects in hand; while nothing is, slab objects pay
+//! nothing and pages one relaxed load.
 
 use super::Gfp;
 use core::sync::atomic::{AtomicU32, Ordering};

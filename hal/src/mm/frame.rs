@@ -110,7 +110,7 @@ const MIGRATE_SHIFT: u32 = 14;
 const MIGRATE_MASK: u64 = 0x7 << MIGRATE_SHIFT;
 const DATA_SHIFT: u32 = 32;
 const LOW_HALF: u64 = u32::MAX as u64;
-/// In a slab, which needs fewer orders: the frame is on the cache's partial list.
+/// In a slab's first frame, which needs fewer orders: the slab is on the cache's partial list.
 const LISTED: u64 = 1 << (TYPE_SHIFT - 1);
 const SLAB_NEXT_SHIFT: u32 = 12;
 const SLAB_PREV_SHIFT: u32 = SLAB_NEXT_SHIFT + SLAB_LINK_BITS;
@@ -181,7 +181,7 @@ impl Frame {
         ((self.head() & ORDER_MASK & !LISTED) >> ORDER_SHIFT) as u32
     }
 
-    /// Whether the frame of a slab is on its cache's partial list.
+    /// Whether the slab that starts with this frame is on its cache's partial list.
     #[inline(always)]
     pub(super) fn is_listed(&self) -> bool {
         self.head() & LISTED != 0
@@ -329,7 +329,7 @@ impl Frame {
         (&raw const self.body).addr()
     }
 
-    /// The frame after and the frame before this one on its cache's list of frames.
+    /// The first frames of the slabs after and before this one on the list it is on.
     #[inline]
     pub(super) fn slab_links(&self) -> (u32, u32) {
         let head = self.head();

@@ -17,7 +17,6 @@ pub use packed::PackedKmalloc;
 pub use realloc::ReallocError;
 
 use super::buddy::MAX_ORDER;
-use super::fault;
 use super::frame::{FIRST_TAG, FrameError, FrameKind};
 use super::owner;
 use super::page::PageAllocator;
@@ -28,8 +27,9 @@ use super::slab::{
 use super::zero::zero;
 use super::{AllocError, Gfp};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, VirtAddr};
+use crate::arch::cpu;
 use crate::layout;
-use crate::sync::{Context, IrqLock, Once, PerCpu};
+use crate::sync::{IrqLock, Once, PerCpu};
 use core::num::NonZero;
 use core::ptr::NonNull;
 
@@ -50,7 +50,8 @@ const NAMES: [&str; SETS] = ["kmalloc", "kmalloc-cg", "kmalloc-rcl", "kmalloc-dm
 
 const SETS: usize = SET_PAGES.len();
 
-/// Geometry of the caches, set by set. Only the first set's magazines are larger than a stride.
+/// Geometry of the caches, set by set. Only the first set's magazines are larger than a stride, and
+/// only its caches keep many empty slabs.
 static GEOMETRY: [Geometry; SETS * CLASSES] = {
     let mut all = [geometry(0, Gfp::empty()); SETS * CLASSES];
     let mut cache = 0;
@@ -58,6 +59,8 @@ static GEOMETRY: [Geometry; SETS * CLASSES] = {
         all[cache] = geometry(cache % CLASSES, SET_PAGES[cache / CLASSES]);
         if cache >= CLASSES {
             all[cache] = all[cache].with_magazine_of(1);
+        } else {
+            all[cache] = all[cache].keeping_many();
         }
         cache += 1;
     }
@@ -159,14 +162,13 @@ impl Kmalloc {
     #[inline(always)]
     pub fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         // Size 0 becomes the largest number, so that one comparison does for both ends.
-        if size.wrapping_sub(1) >= MAX_CLASS_SIZE {
+        let last = size.wrapping_sub(1);
+        if last >= MAX_CLASS_SIZE {
             return self.alloc_other(size, gfp);
         }
-        if fault::should_fail(gfp) {
-            return Err(AllocError::NoMemory { order: 0, gfp });
-        }
-        let tag = tag_of(size, gfp);
-        let may = !gfp.may_block() || PerCpu::current().context() == Context::Task;
+        let tag = tag_of(last, gfp);
+        // An interrupt handler has nothing at hand, and a lock masks IRQs: the slow path names them.
+        let may = !gfp.may_block() || !cpu::irqs_masked();
         if may && let Some(object) = alloc_fast(self.core(), tag) {
             if gfp.contains(Gfp::ZERO) {
                 let len = class_size(class_of(size));
@@ -331,9 +333,21 @@ impl Kmalloc {
     }
 }
 
-/// The tag of the cache that serves `size`, of 1 to [`MAX_CLASS_SIZE`].
+/// The tags of the first set's caches by the cache line that the last byte of an object lies in.
+static TAGS: [u8; MAX_CLASS_SIZE / DMA_ALIGN] = {
+    let mut tags = [0; MAX_CLASS_SIZE / DMA_ALIGN];
+    let mut line = 0;
+    while line < tags.len() {
+        tags[line] = FIRST_TAG + class_of(line * DMA_ALIGN + 1) as u8;
+        line += 1;
+    }
+    tags
+};
+
+/// The tag of the cache that serves objects whose last byte is at offset `last`, which is below
+/// [`MAX_CLASS_SIZE`].
 #[inline(always)]
-const fn tag_of(size: usize, gfp: Gfp) -> u8 {
+fn tag_of(last: usize, gfp: Gfp) -> u8 {
     // Memory below the DMA limit is below the 32-bit one too.
     const DMA: Gfp = Gfp::DMA.union(Gfp::DMA32);
     const ANY: Gfp = DMA.union(Gfp::RECLAIMABLE).union(Gfp::ACCOUNT);
@@ -346,7 +360,7 @@ const fn tag_of(size: usize, gfp: Gfp) -> u8 {
     } else {
         CLASSES
     };
-    (class_of(size) as u8).wrapping_add(FIRST_TAG + set as u8)
+    TAGS[last / DMA_ALIGN].wrapping_add(set as u8)
 }
 
 impl Default for Kmalloc {

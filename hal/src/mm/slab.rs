@@ -40,16 +40,13 @@ use super::buddy::FreeError;
 use super::frame::{FIRST_TAG, Frame, FrameError, FrameKind, FrameLookup, FrameTable};
 use super::kmalloc::KMALLOC_CACHES;
 use super::page::{PageAllocator, check_context};
-use super::{AllocError, Gfp};
+use super::{AllocError, Gfp, fault};
 use crate::addr::{Pfn, PhysAddr, VirtAddr};
 use crate::layout;
 use crate::sync::IrqLock;
 use core::fmt;
 use core::ptr::NonNull;
 use magazine::Magazine;
-
-/// Empty slabs a cache keeps for the next allocation.
-const KEPT_EMPTY: u32 = 2;
 
 /// Most slabs that go back to the page allocator in one call.
 const RELEASED_PER_DRAIN: usize = 2;
@@ -169,9 +166,13 @@ impl Cache<'_> {
     /// are used up. Pages are allocated without a lock and with IRQs as the caller had them.
     pub(super) fn alloc(&self, pages: &PageAllocator, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         check_context(gfp)?;
+        if fault::should_fail(gfp) {
+            return Err(AllocError::NoMemory { order: 0, gfp });
+        }
         let frames = pages.frames().lookup();
+        let mut most = usize::from(self.geometry.refill);
         loop {
-            if let Some(object) = self.take(frames) {
+            if let Some(object) = self.take(frames, most) {
                 if self.constructor.is_none() {
                     set_mark(object, NO_MARK);
                     self.geometry.zero_if(object, gfp);
@@ -181,21 +182,27 @@ impl Cache<'_> {
             let (slab, order) = self.alloc_slab(pages, gfp)?;
             self.construct(slab, order);
             self.slabs.lock().add(frames, slab, order, self.tag);
+            // A slab was dear enough: the next call fills the magazine.
+            most = 1;
         }
     }
 
-    fn take(&self, frames: FrameLookup) -> Option<NonNull<u8>> {
-        match self.magazine {
-            Some(magazine) => {
-                let wanted = usize::from(self.geometry.refill).saturating_sub(magazine.len());
-                if wanted > 0 {
-                    let mut slabs = self.slabs.lock();
-                    slabs.take(frames, self.geometry, magazine, wanted);
-                }
-                magazine.pop()
+    /// Takes an object: from the magazine, which is filled with up to `most` if it is empty.
+    fn take(&self, frames: FrameLookup, most: usize) -> Option<NonNull<u8>> {
+        if let Some(magazine) = self.magazine {
+            if magazine.len() == 0 {
+                self.slabs.lock().take(frames, self.geometry, most, |va| {
+                    // SAFETY: a magazine has room for what it is filled with.
+                    unsafe { magazine.push(va.as_ptr()) };
+                });
             }
-            None => self.slabs.lock().take_one(frames, self.geometry),
+            return magazine.pop();
         }
+        let mut taken = None;
+        self.slabs.lock().take(frames, self.geometry, 1, |va| {
+            taken = NonNull::new(va.as_ptr());
+        });
+        taken
     }
 
     /// Bytes usable in an object.
@@ -282,7 +289,7 @@ impl Cache<'_> {
             Some(magazine) => {
                 if magazine.free() == 0 {
                     self.drain(lookup, magazine, usize::from(self.geometry.drain));
-                    self.release_empty(pages, KEPT_EMPTY, RELEASED_PER_DRAIN);
+                    self.release_empty(pages, self.kept_empty(), RELEASED_PER_DRAIN);
                 }
                 // SAFETY: there was room, or a batch just left.
                 unsafe { magazine.push(object.as_ptr()) };
@@ -290,18 +297,22 @@ impl Cache<'_> {
             None => {
                 let mut object = Some(object);
                 let mut slabs = self.slabs.lock();
-                slabs.give(lookup, self.geometry, 1, || object.take());
+                slabs.give(lookup, 1, || object.take());
                 drop(slabs);
-                self.release_empty(pages, KEPT_EMPTY, RELEASED_PER_DRAIN);
+                self.release_empty(pages, self.kept_empty(), RELEASED_PER_DRAIN);
             }
         }
         Ok(())
     }
 
+    fn kept_empty(&self) -> u32 {
+        self.geometry.kept_empty.into()
+    }
+
     /// Gives the newest objects of the magazine back to their slabs: no entry moves.
     fn drain(&self, frames: FrameLookup, magazine: Magazine<'_>, count: usize) {
         let mut slabs = self.slabs.lock();
-        slabs.give(frames, self.geometry, count, || magazine.pop());
+        slabs.give(frames, count, || magazine.pop());
     }
 
     /// Gives up to `most` empty slabs back to the page allocator, as long as more than `kept` are
@@ -323,11 +334,12 @@ impl Cache<'_> {
         }
     }
 
-    /// Empties this core's magazine and gives all empty slabs back. Objects in the magazines of
-    /// other cores keep their slabs.
+    /// Empties this core's magazine, takes it away until the next slow call, and gives all empty
+    /// slabs back. Objects in the magazines of other cores keep their slabs.
     pub(super) fn shrink(&self, pages: &PageAllocator) {
         if let Some(magazine) = self.magazine {
             self.drain(pages.frames().lookup(), magazine, usize::MAX);
+            magazine.close();
         }
         self.release_empty(pages, 0, usize::MAX);
     }

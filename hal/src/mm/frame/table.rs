@@ -11,6 +11,7 @@ use crate::mmu::MemoryType;
 use core::mem::MaybeUninit;
 use core::ops::Range;
 use core::ptr;
+use core::slice;
 use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 
 /// What every pageblock without descriptors of its own has: all tails. Never written.
@@ -71,6 +72,18 @@ impl FrameLookup {
         let frames = block.load(Ordering::Acquire);
         // SAFETY: the pointer leads to 512 descriptors.
         Some(unsafe { &*frames.add((pfn.get() & (PAGEBLOCK_PAGES - 1)) as usize) })
+    }
+
+    /// The descriptors of the block of `2^order` pages that `pfn` is part of, at most a pageblock.
+    #[inline(always)]
+    pub(in crate::mm) fn find_block(&self, pfn: Pfn, order: u32) -> Option<&'static [Frame]> {
+        let block = self.block((pfn.get() >> PAGEBLOCK_ORDER) as usize)?;
+        let frames = block.load(Ordering::Acquire);
+        let pages = 1 << order.min(PAGEBLOCK_ORDER);
+        let index = pfn.get() & (PAGEBLOCK_PAGES - 1) & !(pages - 1);
+        // SAFETY: the pointer leads to 512 descriptors, and `index` is a multiple of `pages`, both
+        // powers of two up to 512.
+        Some(unsafe { slice::from_raw_parts(frames.add(index as usize), pages as usize) })
     }
 
     /// Calls `f` with every frame of a slab of the cache with `tag`. Costs time in proportion to the

@@ -25,7 +25,13 @@ const WANTED_OBJECTS: usize = 8;
 const WASTE_DIVISOR: usize = 16;
 
 /// Objects of one core are kept back up to about this many bytes per cache.
-const MAGAZINE_BYTES: usize = 16 << 10;
+const MAGAZINE_BYTES: usize = 64 << 10;
+
+/// Empty slabs of a cache are kept up to this many bytes, to be given back when memory is low.
+const KEPT_BYTES: usize = 64 << 10;
+
+/// The same for a cache that any size of request may come to.
+const MANY_KEPT_BYTES: usize = 1 << 20;
 
 /// Fewest and most objects kept back, whatever their size.
 const MAGAZINE_OBJECTS: [usize; 2] = [4, 8 * STRIDE - ENDS];
@@ -74,6 +80,8 @@ pub(in crate::mm) struct Geometry {
     pub(super) refill: u8,
     /// Objects that go from a full magazine to the slabs.
     pub(super) drain: u8,
+    /// Empty slabs the cache keeps for the next allocations.
+    pub(super) kept_empty: u16,
     /// What is asked of the slabs' pages: their zone, their grouping, an owner.
     pub(super) pages: Gfp,
     /// For each frame of a slab, by order: at which slots objects start.
@@ -131,6 +139,7 @@ impl Geometry {
             magazine: magazine as u8,
             refill: half_up_to(magazine, MAX_REFILL),
             drain: half_up_to(magazine, MAX_DRAIN),
+            kept_empty: (KEPT_BYTES / PAGE_SIZE >> preferred_order) as u16,
             pages,
             masks,
         })
@@ -141,6 +150,13 @@ impl Geometry {
     pub(super) fn starts(&self, order: u32, frame: u32) -> u64 {
         let index = (1 << (order & MAX_SLAB_ORDER)) - 1 + frame as usize;
         self.masks.get(index).copied().unwrap_or(0)
+    }
+
+    /// At which slots of each frame of a slab of `order` objects start.
+    #[inline]
+    pub(super) fn starts_of(&self, order: u32) -> impl Iterator<Item = u64> {
+        let before = (1 << (order & MAX_SLAB_ORDER)) - 1;
+        self.masks.iter().copied().skip(before)
     }
 
     /// Objects in a slab of `order`.
@@ -157,6 +173,12 @@ impl Geometry {
         }
         self.refill = half_up_to(self.magazine as usize, MAX_REFILL);
         self.drain = half_up_to(self.magazine as usize, MAX_DRAIN);
+        self
+    }
+
+    /// The same, of a cache that keeps many empty slabs.
+    pub(in crate::mm) const fn keeping_many(mut self) -> Self {
+        self.kept_empty = (MANY_KEPT_BYTES / PAGE_SIZE >> self.preferred_order) as u16;
         self
     }
 

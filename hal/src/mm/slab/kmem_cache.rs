@@ -8,8 +8,9 @@ use super::{
     frame_of, free_fast,
 };
 use crate::addr::{PhysAddr, VirtAddr};
+use crate::arch::cpu;
 use crate::mm::frame::{Frame, FrameKind};
-use crate::mm::page::{PageAllocator, check_context};
+use crate::mm::page::PageAllocator;
 use crate::mm::{AllocError, Gfp};
 use crate::sync::{IrqLock, PerCpu};
 use core::ops::Range;
@@ -219,20 +220,19 @@ impl KmemCache {
         pages: &PageAllocator,
         gfp: Gfp,
     ) -> Result<NonNull<u8>, AllocError> {
-        check_context(gfp)?;
         if gfp.contains(Gfp::ZERO) && self.constructor.is_some() {
             return Err(AllocError::Constructed { gfp });
         }
         let tag = self.tag()?;
-        match alloc_fast(PerCpu::current().magazines(), tag) {
-            Some(object) => {
-                self.geometry.zero_if(object, gfp);
-                Ok(object)
-            }
-            None => match self.as_packed(tag) {
-                Some(packed) => packed.alloc(pages, gfp),
-                None => self.cache(tag).alloc(pages, gfp),
-            },
+        // An interrupt handler has nothing at hand, and a lock masks IRQs: the slow path names them.
+        let may = !gfp.may_block() || !cpu::irqs_masked();
+        if may && let Some(object) = alloc_fast(PerCpu::current().magazines(), tag) {
+            self.geometry.zero_if(object, gfp);
+            return Ok(object);
+        }
+        match self.as_packed(tag) {
+            Some(packed) => packed.alloc(pages, gfp),
+            None => self.cache(tag).alloc(pages, gfp),
         }
     }
 

@@ -15,6 +15,7 @@
 //! A task and the handlers that interrupt it have cursors of their own, see
 //! [`PerCpu`](crate::sync::PerCpu); so nothing is masked and nothing is atomic.
 
+use crate::mm::fault;
 use crate::mm::frame::FrameLookup;
 #[cfg(target_os = "none")]
 use crate::sync::MAX_CPUS;
@@ -143,7 +144,8 @@ impl Magazines {
         below.is_null().then_some(Room { cursor, top })
     }
 
-    /// The magazine of the cache with `tag`, made on first use, or `None` where there are none.
+    /// The magazine of the cache with `tag`, made on first use, or `None` where there are none and
+    /// while an allocation is to fail, so that each is counted.
     pub(in crate::mm) fn magazine<const N: usize>(
         &self,
         tag: u8,
@@ -152,7 +154,7 @@ impl Magazines {
         capacity: usize,
         core: usize,
     ) -> Option<Magazine<'_>> {
-        if !self.at_hand.get() {
+        if !self.at_hand.get() || fault::is_armed() {
             return None;
         }
         let cursor = self.cursor(tag);
@@ -217,6 +219,12 @@ impl Magazine<'_> {
     /// Objects in the magazine.
     pub(super) fn len(&self) -> usize {
         (self.end().addr() - self.cursor.get().addr()) / size_of::<Slot>()
+    }
+
+    /// Leaves the empty magazine without room, until [`Magazines::magazine`] is next called.
+    pub(super) fn close(&self) {
+        debug_assert_eq!(self.len(), 0);
+        self.cursor.set(nothing());
     }
 
     /// How many more objects fit.

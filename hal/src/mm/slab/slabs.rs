@@ -5,24 +5,24 @@
 //! in a magazine. Nothing is kept in free objects but their mark, and making a slab writes to its
 //! descriptors only.
 //!
-//! A frame in which an object could be taken is on the partial list, unless all of its slab is
-//! free: then the slab is on the empty list.
+//! A slab of which an object can be taken is on the partial list, unless all of it is free: then it
+//! is on the empty list. Its first frame has the links.
 
 use super::geometry::{Geometry, SLOT};
-use super::magazine::Magazine;
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::layout;
 use crate::mm::frame::{Frame, FrameKind, FrameLookup};
 use core::ptr::NonNull;
 
-/// A list of frames, linked through their descriptors in a ring. All zero is an empty one.
+/// A list of slabs, linked through the descriptors of their first frames in a ring. All zero is an
+/// empty one.
 #[derive(Debug)]
-struct FrameList {
+struct SlabList {
     first: u32,
     len: u32,
 }
 
-impl FrameList {
+impl SlabList {
     #[inline]
     fn first(&self) -> Option<Pfn> {
         (self.len != 0).then(|| Pfn::new(self.first))
@@ -79,8 +79,8 @@ fn part_of(pfn: Pfn, order: u32) -> u32 {
 /// All slabs of a cache. All zero is none.
 #[derive(Debug)]
 pub(in crate::mm) struct Slabs {
-    partial: FrameList,
-    empty: FrameList,
+    partial: SlabList,
+    empty: SlabList,
     slabs: u32,
     objects_out: u32,
 }
@@ -88,8 +88,8 @@ pub(in crate::mm) struct Slabs {
 impl Slabs {
     pub(in crate::mm) const fn new() -> Self {
         Self {
-            partial: FrameList { first: 0, len: 0 },
-            empty: FrameList { first: 0, len: 0 },
+            partial: SlabList { first: 0, len: 0 },
+            empty: SlabList { first: 0, len: 0 },
             slabs: 0,
             objects_out: 0,
         }
@@ -114,13 +114,14 @@ impl Slabs {
     ///
     /// The block has `2^order` pages, at most a slab's, and belongs to the caller.
     pub(super) fn add(&mut self, frames: FrameLookup, slab: Pfn, order: u32, tag: u8) {
-        for part in 0..1 << order {
-            if let Some(frame) = frames.find(slab + part) {
-                frame.set_slab(tag, order);
-            }
+        let Some(parts) = frames.find_block(slab, order) else {
+            return;
+        };
+        for frame in parts {
+            frame.set_slab(tag, order);
         }
-        if let Some(frame) = frames.find(slab) {
-            self.empty.push(frames, slab, frame);
+        if let Some(first) = parts.first() {
+            self.empty.push(frames, slab, first);
             self.slabs += 1;
         }
     }
@@ -133,114 +134,89 @@ impl Slabs {
         self.empty.remove(frames, slab, first);
         self.slabs -= 1;
         let order = first.slab_order();
-        for part in 0..1 << order {
-            if let Some(frame) = frames.find(slab + part) {
-                frame.clear_slab();
-            }
+        for frame in frames.find_block(slab, order)? {
+            frame.clear_slab();
         }
         first.set_head(FrameKind::Allocated, order);
         Some((slab, order))
     }
 
-    /// Puts the frames of an empty slab on the partial list.
-    #[cold]
-    fn open_empty(&mut self, frames: FrameLookup, geometry: &Geometry) -> Option<()> {
-        let slab = self.empty.first()?;
-        let first = frames.find(slab)?;
-        self.empty.remove(frames, slab, first);
-        let order = first.slab_order();
-        // The last goes first, so that objects are taken from the slab's start on.
-        for part in (0..1 << order).rev() {
-            if geometry.starts(order, part) != 0
-                && let Some(frame) = frames.find(slab + part)
-            {
-                self.partial.push(frames, slab + part, frame);
-                frame.set_listed(true);
-            }
-        }
-        Some(())
-    }
-
-    /// Moves up to `wanted` objects from the slabs into `magazine`, which has room for them.
+    /// Takes up to `wanted` objects out of the slabs and passes them to `put`, those of a frame from
+    /// the last to the first. How many there were.
     pub(super) fn take(
         &mut self,
         frames: FrameLookup,
         geometry: &Geometry,
-        magazine: Magazine<'_>,
         wanted: usize,
-    ) {
+        mut put: impl FnMut(VirtAddr),
+    ) -> usize {
         let mut left = wanted;
         while left > 0 {
-            let Some((pfn, frame)) = self.first_partial(frames, geometry) else {
+            let Some((slab, first)) = self.open(frames) else {
                 break;
             };
-            let order = frame.slab_order();
-            let starts = geometry.starts(order, part_of(pfn, order));
-            let mut free = starts & !frame.objects_out();
-            let last_slot = layout::phys_to_virt(pfn.phys()) + (PAGE_SIZE - SLOT);
-            while free != 0 && left > 0 {
-                // From the last object down, so that the first is on top of the magazine.
-                let above = free.leading_zeros();
-                free &= !(TOP_SLOT >> above);
-                let object = last_slot.get().wrapping_sub(above as usize * SLOT);
-                // SAFETY: the magazine has room for `wanted` objects.
-                unsafe { magazine.push(core::ptr::with_exposed_provenance_mut(object)) };
-                left -= 1;
+            let order = first.slab_order();
+            let Some(parts) = frames.find_block(slab, order) else {
+                break;
+            };
+            let mut remains = false;
+            let mut page = layout::phys_to_virt(slab.phys());
+            for (frame, starts) in parts.iter().zip(geometry.starts_of(order)) {
+                let mut free = starts & !frame.objects_out();
+                if free != 0 {
+                    if left == 0 {
+                        remains = true;
+                        break;
+                    }
+                    let last_slot = page + (PAGE_SIZE - SLOT);
+                    while free != 0 && left > 0 {
+                        let above = free.leading_zeros();
+                        free &= !(TOP_SLOT >> above);
+                        put(VirtAddr::new(
+                            last_slot.get().wrapping_sub(above as usize * SLOT),
+                        ));
+                        left -= 1;
+                    }
+                    frame.set_objects_out(starts & !free);
+                    remains = free != 0;
+                }
+                page = page + PAGE_SIZE;
             }
-            frame.set_objects_out(starts & !free);
-            if free == 0 {
-                self.partial.remove(frames, pfn, frame);
-                frame.set_listed(false);
+            if !remains {
+                self.partial.remove(frames, slab, first);
+                first.set_listed(false);
             }
         }
-        self.objects_out += (wanted - left) as u32;
+        let taken = wanted - left;
+        self.objects_out += taken as u32;
+        taken
     }
 
-    /// Takes one object.
-    pub(super) fn take_one(
-        &mut self,
-        frames: FrameLookup,
-        geometry: &Geometry,
-    ) -> Option<NonNull<u8>> {
-        let (pfn, frame) = self.first_partial(frames, geometry)?;
-        let order = frame.slab_order();
-        let starts = geometry.starts(order, part_of(pfn, order));
-        let free = starts & !frame.objects_out();
-        let slot = free.trailing_zeros();
-        let object = layout::phys_to_virt(pfn.phys()) + slot as usize * SLOT;
-        let free = free & !(1 << slot);
-        frame.set_objects_out(starts & !free);
-        if free == 0 {
-            self.partial.remove(frames, pfn, frame);
-            frame.set_listed(false);
-        }
-        self.objects_out += 1;
-        NonNull::new(object.as_ptr())
-    }
-
-    /// A frame with an object to take.
+    /// A slab on the partial list, where an empty one is put if there is no other.
     #[inline]
-    fn first_partial(
-        &mut self,
-        frames: FrameLookup,
-        geometry: &Geometry,
-    ) -> Option<(Pfn, &'static Frame)> {
-        if self.partial.len == 0 {
-            self.open_empty(frames, geometry)?;
+    fn open(&mut self, frames: FrameLookup) -> Option<(Pfn, &'static Frame)> {
+        if let Some(slab) = self.partial.first() {
+            return Some((slab, frames.find(slab)?));
         }
-        let pfn = self.partial.first()?;
-        Some((pfn, frames.find(pfn)?))
+        let slab = self.empty.first()?;
+        let first = frames.find(slab)?;
+        self.empty.remove(frames, slab, first);
+        self.partial.push(frames, slab, first);
+        first.set_listed(true);
+        Some((slab, first))
     }
 
     /// Puts up to `count` objects that `next` gives, all of this cache, back into their slabs.
+    ///
+    /// Where a slab belongs is decided after the last of several objects in a row that are of it.
     pub(super) fn give(
         &mut self,
         frames: FrameLookup,
-        geometry: &Geometry,
         count: usize,
         mut next: impl FnMut() -> Option<NonNull<u8>>,
     ) {
         let mut given = 0;
+        let mut run: Option<Run> = None;
         while given < count {
             let Some(object) = next() else { break };
             given += 1;
@@ -250,42 +226,58 @@ impl Slabs {
             };
             let out = frame.objects_out() & !1_u64.wrapping_shl(slot);
             frame.set_objects_out(out);
-            if out == 0 || !frame.is_listed() {
-                self.list(frames, geometry, PhysAddr::new(pa as u64).pfn(), frame);
+            let order = frame.slab_order();
+            let slab = slab_of(PhysAddr::new(pa as u64).pfn(), order);
+            match &mut run {
+                Some(run) if run.slab == slab => run.may_be_empty |= out == 0,
+                _ => {
+                    let new = Run {
+                        slab,
+                        order,
+                        may_be_empty: out == 0,
+                    };
+                    if let Some(ended) = run.replace(new) {
+                        self.list(frames, &ended);
+                    }
+                }
             }
+        }
+        if let Some(ended) = run {
+            self.list(frames, &ended);
         }
         self.objects_out = self.objects_out.wrapping_sub(given as u32);
     }
 
-    /// Puts a frame to which an object came back on the list where it belongs.
-    #[inline(never)]
-    fn list(&mut self, frames: FrameLookup, geometry: &Geometry, pfn: Pfn, frame: &Frame) {
-        let order = frame.slab_order();
-        if !frame.is_listed() {
-            self.partial.push(frames, pfn, frame);
-            frame.set_listed(true);
-        }
-        if frame.objects_out() == 0 {
-            self.close_if_empty(frames, geometry, slab_of(pfn, order), order);
-        }
-    }
-
-    /// Moves a slab from the partial list, by frames, to the empty list if all of it is free.
-    fn close_if_empty(&mut self, frames: FrameLookup, geometry: &Geometry, slab: Pfn, order: u32) {
-        let parts = || (0..1 << order).filter_map(|part| Some((part, frames.find(slab + part)?)));
-        if order > 0 && parts().any(|(_, frame)| frame.objects_out() != 0) {
+    /// Puts a slab to which objects came back on the list where it belongs.
+    fn list(&mut self, frames: FrameLookup, run: &Run) {
+        let Some(parts) = frames.find_block(run.slab, run.order) else {
             return;
-        }
-        for (part, frame) in parts() {
-            if geometry.starts(order, part) != 0 {
-                self.partial.remove(frames, slab + part, frame);
-                frame.set_listed(false);
+        };
+        let Some(first) = parts.first() else { return };
+        let is_empty = run.may_be_empty && parts.iter().all(|frame| frame.objects_out() == 0);
+        match (first.is_listed(), is_empty) {
+            (true, false) => {}
+            (false, false) => {
+                self.partial.push(frames, run.slab, first);
+                first.set_listed(true);
+            }
+            (listed, true) => {
+                if listed {
+                    self.partial.remove(frames, run.slab, first);
+                    first.set_listed(false);
+                }
+                self.empty.push(frames, run.slab, first);
             }
         }
-        if let Some(first) = frames.find(slab) {
-            self.empty.push(frames, slab, first);
-        }
     }
+}
+
+/// Objects of one slab that came back to it one after the other.
+struct Run {
+    slab: Pfn,
+    order: u32,
+    /// Whether a frame of the slab has no object out.
+    may_be_empty: bool,
 }
 
 /// The bit of a frame's last slot.
