@@ -13,6 +13,8 @@ pub(crate) mod named;
 pub(crate) mod registers;
 #[cfg(feature = "bench")]
 pub(crate) mod slot;
+#[cfg(feature = "slab-debug")]
+pub(crate) mod stray;
 
 use crate::machine::machine;
 use core::ops::{Deref, DerefMut};
@@ -200,11 +202,11 @@ unsafe impl Send for Object {}
 
 impl Object {
     /// `kmalloc`. The content is unspecified.
+    #[cfg_attr(feature = "slab-debug", track_caller)]
     pub(crate) fn alloc(size: usize, gfp: Gfp) -> Result<Self, AllocError> {
-        mm::kmalloc(size, gfp).map(|object| Self {
-            va: VirtAddr::from_ptr(object.as_ptr()),
-            size,
-        })
+        let object = mm::kmalloc(size, gfp)?;
+        let va = VirtAddr::from_ptr(object.as_ptr());
+        Ok(Self { va, size })
     }
 
     /// `kzalloc`.
@@ -229,6 +231,7 @@ impl Object {
     }
 
     /// `kfree`.
+    #[cfg_attr(feature = "slab-debug", track_caller)]
     pub(crate) fn free(self) -> Result<(), ObjectError> {
         let va = self.va;
         core::mem::forget(self);

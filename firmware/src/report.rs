@@ -127,6 +127,14 @@ pub fn misuse(misuse: Misuse, gfp: Gfp) {
     warning(format_args!("{misuse}, mode:{gfp}"));
 }
 
+/// Writes what is wrong with an object of a slab cache.
+#[cfg(feature = "slab-debug")]
+pub fn slab_fault(report: &hal::mm::SlabReport) {
+    let mut lines = Warnings::default();
+    // As above.
+    let _ = write!(lines, "{report}");
+}
+
 /// Turns text into one warning a line. The console is not held while a line is being made: making
 /// it takes the allocators' locks.
 #[derive(Default)]

@@ -121,6 +121,8 @@ fn bring_up(
     mm::init_vmalloc(tables);
     mm::set_failure_hook(report::allocation_failure);
     mm::set_misuse_hook(report::misuse);
+    #[cfg(feature = "slab-debug")]
+    mm::set_slab_hook(report::slab_fault);
 
     let interrupts = irq::install(find_gic(board, &description, &ioremap)?);
     interrupts.register(VIRTUAL_TIMER, &DeadlineInterrupt)?;

@@ -28,6 +28,8 @@ mod probe;
 mod reclaim;
 mod selftest;
 mod slab;
+#[cfg(feature = "slab-debug")]
+mod slab_debug;
 mod stress;
 mod vmalloc;
 mod zones;
@@ -42,6 +44,8 @@ pub const ALL: &[Suite] = &[
     gfp::SUITE,
     zones::SUITE,
     slab::SUITE,
+    #[cfg(feature = "slab-debug")]
+    slab_debug::SUITE,
     kmalloc::SUITE,
     vmalloc::SUITE,
     kvmalloc::SUITE,

@@ -111,6 +111,15 @@ pub enum DmaError {
         /// The cache.
         cache: &'static str,
     },
+    /// The buffer lies in an object that is free. Found in the debug build only.
+    #[cfg(feature = "slab-debug")]
+    #[error("rejecting DMA map of {addr}: a free object of slab cache {cache}")]
+    Freed {
+        /// First byte.
+        addr: VirtAddr,
+        /// The cache.
+        cache: &'static str,
+    },
     /// The buffer shares a line with its neighbours, and lines are longer than allocations are
     /// aligned to: invalidating it would destroy the neighbours' bytes.
     #[error("{len:#x} bytes at {addr} do not fill whole cache lines of {granule} bytes")]

@@ -78,6 +78,8 @@ pub use slab::{
     CacheError, CacheInfo, Constructor, DestroyError, KmemCache, MAX_NAMED_CACHES, MAX_OBJECT_SIZE,
     MAX_PACKED_SIZE, MAX_SLAB_ORDER, ObjectError, PACKED_ALIGN, SlabFlags, named_caches,
 };
+#[cfg(feature = "slab-debug")]
+pub use slab::{Site, SlabFault, SlabReport, set_slab_hook, take_slab_report};
 pub use vmalloc::{
     AreaInfo, AreaKind, PageSource, Protection, PurgeInfo, Vmalloc, VmallocError, is_vmalloc_addr,
 };
@@ -380,6 +382,7 @@ pub unsafe fn split_page(pfn: Pfn, order: u32) -> Result<(), FreeError> {
 ///
 /// As there.
 #[inline(always)]
+#[cfg_attr(feature = "slab-debug", track_caller)]
 pub fn kmalloc(size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
     KMALLOC.kmalloc(size, gfp)
 }
@@ -390,6 +393,7 @@ pub fn kmalloc(size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
 ///
 /// As there.
 #[inline(always)]
+#[cfg_attr(feature = "slab-debug", track_caller)]
 pub fn kzalloc(size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
     KMALLOC.kzalloc(size, gfp)
 }
@@ -414,6 +418,28 @@ pub fn packed_cache_at(pa: PhysAddr) -> Option<&'static str> {
     slab::is_packed(frame).then(|| slab::name_of(frame.tag()))
 }
 
+/// The name of the slab cache whose free object the memory at `pa` is part of, if it is. The debug
+/// build only.
+#[cfg(feature = "slab-debug")]
+pub fn freed_object_at(pa: PhysAddr) -> Option<&'static str> {
+    let frames = pages()?.frames();
+    let frame = frames.get(pa.pfn()).ok()?;
+    slab::freed_object_at(frames.lookup(), pa, frame)
+}
+
+/// Checks all objects of all slab caches; how many are not as they should be, see [`SlabReport`].
+/// Nobody allocates or frees meanwhile. The debug build only.
+#[cfg(feature = "slab-debug")]
+#[track_caller]
+pub fn validate_slabs() -> usize {
+    let Some(pages) = pages() else { return 0 };
+    let mut wrong = KMALLOC.validate();
+    for cache in named_caches() {
+        wrong += cache.validate(pages);
+    }
+    wrong
+}
+
 /// Frees memory of the machine: [`Kmalloc::kfree`].
 ///
 /// # Errors
@@ -424,6 +450,7 @@ pub fn packed_cache_at(pa: PhysAddr) -> Option<&'static str> {
 ///
 /// As there.
 #[inline(always)]
+#[cfg_attr(feature = "slab-debug", track_caller)]
 pub unsafe fn kfree(object: *mut u8) -> Result<(), ObjectError> {
     // SAFETY: handed on to the caller.
     unsafe { KMALLOC.kfree(object) }
@@ -444,6 +471,7 @@ pub fn ksize(object: *const u8) -> Result<usize, ObjectError> {
 ///
 /// As there.
 #[inline(always)]
+#[cfg_attr(feature = "slab-debug", track_caller)]
 pub fn kmalloc_array(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
     KMALLOC.kmalloc_array(count, size, gfp)
 }
@@ -454,6 +482,7 @@ pub fn kmalloc_array(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>,
 ///
 /// As there.
 #[inline(always)]
+#[cfg_attr(feature = "slab-debug", track_caller)]
 pub fn kcalloc(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
     KMALLOC.kcalloc(count, size, gfp)
 }
@@ -467,6 +496,7 @@ pub fn kcalloc(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, Alloc
 /// # Safety
 ///
 /// As there.
+#[cfg_attr(feature = "slab-debug", track_caller)]
 pub unsafe fn krealloc(
     object: *mut u8,
     size: usize,
@@ -485,6 +515,7 @@ pub unsafe fn krealloc(
 /// # Safety
 ///
 /// As there.
+#[cfg_attr(feature = "slab-debug", track_caller)]
 pub unsafe fn krealloc_array(
     object: *mut u8,
     count: usize,
@@ -504,6 +535,7 @@ pub unsafe fn krealloc_array(
 /// # Safety
 ///
 /// As there.
+#[cfg_attr(feature = "slab-debug", track_caller)]
 pub unsafe fn kfree_sensitive(object: *mut u8) -> Result<(), ObjectError> {
     // SAFETY: handed on to the caller.
     unsafe { KMALLOC.kfree_sensitive(object) }

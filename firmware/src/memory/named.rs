@@ -63,6 +63,7 @@ unsafe impl Send for Named {}
 
 impl Named {
     /// `kmem_cache_alloc`.
+    #[cfg_attr(feature = "slab-debug", track_caller)]
     pub(crate) fn alloc(cache: &'static KmemCache, gfp: Gfp) -> Result<Self, AllocError> {
         let va = VirtAddr::from_ptr(cache.alloc(pages()?, gfp)?.as_ptr());
         Ok(Self { cache, va })
@@ -92,6 +93,7 @@ impl Named {
     }
 
     /// `kmem_cache_free`.
+    #[cfg_attr(feature = "slab-debug", track_caller)]
     pub(crate) fn free(self) -> Result<(), ObjectError> {
         let (cache, va) = (self.cache, self.va);
         core::mem::forget(self);
@@ -108,6 +110,7 @@ impl Named {
     }
 
     /// Frees the object, and then what is no longer its own.
+    #[cfg_attr(feature = "slab-debug", track_caller)]
     pub(crate) fn free_twice(self) -> (Result<(), ObjectError>, Result<(), ObjectError>) {
         let (cache, va) = (self.cache, self.va);
         let first = self.free();
@@ -115,7 +118,23 @@ impl Named {
         (first, unsafe { free(cache, va) })
     }
 
+    /// Frees the object, and then maps what is no longer its own, which must be refused.
+    #[cfg(feature = "slab-debug")]
+    pub(crate) fn free_and_map(
+        self,
+        device: &hal::dma::Device,
+    ) -> Result<Result<(), hal::dma::DmaError>, ObjectError> {
+        let (ptr, len) = (self.va.as_ptr::<u8>(), self.cache.object_size());
+        self.free()?;
+        // SAFETY: should it not be refused, the mapping ends at once, and no device is told of it;
+        // nobody allocates meanwhile, as in `Pages::free_twice`.
+        let mapping =
+            unsafe { hal::dma::streaming::map_single::<hal::dma::ToDevice>(device, ptr, len) };
+        Ok(mapping.map(drop))
+    }
+
     /// Frees the object into another cache than its own, which must be refused.
+    #[cfg_attr(feature = "slab-debug", track_caller)]
     pub(crate) fn free_into(&self, other: &'static KmemCache) -> Result<(), ObjectError> {
         debug_assert!(!core::ptr::eq(self.cache, other));
         // SAFETY: no object of the other cache starts where one of this cache does.
@@ -123,6 +142,7 @@ impl Named {
     }
 
     /// Frees an address inside the object, which must be refused. `offset` is not 0.
+    #[cfg_attr(feature = "slab-debug", track_caller)]
     pub(crate) fn free_interior(&self, offset: usize) -> Result<(), ObjectError> {
         debug_assert!(offset != 0 && offset < self.cache.object_size());
         // SAFETY: no object starts inside another.
@@ -149,6 +169,7 @@ pub(crate) fn free_foreign(
 /// # Safety
 ///
 /// As for [`KmemCache::free`].
+#[cfg_attr(feature = "slab-debug", track_caller)]
 unsafe fn free(cache: &'static KmemCache, va: VirtAddr) -> Result<(), ObjectError> {
     let pages = mm::pages().ok_or(ObjectError::NotAtObject(va))?;
     // SAFETY: handed on to the caller.

@@ -140,6 +140,8 @@ impl<'a> ScatterList<'a> {
         let maintained = !device.is_coherent();
         for entry in self.entries.iter_mut() {
             entry.addr = device.dma_addr(entry.start, entry.len)?;
+            #[cfg(feature = "slab-debug")]
+            streaming::check_in_use(layout::phys_to_virt(entry.start), entry.start)?;
             if maintained {
                 streaming::check_packed(layout::phys_to_virt(entry.start), entry.start)?;
             }

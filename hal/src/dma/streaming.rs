@@ -97,6 +97,8 @@ pub unsafe fn map_single<'a, D: Direction>(
 ) -> Result<Mapping<'a, D>, DmaError> {
     let va = VirtAddr::from_ptr(ptr);
     let (pa, addr) = device.direct_map_addr(va, len)?;
+    #[cfg(feature = "slab-debug")]
+    check_in_use(va, pa)?;
     if !device.is_coherent() {
         check_packed(va, pa)?;
     }
@@ -145,6 +147,15 @@ pub const ALIGNMENT: usize = 64;
 pub(super) fn check_packed(va: VirtAddr, pa: PhysAddr) -> Result<(), DmaError> {
     match mm::packed_cache_at(pa) {
         Some(cache) => Err(DmaError::Packed { addr: va, cache }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses memory of a free object: whoever maps it has given it up.
+#[cfg(feature = "slab-debug")]
+pub(super) fn check_in_use(va: VirtAddr, pa: PhysAddr) -> Result<(), DmaError> {
+    match mm::freed_object_at(pa) {
+        Some(cache) => Err(DmaError::Freed { addr: va, cache }),
         None => Ok(()),
     }
 }

@@ -20,6 +20,8 @@ use super::buddy::MAX_ORDER;
 use super::frame::{FIRST_TAG, FrameError, FrameKind};
 use super::owner;
 use super::page::PageAllocator;
+#[cfg(feature = "slab-debug")]
+use super::slab::Slot;
 use super::slab::{
     Cache, CacheInfo, Geometry, Magazines, ObjectError, Slabs, SlotStore, alloc_fast, direct_map,
     frame_of, free_fast, named,
@@ -136,7 +138,7 @@ impl Kmalloc {
     }
 
     /// The cache whose tag is `tag`.
-    fn cache(&self, tag: u8) -> Option<Cache<'_>> {
+    pub(super) fn cache(&self, tag: u8) -> Option<Cache<'_>> {
         let number = usize::from(tag.checked_sub(FIRST_TAG)?);
         let geometry = GEOMETRY.get(number)?;
         let (offset, capacity) = (usize::from(OFFSETS[number]), usize::from(geometry.magazine));
@@ -160,6 +162,7 @@ impl Kmalloc {
     ///
     /// [`AllocError`]: the size is above [`MAX_SIZE`], or the zones `gfp` admits have no memory.
     #[inline(always)]
+    #[cfg_attr(feature = "slab-debug", track_caller)]
     pub fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         // Size 0 becomes the largest number, so that one comparison does for both ends.
         let last = size.wrapping_sub(1);
@@ -177,11 +180,26 @@ impl Kmalloc {
             }
             return Ok(object);
         }
-        self.alloc_slow(tag, gfp)
+        #[cfg(not(feature = "slab-debug"))]
+        return self.alloc_slow(tag, gfp);
+        #[cfg(feature = "slab-debug")]
+        self.alloc_slow(tag, gfp).inspect(|object| {
+            self.slot(tag, *object)
+                .inspect(|slot| slot.set_requested(size));
+        })
+    }
+
+    /// What surrounds an object in use of the cache with `tag`.
+    #[cfg(feature = "slab-debug")]
+    fn slot(&self, tag: u8, object: NonNull<u8>) -> Option<Slot<'_>> {
+        let geometry = self.cache(tag)?.geometry;
+        // SAFETY: the object is the cache's, and in use.
+        Some(unsafe { Slot::new(geometry, object) })
     }
 
     #[cold]
     #[inline(never)]
+    #[cfg_attr(feature = "slab-debug", track_caller)]
     fn alloc_slow(&self, tag: u8, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let pages = self.pages.get().ok_or(AllocError::NotReady)?;
         match self.cache(tag) {
@@ -196,6 +214,7 @@ impl Kmalloc {
     ///
     /// As [`kmalloc`](Self::kmalloc).
     #[inline(always)]
+    #[cfg_attr(feature = "slab-debug", track_caller)]
     pub fn kzalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         self.kmalloc(size, gfp | Gfp::ZERO)
     }
@@ -232,6 +251,7 @@ impl Kmalloc {
     ///
     /// If an object in use starts at `object`, it belongs to the caller, who no longer uses it.
     #[inline(always)]
+    #[cfg_attr(feature = "slab-debug", track_caller)]
     pub unsafe fn kfree(&self, object: *mut u8) -> Result<(), ObjectError> {
         let va = VirtAddr::from_ptr(object);
         // SAFETY: handed on to the caller.
@@ -249,6 +269,7 @@ impl Kmalloc {
     /// As for [`kfree`](Self::kfree).
     #[cold]
     #[inline(never)]
+    #[cfg_attr(feature = "slab-debug", track_caller)]
     unsafe fn free_slow(&self, va: VirtAddr) -> Result<(), ObjectError> {
         if va.get() == 0 || va == VirtAddr::from_ptr(ZERO_SIZE_PTR.as_ptr()) {
             return Ok(());
@@ -299,7 +320,12 @@ impl Kmalloc {
         let frames = self.ready_pages(va)?.frames();
         let (pa, frame) = frame_of(frames, va)?;
         if let Some(cache) = self.cache(frame.tag()) {
-            cache.check_object(va, pa, frame)?;
+            #[cfg_attr(not(feature = "slab-debug"), expect(unused_variables))]
+            let object = cache.check_object(va, pa, frame)?;
+            #[cfg(feature = "slab-debug")]
+            if let Some(slot) = self.slot(frame.tag(), object) {
+                slot.expose();
+            }
             return Ok(cache.object_size());
         }
         if let Some(cache) = named(frame.tag()) {
@@ -318,6 +344,23 @@ impl Kmalloc {
         for cache in self.all() {
             cache.shrink(pages);
         }
+    }
+
+    /// Checks all objects; how many are not as they should be, see
+    /// [`SlabReport`](crate::mm::SlabReport). Nobody allocates or frees meanwhile. The debug build
+    /// only.
+    #[cfg(feature = "slab-debug")]
+    #[track_caller]
+    pub fn validate(&self) -> usize {
+        let Some(pages) = self.pages.get() else {
+            return 0;
+        };
+        let frames = pages.frames().lookup();
+        let mut wrong = 0;
+        for cache in self.all() {
+            wrong += cache.validate(frames);
+        }
+        wrong
     }
 
     /// What each cache holds, for the slab report.

@@ -15,6 +15,8 @@
 //! Slabs have no header: objects start at the first byte, which keeps the alignment promise, and
 //! the frame descriptors lead from any address to its slab and cache.
 
+#[cfg(feature = "slab-debug")]
+mod debug;
 mod flags;
 mod geometry;
 mod kmem_cache;
@@ -23,6 +25,10 @@ mod packed;
 mod registry;
 mod slabs;
 
+#[cfg(feature = "slab-debug")]
+pub use debug::{Site, SlabFault, SlabReport, set_slab_hook, take_slab_report};
+#[cfg(feature = "slab-debug")]
+pub(super) use debug::{Slot, freed_object_at};
 pub use flags::SlabFlags;
 pub(super) use geometry::Geometry;
 pub(crate) use geometry::SLOT;
@@ -164,6 +170,7 @@ pub(super) struct Cache<'a> {
 impl Cache<'_> {
     /// Allocates an object when the magazine has none: fills it from the slabs, adding one if they
     /// are used up. Pages are allocated without a lock and with IRQs as the caller had them.
+    #[cfg_attr(feature = "slab-debug", track_caller)]
     pub(super) fn alloc(&self, pages: &PageAllocator, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         check_context(gfp)?;
         if fault::should_fail(gfp) {
@@ -173,6 +180,8 @@ impl Cache<'_> {
         let mut most = usize::from(self.geometry.refill);
         loop {
             if let Some(object) = self.take(frames, most) {
+                #[cfg(feature = "slab-debug")]
+                self.object_taken(object);
                 if self.constructor.is_none() {
                     set_mark(object, NO_MARK);
                     self.geometry.zero_if(object, gfp);
@@ -180,6 +189,8 @@ impl Cache<'_> {
                 return Ok(object);
             }
             let (slab, order) = self.alloc_slab(pages, gfp)?;
+            #[cfg(feature = "slab-debug")]
+            self.prepare(slab, order);
             self.construct(slab, order);
             self.slabs.lock().add(frames, slab, order, self.tag);
             // A slab was dear enough: the next call fills the magazine.
@@ -207,7 +218,7 @@ impl Cache<'_> {
 
     /// Bytes usable in an object.
     pub(super) fn object_size(&self) -> usize {
-        self.geometry.size as usize
+        self.geometry.object as usize
     }
 
     /// Runs the constructor for each object of a block that will be a slab.
@@ -215,9 +226,9 @@ impl Cache<'_> {
         let Some(constructor) = self.constructor else {
             return;
         };
-        let start = layout::phys_to_virt(slab.phys());
+        let start = layout::phys_to_virt(slab.phys()) + self.geometry.lead as usize;
         for number in 0..self.geometry.objects(order) as usize {
-            let object = start + number * self.object_size();
+            let object = start + number * self.geometry.size as usize;
             if let Some(object) = NonNull::new(object.as_ptr()) {
                 constructor(object);
             }
@@ -262,6 +273,8 @@ impl Cache<'_> {
             None if mark_at(object) == mark_in(frame) => Err(ObjectError::DoubleFree(va)),
             // The object may never have been handed out, too.
             Some(_) if !out => Err(ObjectError::DoubleFree(va)),
+            #[cfg(feature = "slab-debug")]
+            None if !out && self.was_freed(object) => Err(ObjectError::DoubleFree(va)),
             None if !out => Err(ObjectError::NotAtObject(va)),
             _ => Ok(object),
         }
@@ -273,6 +286,7 @@ impl Cache<'_> {
     /// # Safety
     ///
     /// If an object in use starts at `va`, it belongs to the caller, who no longer uses it.
+    #[cfg_attr(feature = "slab-debug", track_caller)]
     pub(super) unsafe fn free(
         &self,
         pages: &PageAllocator,
@@ -280,10 +294,21 @@ impl Cache<'_> {
         pa: PhysAddr,
         frame: &'static Frame,
     ) -> Result<(), ObjectError> {
-        let object = self.check_object(va, pa, frame)?;
+        let checked = self.check_object(va, pa, frame);
+        #[cfg(feature = "slab-debug")]
+        if let Err(error) = checked {
+            let fault = match error {
+                ObjectError::DoubleFree(_) => SlabFault::AlreadyFree,
+                _ => SlabFault::NotAnObject,
+            };
+            self.wrong_free(fault, va, pa, frame, Site::here());
+        }
+        let object = checked?;
         if self.constructor.is_none() {
             set_mark(object, mark_in(frame));
         }
+        #[cfg(feature = "slab-debug")]
+        self.object_given(object);
         let lookup = pages.frames().lookup();
         match self.magazine {
             Some(magazine) => {
@@ -348,7 +373,7 @@ impl Cache<'_> {
         let slabs = self.slabs.lock();
         CacheInfo {
             name,
-            object_size: self.geometry.size as usize,
+            object_size: self.geometry.object as usize,
             objects_per_slab: self
                 .geometry
                 .objects(u32::from(self.geometry.preferred_order)),

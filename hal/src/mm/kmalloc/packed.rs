@@ -2,7 +2,7 @@
 
 use crate::mm::page::PageAllocator;
 use crate::mm::slab::{KmemCache, MAX_PACKED_SIZE, PACKED_ALIGN, SlabFlags};
-use crate::mm::{AllocError, Gfp, fault};
+use crate::mm::{AllocError, Gfp};
 use core::ptr::NonNull;
 
 /// Number of classes.
@@ -41,9 +41,6 @@ impl PackedKmalloc {
         size: usize,
         gfp: Gfp,
     ) -> Result<NonNull<u8>, AllocError> {
-        if fault::should_fail(gfp) {
-            return Err(AllocError::NoMemory { order: 0, gfp });
-        }
         let cache = self.0.get(size.wrapping_sub(1) / PACKED_ALIGN);
         let cache = cache.ok_or(AllocError::SizeTooLarge { size, gfp })?;
         cache.alloc(pages, gfp)

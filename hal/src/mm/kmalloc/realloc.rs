@@ -38,6 +38,7 @@ impl Kmalloc {
     ///
     /// If an object in use starts at `object`, it belongs to the caller, who no longer uses
     /// `object` unless it is returned.
+    #[cfg_attr(feature = "slab-debug", track_caller)]
     pub unsafe fn krealloc(
         &self,
         object: *mut u8,
@@ -82,6 +83,7 @@ impl Kmalloc {
     /// # Safety
     ///
     /// As for [`krealloc`](Self::krealloc).
+    #[cfg_attr(feature = "slab-debug", track_caller)]
     pub unsafe fn krealloc_array(
         &self,
         object: *mut u8,
@@ -105,6 +107,7 @@ impl Kmalloc {
     ///
     /// As for [`kfree`](Self::kfree).
     #[doc(alias = "kzfree")]
+    #[cfg_attr(feature = "slab-debug", track_caller)]
     pub unsafe fn kfree_sensitive(&self, object: *mut u8) -> Result<(), ObjectError> {
         let Some(secret) = NonNull::new(object).filter(|object| *object != ZERO_SIZE_PTR) else {
             return Ok(());

@@ -1,5 +1,7 @@
 //! Named caches.
 
+#[cfg(feature = "slab-debug")]
+use super::debug::{Slot, report_wrong_cache};
 use super::magazine::SlotStore;
 use super::packed::{Packed, PackedLayout, PackedPages};
 use super::registry;
@@ -215,6 +217,7 @@ impl KmemCache {
     #[doc(alias = "kmem_cache_alloc")]
     #[doc(alias = "kmem_cache_zalloc")]
     #[inline]
+    #[cfg_attr(feature = "slab-debug", track_caller)]
     pub fn alloc(
         &'static self,
         pages: &PageAllocator,
@@ -232,6 +235,14 @@ impl KmemCache {
         }
         match self.as_packed(tag) {
             Some(packed) => packed.alloc(pages, gfp),
+            #[cfg(feature = "slab-debug")]
+            None => {
+                let object = self.cache(tag).alloc(pages, gfp)?;
+                // SAFETY: the object is new and of this cache.
+                unsafe { Slot::new(&self.geometry, object) }.set_requested(self.size);
+                Ok(object)
+            }
+            #[cfg(not(feature = "slab-debug"))]
             None => self.cache(tag).alloc(pages, gfp),
         }
     }
@@ -242,6 +253,7 @@ impl KmemCache {
     ///
     /// As [`alloc`](Self::alloc); no object is allocated and `objects` holds nothing then.
     #[doc(alias = "kmem_cache_alloc_bulk")]
+    #[cfg_attr(feature = "slab-debug", track_caller)]
     pub fn alloc_bulk(
         &'static self,
         pages: &PageAllocator,
@@ -274,6 +286,7 @@ impl KmemCache {
     /// If an object in use starts at `object`, it belongs to the caller, who no longer uses it.
     #[doc(alias = "kmem_cache_free")]
     #[inline]
+    #[cfg_attr(feature = "slab-debug", track_caller)]
     pub unsafe fn free(
         &'static self,
         pages: &PageAllocator,
@@ -296,6 +309,7 @@ impl KmemCache {
     ///
     /// As for [`free`](Self::free).
     #[cold]
+    #[cfg_attr(feature = "slab-debug", track_caller)]
     unsafe fn free_slow(
         &'static self,
         pages: &PageAllocator,
@@ -311,10 +325,14 @@ impl KmemCache {
                 // SAFETY: as above.
                 None => unsafe { self.cache(tag).free(pages, va, pa, frame) },
             },
-            FrameKind::Slab => Err(ObjectError::WrongCache {
-                va,
-                cache: registry::name_of(frame.tag()),
-            }),
+            FrameKind::Slab => {
+                #[cfg(feature = "slab-debug")]
+                report_wrong_cache(va, pa, frame);
+                Err(ObjectError::WrongCache {
+                    va,
+                    cache: registry::name_of(frame.tag()),
+                })
+            }
             kind => Err(ObjectError::NotAnObject { va, kind }),
         }
     }
@@ -344,6 +362,7 @@ impl KmemCache {
     ///
     /// As for [`free`](Self::free), for each of them.
     #[doc(alias = "kmem_cache_free_bulk")]
+    #[cfg_attr(feature = "slab-debug", track_caller)]
     pub unsafe fn free_bulk(
         &'static self,
         pages: &PageAllocator,
@@ -402,6 +421,24 @@ impl KmemCache {
             to.as_mut_ptr().copy_from(object.add(offset), to.len());
         };
         Ok(())
+    }
+
+    /// Checks all objects; how many are not as they should be, see [`SlabReport`](crate::mm::SlabReport).
+    /// Nobody allocates from the cache or frees meanwhile. The debug build only.
+    #[cfg(feature = "slab-debug")]
+    #[track_caller]
+    pub fn validate(&'static self, pages: &PageAllocator) -> usize {
+        match self.tag.load(Ordering::Relaxed) {
+            0 => 0,
+            _ if self.packed.is_some() => 0,
+            tag => self.cache(tag).validate(pages.frames().lookup()),
+        }
+    }
+
+    /// The cache with its number, as the owner of a frame.
+    #[cfg(feature = "slab-debug")]
+    pub(in crate::mm) fn numbered(&'static self) -> Cache<'static> {
+        self.cache(self.tag.load(Ordering::Relaxed))
     }
 
     /// Gives the memory of free objects back, except what other cores keep at hand. Whether a slab

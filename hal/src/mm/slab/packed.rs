@@ -13,8 +13,8 @@ use super::{Constructor, ObjectError};
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::layout;
 use crate::mm::frame::{FIRST_TAG, Frame, FrameKind, FrameLookup, NO_FRAME};
-use crate::mm::page::PageAllocator;
-use crate::mm::{AllocError, Gfp};
+use crate::mm::page::{PageAllocator, check_context};
+use crate::mm::{AllocError, Gfp, fault};
 use crate::sync::IrqLock;
 use core::mem::offset_of;
 use core::ptr::NonNull;
@@ -272,6 +272,10 @@ impl Packed<'_> {
     /// Allocates an object, with a new page if none is left. No lock is held while the page is
     /// allocated.
     pub(super) fn alloc(&self, pages: &PageAllocator, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        check_context(gfp)?;
+        if fault::should_fail(gfp) {
+            return Err(AllocError::NoMemory { order: 0, gfp });
+        }
         loop {
             let object = self.pages.lock().take(self.layout);
             if let Some(object) = object.and_then(|va| NonNull::new(va.as_ptr::<u8>())) {

@@ -72,7 +72,7 @@ fn slab_of(pfn: Pfn, order: u32) -> Pfn {
 }
 
 /// Which frame of its slab of `order` `pfn` is.
-fn part_of(pfn: Pfn, order: u32) -> u32 {
+pub(super) fn part_of(pfn: Pfn, order: u32) -> u32 {
     pfn.get() & ((1 << order) - 1)
 }
 

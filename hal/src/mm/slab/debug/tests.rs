@@ -1,0 +1,102 @@
+use super::*;
+use crate::mm::slab::{KmemCache, ObjectError};
+use crate::mm::testing::normal_machine;
+use crate::mm::{Gfp, PageAllocator};
+
+fn cache(name: &'static str, size: usize) -> &'static KmemCache {
+    Box::leak(Box::new(KmemCache::new(name, size, 8).unwrap()))
+}
+
+/// Changes the byte at `offset` from `object`; the one it was.
+fn stray(object: *mut u8, offset: isize) -> u8 {
+    let at = VirtAddr::from_ptr(object).get().wrapping_add_signed(offset);
+    let at = VirtAddr::new(at).as_ptr::<u8>();
+    // SAFETY: the byte is in the slab, whose bytes nobody else uses.
+    unsafe {
+        let was = at.read();
+        at.write(!was);
+        was
+    }
+}
+
+/// The fault of the last report on `cache`: other tests make reports, too.
+fn last(cache: &KmemCache) -> Option<SlabFault> {
+    let report = take_slab_report()?;
+    (report.cache == cache.name()).then_some(report.fault)
+}
+
+/// Calls in this module report one at a time.
+static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+fn machine() -> (std::sync::MutexGuard<'static, ()>, &'static PageAllocator) {
+    let turn = TURN
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    (turn, normal_machine(8).0)
+}
+
+#[test]
+fn a_stray_store_beside_an_object_in_use_is_found_when_it_is_freed() {
+    let (_turn, pages) = machine();
+    let cache = cache("zones", 100);
+    // Before the object, beyond what was asked for, after it.
+    for offset in [-1, -16, 100, 127, 128, 143] {
+        let object = cache.alloc(pages, Gfp::KERNEL).unwrap().as_ptr();
+        assert_eq!(cache.validate(pages), 0);
+        stray(object, offset);
+        assert_eq!(cache.validate(pages), 1, "{offset}");
+        // SAFETY: the object is ours.
+        unsafe { cache.free(pages, object) }.unwrap();
+        assert_eq!(last(cache), Some(SlabFault::Redzone), "{offset}");
+        assert_eq!(cache.validate(pages), 0, "{offset}");
+    }
+}
+
+#[test]
+fn a_store_into_a_free_object_is_found_when_it_is_allocated() {
+    let (_turn, pages) = machine();
+    let cache = cache("poison", 64);
+    for offset in [0, 1, 62, 63] {
+        let object = cache.alloc(pages, Gfp::KERNEL).unwrap().as_ptr();
+        // SAFETY: the object is ours.
+        unsafe { cache.free(pages, object) }.unwrap();
+        let was = stray(object, offset);
+        assert_eq!(cache.validate(pages), 1);
+        assert_eq!(last(cache), Some(SlabFault::Poison));
+        let all: Vec<_> = (0..32)
+            .map(|_| cache.alloc(pages, Gfp::KERNEL).unwrap().as_ptr())
+            .collect();
+        assert!(all.contains(&object));
+        assert_eq!(last(cache), Some(SlabFault::Poison), "{was}");
+        for object in all {
+            // SAFETY: as above.
+            unsafe { cache.free(pages, object) }.unwrap();
+        }
+        assert_eq!(cache.validate(pages), 0);
+    }
+}
+
+#[test]
+fn wrong_frees_are_reported_with_the_owner() {
+    let (_turn, pages) = machine();
+    let (own, other) = (cache("owned", 64), cache("stranger", 64));
+    let object = own.alloc(pages, Gfp::KERNEL).unwrap().as_ptr();
+    let line = line!() - 1;
+    other.alloc(pages, Gfp::KERNEL).unwrap();
+    // SAFETY: it belongs to another cache, which is refused.
+    let refused = unsafe { other.free(pages, object) };
+    assert!(matches!(refused, Err(ObjectError::WrongCache { .. })));
+    let report = take_slab_report().unwrap();
+    assert_eq!(
+        (report.fault, report.cache),
+        (SlabFault::WrongCache, "owned")
+    );
+    assert_eq!(report.allocated.unwrap().location.line(), line);
+    for _ in 0..2 {
+        // SAFETY: the object is ours, and then free, which is refused.
+        let _ = unsafe { own.free(pages, object) };
+    }
+    let report = take_slab_report().unwrap();
+    assert_eq!(report.fault, SlabFault::AlreadyFree);
+    assert_eq!(report.freed.unwrap().location.line(), line!() - 4);
+}
