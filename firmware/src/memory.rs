@@ -5,6 +5,8 @@
 
 #[cfg(feature = "bench")]
 pub(crate) mod array;
+#[cfg(feature = "bench")]
+pub(crate) mod bulk;
 pub(crate) mod contiguous;
 pub(crate) mod hoard;
 pub(crate) mod local;

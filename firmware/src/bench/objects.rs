@@ -4,11 +4,12 @@ use super::meter::Meter;
 use super::shape::{Calls, Half, Measured, REPETITIONS, Sample, failed, pairs, repeat};
 use crate::machine::machine;
 use crate::memory::array::Array;
+use crate::memory::bulk::Bulk;
 use crate::memory::slot::Slot;
 use crate::random::Random;
 use crate::report::{Stop, failed as stop};
 use hal::arch::pmu::opaque;
-use hal::mm::{AllocError, Gfp};
+use hal::mm::{AllocError, Gfp, KmemCache};
 
 /// Pairs in a repetition.
 const PAIRS: u32 = 20_000;
@@ -23,6 +24,12 @@ const CROWD: usize = 8192;
 /// Slots of the mix, and calls in a repetition.
 const MIX_SLOTS: usize = 512;
 const MIX_CALLS: usize = 32_768;
+
+/// The cache that objects are taken from many at a time.
+static BULK_CACHE: KmemCache = match KmemCache::new("bench_bulk", 192, 64) {
+    Ok(cache) => cache,
+    Err(_) => panic!("no slab holds the objects"),
+};
 
 /// Streams of random numbers.
 const ORDER_STREAM: u64 = 0xB0;
@@ -174,8 +181,17 @@ pub(super) fn random_order(count: usize) -> Result<Array<u16>, Stop> {
 }
 
 /// Objects of a named cache allocated and freed many at a time.
-pub(super) fn cache_bulk(_meter: &Meter, _size: usize) -> Measured {
-    Err(Stop::Skipped("caches have no bulk calls"))
+pub(super) fn cache_bulk(meter: &Meter, _size: usize) -> Measured {
+    let mut batch = Bulk::<BATCH>::new(&BULK_CACHE);
+    let total = repeat(|| {
+        let start = meter.read();
+        for _ in 0..BATCHES {
+            batch.fill(Gfp::KERNEL).map_err(failed)?;
+            batch.clear();
+        }
+        Ok(meter.since(start))
+    })?;
+    Ok(Sample::mean(total, REPETITIONS * BATCHES * BATCH as u64))
 }
 
 /// The allocations of [`worst`].

@@ -19,7 +19,7 @@ use hal::drivers::irq::IrqHandler;
 use hal::drivers::timer::{DeadlineInterrupt, VIRTUAL_TIMER};
 use hal::layout;
 use hal::mm::{
-    self, AllocError, CLASSES, DMA_ALIGN, Gfp, MAX_CLASS_SIZE, MAX_SIZE, ObjectError,
+    self, AllocError, CLASSES, DMA_ALIGN, Gfp, MAX_CLASS_SIZE, MAX_SIZE, ObjectError, Owner,
     ZERO_SIZE_PTR, ZoneKind, class_of, class_size,
 };
 use hal::smp;
@@ -70,6 +70,10 @@ pub(super) const SUITE: Suite = Suite {
         test("too_large_is_refused", too_large),
         test("bad_frees_are_refused_by_name", bad_frees),
         test("gfp_dma_memory_is_in_the_dma_zone", dma_zone),
+        test(
+            "each_object_is_charged_to_its_owner_until_it_is_freed",
+            charged,
+        ),
         test("cores_allocate_and_free_each_others_objects", all_cores),
         test(
             "an_interrupt_allocates_while_the_allocator_is_interrupted",
@@ -77,6 +81,49 @@ pub(super) const SUITE: Suite = Suite {
         ),
     ],
 };
+
+/// Objects of many classes are charged by their class size, up to the limit, until they are freed,
+/// on this core or another one.
+fn charged() -> Outcome {
+    const LIMIT: usize = 64 << 10;
+    static OWNER: Owner = Owner::new("kmalloc suite", LIMIT);
+    let me = PerCpu::current().index();
+    let other = smp::online().find(|core| *core != me);
+    let mut objects = [const { None }; CLASSES];
+    let mut expected = 0;
+    let scope = check_ok!(mm::charge_to(&OWNER));
+    for (class, object) in objects.iter_mut().enumerate() {
+        if expected + class_size(class) > LIMIT {
+            break;
+        }
+        *object = Some(check_ok!(Object::alloc(
+            class_size(class),
+            Gfp::KERNEL_ACCOUNT
+        )));
+        expected += class_size(class);
+    }
+    let uncharged = check_ok!(Object::alloc(MAX_CLASS_SIZE, Gfp::KERNEL));
+    let used = OWNER.used();
+    check!(used == expected, "{used} bytes charged, not {expected}");
+    let refused = Object::alloc(MAX_SIZE, Gfp::KERNEL_ACCOUNT).map(drop);
+    check_served!(
+        matches!(refused, Err(AllocError::OverLimit { limit: LIMIT, .. })),
+        "{refused:?}"
+    );
+    drop((scope, uncharged));
+    for (at, object) in objects.into_iter().enumerate() {
+        let Some(object) = object else { continue };
+        match other {
+            Some(other) if at % 2 == 1 => {
+                check_ok!(check_ok!(smp::run_on(other, || object.free())));
+            }
+            _ => check_ok!(object.free()),
+        }
+    }
+    let left = OWNER.used();
+    check!(left == 0, "{left} bytes stay charged");
+    Ok(())
+}
 
 const fn test(name: &'static str, run: fn() -> Outcome) -> Test {
     Test { name, run }

@@ -110,7 +110,7 @@ const MIGRATE_SHIFT: u32 = 14;
 const MIGRATE_MASK: u64 = 0x7 << MIGRATE_SHIFT;
 const DATA_SHIFT: u32 = 32;
 const LOW_HALF: u64 = u32::MAX as u64;
-/// In a slab's first frame, which needs fewer orders: the slab is on the cache's partial list.
+/// In a slab, which needs fewer orders: it is on the cache's partial list.
 const LISTED: u64 = 1 << (TYPE_SHIFT - 1);
 const SLAB_NEXT_SHIFT: u32 = 12;
 const SLAB_PREV_SHIFT: u32 = SLAB_NEXT_SHIFT + SLAB_LINK_BITS;
@@ -181,7 +181,7 @@ impl Frame {
         ((self.head() & ORDER_MASK & !LISTED) >> ORDER_SHIFT) as u32
     }
 
-    /// Whether the slab that starts with this frame is on its cache's partial list.
+    /// Whether the slab the frame is part of is on its cache's partial list.
     #[inline(always)]
     pub(super) fn is_listed(&self) -> bool {
         self.head() & LISTED != 0

@@ -45,6 +45,8 @@ pub const ZERO_SIZE_PTR: NonNull<u8> = NonNull::without_provenance(match NonZero
 pub const MAX_SIZE: usize = PAGE_SIZE << MAX_ORDER;
 
 /// Sets of classes: what is asked of their pages. Where flags ask for several, the last set does.
+/// Only objects of the second are charged to owners: the others are needed below a limit or by
+/// shrinkers, whoever asked for them.
 const SET_PAGES: [Gfp; 4] = [Gfp::empty(), Gfp::ACCOUNT, Gfp::RECLAIMABLE, Gfp::DMA];
 
 /// Names of the sets' caches in reports.
@@ -146,7 +148,11 @@ impl Kmalloc {
         Some(Cache {
             geometry,
             slabs: self.slabs.get(number)?,
-            magazine: magazines.magazine(tag, &self.slots, offset, capacity, core),
+            magazine: if geometry.accounted {
+                None
+            } else {
+                magazines.magazine(tag, &self.slots, offset, capacity, core)
+            },
             constructor: None,
             tag,
         })
@@ -171,8 +177,9 @@ impl Kmalloc {
         }
         let tag = tag_of(last, gfp);
         // An interrupt handler has nothing at hand, and a lock masks IRQs: the slow path names them.
+        let core = self.core();
         let may = !gfp.may_block() || !cpu::irqs_masked();
-        if may && let Some(object) = alloc_fast(self.core(), tag) {
+        if may && let Some(object) = alloc_fast(core, tag) {
             if gfp.contains(Gfp::ZERO) {
                 let len = class_size(class_of(size));
                 // SAFETY: the object is `len` bytes of mapped memory that is ours.

@@ -118,6 +118,11 @@ impl Owner {
         }
     }
 
+    /// The number of an owner that [`charge_to`] has given one, as a byte; 0 for any other.
+    pub(super) fn given_number(&self) -> u8 {
+        self.number.load(Ordering::Relaxed) as u8
+    }
+
     /// The owner with a number that [`charge_to`] has given out.
     pub(super) fn with_number(number: u32) -> Option<&'static Self> {
         let index = (number as usize).checked_sub(1)?;

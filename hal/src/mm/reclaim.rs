@@ -200,14 +200,16 @@ impl PageAllocator {
     }
 }
 
-/// The slabs of the machine's `kmalloc` caches that hold no object in use.
+/// The slabs of the machine's caches that hold no object in use.
 #[derive(Debug)]
 pub(super) struct EmptySlabs;
 
 impl EmptySlabs {
     fn slabs() -> usize {
+        let named = super::named_caches().map(|cache| cache.info());
         super::kmalloc_caches()
             .caches()
+            .chain(named)
             .map(|cache| cache.slabs as usize)
             .sum()
     }
@@ -225,6 +227,11 @@ impl Shrinker for EmptySlabs {
     fn scan(&self, _wanted: usize, _gfp: Gfp) -> usize {
         let before = Self::slabs();
         super::kmalloc_caches().shrink();
+        for cache in super::named_caches() {
+            if let Some(pages) = super::pages() {
+                cache.shrink(pages);
+            }
+        }
         before.saturating_sub(Self::slabs())
     }
 }

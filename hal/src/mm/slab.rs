@@ -8,13 +8,14 @@
 //! Whichever core frees an object, it goes into that core's magazine; when the magazine overflows,
 //! a batch goes back to the slabs the objects came from. So there is no remote path: an object
 //! freed far from home takes the same two steps as any other. Interrupt handlers have no
-//! magazines and go to the slabs, so that a task need not mask them. Batches are small and at
-//! most two slabs go back to the page allocator in one call, which bounds the cost of any single
-//! call.
+//! magazines and go to the slabs, so that a task need not mask them. Batches are small, a call that
+//! gets a slab does not fill the magazine too, and at most one slab goes back to the page allocator
+//! in one call, which bounds the cost of any single call.
 //!
 //! Slabs have no header: objects start at the first byte, which keeps the alignment promise, and
 //! the frame descriptors lead from any address to its slab and cache.
 
+mod charge;
 #[cfg(feature = "slab-debug")]
 mod debug;
 mod flags;
@@ -55,7 +56,7 @@ use core::ptr::NonNull;
 use magazine::Magazine;
 
 /// Most slabs that go back to the page allocator in one call.
-const RELEASED_PER_DRAIN: usize = 2;
+const RELEASED_PER_DRAIN: usize = 1;
 
 /// Tag of the first named cache; those below belong to `kmalloc`.
 const FIRST_NAMED: u8 = FIRST_TAG + KMALLOC_CACHES as u8;
@@ -176,6 +177,13 @@ impl Cache<'_> {
         if fault::should_fail(gfp) {
             return Err(AllocError::NoMemory { order: 0, gfp });
         }
+        if self.geometry.accounted {
+            return self.alloc_charged(pages, gfp);
+        }
+        self.alloc_object(pages, gfp)
+    }
+
+    fn alloc_object(&self, pages: &PageAllocator, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let frames = pages.frames().lookup();
         let mut most = usize::from(self.geometry.refill);
         loop {
@@ -304,6 +312,9 @@ impl Cache<'_> {
             self.wrong_free(fault, va, pa, frame, Site::here());
         }
         let object = checked?;
+        if self.geometry.accounted {
+            self.uncharge(pa, frame);
+        }
         if self.constructor.is_none() {
             set_mark(object, mark_in(frame));
         }
@@ -312,8 +323,7 @@ impl Cache<'_> {
         let lookup = pages.frames().lookup();
         match self.magazine {
             Some(magazine) => {
-                if magazine.free() == 0 {
-                    self.drain(lookup, magazine, usize::from(self.geometry.drain));
+                if magazine.free() == 0 && self.make_room(lookup, magazine) {
                     self.release_empty(pages, self.kept_empty(), RELEASED_PER_DRAIN);
                 }
                 // SAFETY: there was room, or a batch just left.
@@ -323,8 +333,11 @@ impl Cache<'_> {
                 let mut object = Some(object);
                 let mut slabs = self.slabs.lock();
                 slabs.give(lookup, 1, || object.take());
+                let releases = slabs.empty_count() > self.kept_empty();
                 drop(slabs);
-                self.release_empty(pages, self.kept_empty(), RELEASED_PER_DRAIN);
+                if releases {
+                    self.release_empty(pages, self.kept_empty(), RELEASED_PER_DRAIN);
+                }
             }
         }
         Ok(())
@@ -334,10 +347,19 @@ impl Cache<'_> {
         self.geometry.kept_empty.into()
     }
 
+    /// Gives a batch of the full magazine back, or a single object if a slab is to be released too,
+    /// which it tells.
+    fn make_room(&self, frames: FrameLookup, magazine: Magazine<'_>) -> bool {
+        let mut slabs = self.slabs.lock();
+        let releases = slabs.empty_count() > self.kept_empty();
+        let count = if releases { 1 } else { self.geometry.drain };
+        slabs.give(frames, count.into(), || magazine.pop());
+        releases
+    }
+
     /// Gives the newest objects of the magazine back to their slabs: no entry moves.
     fn drain(&self, frames: FrameLookup, magazine: Magazine<'_>, count: usize) {
-        let mut slabs = self.slabs.lock();
-        slabs.give(frames, count, || magazine.pop());
+        self.slabs.lock().give(frames, count, || magazine.pop());
     }
 
     /// Gives up to `most` empty slabs back to the page allocator, as long as more than `kept` are

@@ -95,3 +95,96 @@ fn scopes_nest_and_do_not_bind_interrupt_handlers() {
     drop(outer);
     assert_eq!(current(), None);
 }
+
+#[test]
+fn each_object_is_charged_to_its_owner_until_it_is_freed() {
+    static ONE: Owner = Owner::new("one object's", 9000);
+    static OTHER: Owner = Owner::new("other object's", 64 << 20);
+    let (pages, _) = normal_machine(8);
+    let kmalloc: &'static Kmalloc = Box::leak(Box::default());
+    kmalloc.set_pages(pages);
+    let before = pages.free_pages_total();
+    let gfp = Gfp::KERNEL_ACCOUNT;
+    for size in [1, 64, 100, 1000, 2048, 4096, 8192] {
+        // Without a scope nobody is charged.
+        let unowned = kmalloc.kmalloc(size, gfp).unwrap();
+        let outer = charge_to(&ONE).unwrap();
+        let one = kmalloc.kmalloc(size, gfp | Gfp::ZERO).unwrap();
+        let usable = kmalloc.ksize(one.as_ptr()).unwrap();
+        assert_eq!(ONE.used(), usable);
+        assert!(usable >= size);
+        if usable.is_power_of_two() {
+            assert!(one.addr().get().is_multiple_of(usable.min(PAGE_SIZE)));
+        }
+        let inner = charge_to(&OTHER).unwrap();
+        let others: std::vec::Vec<_> = (0..80)
+            .map(|_| kmalloc.kmalloc(size, gfp).unwrap())
+            .collect();
+        assert_eq!((ONE.used(), OTHER.used()), (usable, 80 * usable));
+        for object in &others {
+            // SAFETY: the objects are the test's. All of each is written, so that an owner's
+            // number in an object would be lost.
+            unsafe { object.write_bytes(0xFF, usable) };
+        }
+        PerCpu::current().irq_entered();
+        let in_handler = kmalloc.kmalloc(size, Gfp::ATOMIC | Gfp::ACCOUNT).unwrap();
+        assert_eq!(OTHER.used(), 80 * usable, "a handler is nobody's task");
+        // SAFETY: the object is the test's.
+        unsafe { kmalloc.kfree(others[0].as_ptr()) }.unwrap();
+        PerCpu::current().irq_left();
+        assert_eq!(OTHER.used(), 79 * usable);
+        drop((inner, outer));
+        let addresses: std::vec::Vec<_> =
+            others[1..].iter().map(|o| o.expose_provenance()).collect();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for address in addresses {
+                    let object = core::ptr::with_exposed_provenance_mut(address.get());
+                    // SAFETY: the object was handed to this thread.
+                    unsafe { kmalloc.kfree(object) }.unwrap();
+                }
+            });
+        });
+        assert_eq!((ONE.used(), OTHER.used()), (usable, 0));
+        for object in [one, unowned, in_handler] {
+            // SAFETY: the objects are the test's, the second time they are free and refused.
+            unsafe {
+                kmalloc.kfree(object.as_ptr()).unwrap();
+                assert!(kmalloc.kfree(object.as_ptr()).is_err());
+            }
+        }
+        assert_eq!(ONE.used(), 0);
+    }
+    kmalloc.shrink();
+    assert_eq!(pages.free_pages_total(), before);
+}
+
+#[test]
+fn over_its_limit_an_owner_gets_no_object() {
+    static OWNER: Owner = Owner::new("small", 1024);
+    let (pages, _) = normal_machine(8);
+    let kmalloc: &'static Kmalloc = Box::leak(Box::default());
+    kmalloc.set_pages(pages);
+    let _scope = charge_to(&OWNER).unwrap();
+    let object = kmalloc.kmalloc(700, Gfp::KERNEL_ACCOUNT).unwrap();
+    let refused = AllocError::OverLimit {
+        owner: "small",
+        used: 768,
+        limit: 1024,
+        bytes: 320,
+    };
+    let objects = || kmalloc.caches().map(|c| c.objects_out).sum::<u32>();
+    assert_eq!(kmalloc.kmalloc(300, Gfp::KERNEL_ACCOUNT), Err(refused));
+    assert_eq!(objects(), 1);
+    fault::fail_nth(1);
+    assert!(kmalloc.kmalloc(64, Gfp::KERNEL_ACCOUNT).is_err());
+    fault::disarm();
+    let forced = kmalloc.kmalloc(300, Gfp::KERNEL_ACCOUNT | Gfp::NOFAIL);
+    assert_eq!(OWNER.used(), 768 + 320);
+    // SAFETY: the objects are the test's.
+    unsafe {
+        kmalloc.kfree(object.as_ptr()).unwrap();
+        kmalloc.kfree(forced.unwrap().as_ptr()).unwrap();
+    }
+    assert_eq!((OWNER.used(), objects()), (0, 0));
+}

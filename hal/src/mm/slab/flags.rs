@@ -26,7 +26,8 @@ bitflags::bitflags! {
         const PANIC = 0x4_0000;
         /// No effect: caches are never merged.
         const NO_MERGE = 0x100_0000;
-        /// The pages of the slabs are charged to an owner.
+        /// Each object is charged to the owner of the task that allocates it. Each call takes the
+        /// cache's lock then.
         const ACCOUNT = 0x400_0000;
     }
 }

@@ -34,13 +34,13 @@ const KEPT_BYTES: usize = 64 << 10;
 const MANY_KEPT_BYTES: usize = 1 << 20;
 
 /// Fewest and most objects kept back, whatever their size.
-const MAGAZINE_OBJECTS: [usize; 2] = [4, 8 * STRIDE - ENDS];
+const MAGAZINE_OBJECTS: [usize; 2] = [4, 9 * STRIDE - ENDS];
 
 /// Most objects that move from the slabs to a magazine in one call, which bounds its cost.
 const MAX_REFILL: usize = 32;
 
 /// Most objects that move from a magazine to the slabs in one call: each may be of another slab.
-const MAX_DRAIN: usize = 16;
+const MAX_DRAIN: usize = 12;
 
 /// Why a cache cannot be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -79,13 +79,16 @@ pub(in crate::mm) struct Geometry {
     pub(in crate::mm) preferred_order: u8,
     pub(super) smallest_order: u8,
     /// Objects a core keeps back.
-    pub(in crate::mm) magazine: u8,
+    pub(in crate::mm) magazine: u16,
     /// Objects in a magazine after it was filled from the slabs.
     pub(super) refill: u8,
     /// Objects that go from a full magazine to the slabs.
     pub(super) drain: u8,
     /// Empty slabs the cache keeps for the next allocations.
     pub(super) kept_empty: u16,
+    /// Whether objects are charged to owners, whose numbers lie at the end of each slab, a byte for
+    /// each object, the first object's last.
+    pub(in crate::mm) accounted: bool,
     /// What is asked of the slabs' pages: their zone, their grouping, an owner.
     pub(super) pages: Gfp,
     /// For each frame of a slab, by order: at which slots objects start.
@@ -94,11 +97,15 @@ pub(in crate::mm) struct Geometry {
 
 impl Geometry {
     /// Objects of `size` bytes aligned to `align`, from slabs of such `pages`.
+    ///
+    /// With [`Gfp::ACCOUNT`] objects are charged to owners. Their numbers take the place of an
+    /// object, unless a slab has bytes left over: so objects are aligned as without.
     pub(in crate::mm) const fn new(
         size: usize,
         align: usize,
         pages: Gfp,
     ) -> Result<Self, CacheError> {
+        let accounted = pages.contains(Gfp::ACCOUNT);
         if !align.is_power_of_two() || align > PAGE_SIZE {
             return Err(CacheError::Align(align));
         }
@@ -118,7 +125,7 @@ impl Geometry {
         while order > 0 {
             order -= 1;
             let bytes = PAGE_SIZE << order;
-            let count = bytes.saturating_sub(lead) / size;
+            let count = bytes.saturating_sub(lead) / (size + accounted as usize);
             let mut number = 0;
             while number < count {
                 let start = lead + number * size;
@@ -146,10 +153,11 @@ impl Geometry {
             lead: lead as u32,
             preferred_order: preferred_order as u8,
             smallest_order: smallest_order as u8,
-            magazine: magazine as u8,
+            magazine: magazine as u16,
             refill: half_up_to(magazine, MAX_REFILL),
             drain: half_up_to(magazine, MAX_DRAIN),
-            kept_empty: (KEPT_BYTES / PAGE_SIZE >> preferred_order) as u16,
+            accounted,
+            kept_empty: ((KEPT_BYTES / PAGE_SIZE) >> preferred_order) as u16,
             pages,
             masks,
         })
@@ -177,7 +185,7 @@ impl Geometry {
 
     /// The same, with magazines of at most `strides` strides.
     pub(in crate::mm) const fn with_magazine_of(mut self, strides: usize) -> Self {
-        let most = (strides * STRIDE - ENDS) as u8;
+        let most = (strides * STRIDE - ENDS) as u16;
         if self.magazine > most {
             self.magazine = most;
         }
@@ -188,13 +196,7 @@ impl Geometry {
 
     /// The same, of a cache that keeps many empty slabs.
     pub(in crate::mm) const fn keeping_many(mut self) -> Self {
-        self.kept_empty = (MANY_KEPT_BYTES / PAGE_SIZE >> self.preferred_order) as u16;
-        self
-    }
-
-    /// The same, from slabs of such `pages`.
-    pub(super) const fn with_pages_of(mut self, pages: Gfp) -> Self {
-        self.pages = pages;
+        self.kept_empty = ((MANY_KEPT_BYTES / PAGE_SIZE) >> self.preferred_order) as u16;
         self
     }
 
@@ -208,8 +210,11 @@ impl Geometry {
         }
     }
 
-    /// Strides a magazine of the cache takes, with its ends.
+    /// Strides a magazine of the cache takes, with its ends: none if objects are charged.
     pub(in crate::mm) const fn strides(&self) -> usize {
+        if self.accounted {
+            return 0;
+        }
         (self.magazine as usize + ENDS).div_ceil(STRIDE)
     }
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::arch::cpu;
 use crate::mm::frame::{Frame, FrameKind};
-use crate::mm::page::PageAllocator;
+use crate::mm::page::{PageAllocator, check_context};
 use crate::mm::{AllocError, Gfp};
 use crate::sync::{IrqLock, PerCpu};
 use core::ops::Range;
@@ -38,8 +38,9 @@ use core::sync::atomic::{AtomicU8, Ordering};
 #[derive(Debug)]
 pub struct KmemCache {
     name: &'static str,
-    /// Bytes of an object as asked for.
+    /// Bytes of an object and their alignment as asked for.
     size: usize,
+    align: usize,
     geometry: Geometry,
     constructor: Option<Constructor>,
     /// What may be copied out of an object.
@@ -50,7 +51,6 @@ pub struct KmemCache {
     /// How objects share cache lines, if they do, and in which pages.
     packed: Option<PackedLayout>,
     packed_pages: IrqLock<PackedPages>,
-    align: usize,
     /// The tag in the frame descriptors, 0 while the cache has none.
     tag: AtomicU8,
 }
@@ -70,6 +70,7 @@ impl KmemCache {
             Ok(geometry) => Ok(Self {
                 name,
                 size,
+                align,
                 geometry: geometry.with_magazine_of(MAGAZINE_STRIDES),
                 constructor: None,
                 usercopy: 0..0,
@@ -78,7 +79,6 @@ impl KmemCache {
                 slots: SlotStore::new(),
                 packed: None,
                 packed_pages: IrqLock::new(PackedPages::new()),
-                align,
                 tag: AtomicU8::new(0),
             }),
             Err(error) => Err(error),
@@ -90,12 +90,15 @@ impl KmemCache {
     /// # Errors
     ///
     /// [`CacheError::Flags`] when a bit has no meaning, [`CacheError::Packed`] when such objects
-    /// cannot be packed.
+    /// cannot be packed, [`CacheError::Size`] when no slab holds such objects and their owners.
     pub const fn with_flags(mut self, bits: u32) -> Result<Self, CacheError> {
         let Some(flags) = SlabFlags::from_bits(bits) else {
             return Err(CacheError::Flags(bits & !SlabFlags::all().bits()));
         };
-        self.geometry = self.geometry.with_pages_of(flags.gfp());
+        match Geometry::new(self.size, self.align, flags.gfp()) {
+            Ok(geometry) => self.geometry = geometry.with_magazine_of(MAGAZINE_STRIDES),
+            Err(error) => return Err(error),
+        }
         if flags.contains(SlabFlags::PACKED) {
             self.packed = PackedLayout::new(self.size, self.align);
             let whole_lines = SlabFlags::HWCACHE_ALIGN
@@ -182,7 +185,8 @@ impl KmemCache {
 
     pub(super) fn cache(&'static self, tag: u8) -> Cache<'static> {
         let core = PerCpu::current();
-        let at_hand = self.constructor.is_none() && self.packed.is_none();
+        let at_hand =
+            self.constructor.is_none() && self.packed.is_none() && !self.geometry.accounted;
         let magazine = if tag != 0 && at_hand {
             let capacity = usize::from(self.geometry.magazine);
             let magazines = core.magazines();
@@ -233,6 +237,7 @@ impl KmemCache {
             self.geometry.zero_if(object, gfp);
             return Ok(object);
         }
+        check_context(gfp)?;
         match self.as_packed(tag) {
             Some(packed) => packed.alloc(pages, gfp),
             #[cfg(feature = "slab-debug")]
@@ -260,8 +265,15 @@ impl KmemCache {
         gfp: Gfp,
         objects: &mut [Option<NonNull<u8>>],
     ) -> Result<(), AllocError> {
+        let core = PerCpu::current().magazines();
+        let is_plain = !gfp.contains(Gfp::ZERO) && (!gfp.may_block() || !cpu::irqs_masked());
         for at in 0..objects.len() {
-            match self.alloc(pages, gfp) {
+            let at_hand = if is_plain {
+                alloc_fast(core, self.tag.load(Ordering::Relaxed))
+            } else {
+                None
+            };
+            match at_hand.map_or_else(|| self.alloc(pages, gfp), Ok) {
                 Ok(object) => objects[at] = Some(object),
                 Err(error) => {
                     // SAFETY: the objects were allocated just now, and nobody has seen them.

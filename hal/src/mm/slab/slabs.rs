@@ -76,6 +76,9 @@ pub(super) fn part_of(pfn: Pfn, order: u32) -> u32 {
     pfn.get() & ((1 << order) - 1)
 }
 
+/// Most slabs that one call takes objects from, which bounds its cost where few are free in each.
+const MAX_VISITS: usize = 8;
+
 /// All slabs of a cache. All zero is none.
 #[derive(Debug)]
 pub(in crate::mm) struct Slabs {
@@ -151,14 +154,14 @@ impl Slabs {
         mut put: impl FnMut(VirtAddr),
     ) -> usize {
         let mut left = wanted;
-        while left > 0 {
-            let Some((slab, first)) = self.open(frames) else {
+        for _ in 0..MAX_VISITS {
+            if left == 0 {
+                break;
+            }
+            let Some((slab, first, parts)) = self.open(frames) else {
                 break;
             };
             let order = first.slab_order();
-            let Some(parts) = frames.find_block(slab, order) else {
-                break;
-            };
             let mut remains = false;
             let mut page = layout::phys_to_virt(slab.phys());
             for (frame, starts) in parts.iter().zip(geometry.starts_of(order)) {
@@ -182,9 +185,16 @@ impl Slabs {
                 }
                 page = page + PAGE_SIZE;
             }
-            if !remains {
-                self.partial.remove(frames, slab, first);
-                first.set_listed(false);
+            match (first.is_listed(), remains) {
+                (true, false) => {
+                    self.partial.remove(frames, slab, first);
+                    set_listed(parts, false);
+                }
+                (false, true) => {
+                    self.partial.push(frames, slab, first);
+                    set_listed(parts, true);
+                }
+                _ => {}
             }
         }
         let taken = wanted - left;
@@ -192,23 +202,19 @@ impl Slabs {
         taken
     }
 
-    /// A slab on the partial list, where an empty one is put if there is no other.
+    /// A slab of the partial list, which stays there, or else one taken off the empty list.
     #[inline]
-    fn open(&mut self, frames: FrameLookup) -> Option<(Pfn, &'static Frame)> {
-        if let Some(slab) = self.partial.first() {
-            return Some((slab, frames.find(slab)?));
-        }
-        let slab = self.empty.first()?;
+    fn open(&mut self, frames: FrameLookup) -> Option<(Pfn, &'static Frame, &'static [Frame])> {
+        let partial = self.partial.first();
+        let slab = partial.or_else(|| self.empty.first())?;
         let first = frames.find(slab)?;
-        self.empty.remove(frames, slab, first);
-        self.partial.push(frames, slab, first);
-        first.set_listed(true);
-        Some((slab, first))
+        if partial.is_none() {
+            self.empty.remove(frames, slab, first);
+        }
+        Some((slab, first, frames.find_block(slab, first.slab_order())?))
     }
 
     /// Puts up to `count` objects that `next` gives, all of this cache, back into their slabs.
-    ///
-    /// Where a slab belongs is decided after the last of several objects in a row that are of it.
     pub(super) fn give(
         &mut self,
         frames: FrameLookup,
@@ -216,7 +222,6 @@ impl Slabs {
         mut next: impl FnMut() -> Option<NonNull<u8>>,
     ) {
         let mut given = 0;
-        let mut run: Option<Run> = None;
         while given < count {
             let Some(object) = next() else { break };
             given += 1;
@@ -226,58 +231,41 @@ impl Slabs {
             };
             let out = frame.objects_out() & !1_u64.wrapping_shl(slot);
             frame.set_objects_out(out);
-            let order = frame.slab_order();
-            let slab = slab_of(PhysAddr::new(pa as u64).pfn(), order);
-            match &mut run {
-                Some(run) if run.slab == slab => run.may_be_empty |= out == 0,
-                _ => {
-                    let new = Run {
-                        slab,
-                        order,
-                        may_be_empty: out == 0,
-                    };
-                    if let Some(ended) = run.replace(new) {
-                        self.list(frames, &ended);
-                    }
-                }
+            if out == 0 || !frame.is_listed() {
+                self.list(frames, PhysAddr::new(pa as u64).pfn(), frame.slab_order());
             }
-        }
-        if let Some(ended) = run {
-            self.list(frames, &ended);
         }
         self.objects_out = self.objects_out.wrapping_sub(given as u32);
     }
 
-    /// Puts a slab to which objects came back on the list where it belongs.
-    fn list(&mut self, frames: FrameLookup, run: &Run) {
-        let Some(parts) = frames.find_block(run.slab, run.order) else {
+    /// Puts the slab that `pfn` is part of, to which an object came back, on the list where it
+    /// belongs.
+    #[inline(never)]
+    fn list(&mut self, frames: FrameLookup, pfn: Pfn, order: u32) {
+        let Some(parts) = frames.find_block(pfn, order) else {
             return;
         };
         let Some(first) = parts.first() else { return };
-        let is_empty = run.may_be_empty && parts.iter().all(|frame| frame.objects_out() == 0);
-        match (first.is_listed(), is_empty) {
-            (true, false) => {}
-            (false, false) => {
-                self.partial.push(frames, run.slab, first);
-                first.set_listed(true);
+        let slab = slab_of(pfn, order);
+        let listed = first.is_listed();
+        if parts.iter().all(|frame| frame.objects_out() == 0) {
+            if listed {
+                self.partial.remove(frames, slab, first);
+                set_listed(parts, false);
             }
-            (listed, true) => {
-                if listed {
-                    self.partial.remove(frames, run.slab, first);
-                    first.set_listed(false);
-                }
-                self.empty.push(frames, run.slab, first);
-            }
+            self.empty.push(frames, slab, first);
+        } else if !listed {
+            self.partial.push(frames, slab, first);
+            set_listed(parts, true);
         }
     }
 }
 
-/// Objects of one slab that came back to it one after the other.
-struct Run {
-    slab: Pfn,
-    order: u32,
-    /// Whether a frame of the slab has no object out.
-    may_be_empty: bool,
+/// Notes in all frames of a slab whether it is on the partial list.
+fn set_listed(parts: &[Frame], listed: bool) {
+    for frame in parts {
+        frame.set_listed(listed);
+    }
 }
 
 /// The bit of a frame's last slot.

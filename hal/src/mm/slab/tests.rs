@@ -311,3 +311,35 @@ fn unknown_flags_are_an_error() {
     assert!(cache().with_flags(all.bits()).is_ok());
     assert_eq!(cache().with_flags(3).err(), Some(CacheError::Flags(3)));
 }
+
+#[test]
+#[cfg_attr(miri, ignore = "too many objects for an interpreter")]
+fn a_call_moves_few_objects_and_at_most_one_slab() {
+    let (pages, _) = normal_machine(16);
+    for size in [64, 192, 1024, 4096, 8192] {
+        let cache = new_cache("bounded", size, 64);
+        let mut before = cache.info();
+        let mut check = |most: u32| {
+            let now = cache.info();
+            let moved = now.objects_out.abs_diff(before.objects_out);
+            let slabs = now.slabs.abs_diff(before.slabs);
+            assert!(slabs <= 1 && moved <= if slabs == 0 { most } else { 1 });
+            before = now;
+        };
+        let count = (8 << 20) / size.max(1024);
+        let mut objects = Vec::new();
+        for _ in 0..count {
+            objects.push(cache.alloc(pages, Gfp::KERNEL).unwrap());
+            check(32);
+        }
+        // First one object of each slab, then the rest, so that both lists grow long.
+        for part in 0..8 {
+            for object in objects.iter().skip(part).step_by(8) {
+                // SAFETY: the object is ours, and freed once.
+                unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
+                check(12);
+            }
+        }
+        assert!(!cache.shrink(pages));
+    }
+}
