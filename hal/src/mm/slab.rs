@@ -315,11 +315,12 @@ impl Cache<'_> {
         if self.geometry.accounted {
             self.uncharge(pa, frame);
         }
-        if self.constructor.is_none() {
-            set_mark(object, mark_in(frame));
-        }
         #[cfg(feature = "slab-debug")]
         self.object_given(object);
+        // The debug build has poison there, and each object out of its slab is in use.
+        if self.constructor.is_none() && !cfg!(feature = "slab-debug") {
+            set_mark(object, mark_in(frame));
+        }
         let lookup = pages.frames().lookup();
         match self.magazine {
             Some(magazine) => {

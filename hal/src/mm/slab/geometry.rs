@@ -117,6 +117,13 @@ impl Geometry {
         #[cfg(not(feature = "slab-debug"))]
         let (lead, size) = (0, object);
         #[cfg(feature = "slab-debug")]
+        // Side by side, objects of such a size are aligned to it, whatever was asked for.
+        let align = if object.is_power_of_two() {
+            object
+        } else {
+            align
+        };
+        #[cfg(feature = "slab-debug")]
         let (lead, size) = (align, (object + super::debug::META).next_multiple_of(align));
         let mut masks = [0; MASKS];
         let mut preferred_order = MAX_SLAB_ORDER;
