@@ -327,12 +327,15 @@ impl Kmalloc {
         let frames = self.ready_pages(va)?.frames();
         let (pa, frame) = frame_of(frames, va)?;
         if let Some(cache) = self.cache(frame.tag()) {
-            #[cfg_attr(not(feature = "slab-debug"), expect(unused_variables))]
-            let object = cache.check_object(va, pa, frame)?;
+            let checked = cache.check_object(va, pa, frame);
             #[cfg(feature = "slab-debug")]
-            if let Some(slot) = self.slot(frame.tag(), object) {
+            if let Some(slot) = checked
+                .ok()
+                .and_then(|object| self.slot(frame.tag(), object))
+            {
                 slot.expose();
             }
+            checked?;
             return Ok(cache.object_size());
         }
         if let Some(cache) = named(frame.tag()) {

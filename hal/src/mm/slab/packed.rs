@@ -137,6 +137,10 @@ impl PackedPages {
     }
 
     /// The trailer of a page of this cache.
+    #[expect(
+        clippy::needless_pass_by_ref_mut,
+        reason = "the borrow of the pages is what makes the trailer's exclusive"
+    )]
     fn trailer(&mut self, pfn: Pfn) -> &mut Trailer {
         let trailer = layout::phys_to_virt(pfn.phys()) + TRAILER;
         // SAFETY: the page is the cache's and ends in a trailer, which is reached through the one
