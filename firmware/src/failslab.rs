@@ -3,7 +3,8 @@
 //! Each test is run with its Nth allocation made to fail. It may then go on as if nothing had
 //! happened, or end because an operation failed ([`Stop::Injected`]). A wrong verdict, memory that
 //! is missing afterwards, a panic or a hang is a failure. Of a range, each test is run with every N
-//! until it makes fewer allocations than that.
+//! until it makes fewer allocations than that. What a test allocates only to have less memory left
+//! does not count ([`fault::pause`]), and random calls are fewer ([`lightly`]).
 
 use crate::check_ok;
 use crate::cmdline::Failslab;
@@ -73,6 +74,17 @@ fn sweep(test: &Test, range: Failslab, tally: &mut Tally) -> Outcome {
         // The end of a sweep shows that every run ended well.
         Err(Stop::Injected) if range.first != range.last => Ok(()),
         outcome => outcome,
+    }
+}
+
+/// How much of the same a test does that would do `amount`: less while it is run hundreds of times,
+/// but still as many allocations as are made to fail.
+pub fn lightly(amount: usize) -> usize {
+    const SHARE: usize = 16;
+    if fault::is_armed() {
+        amount.div_ceil(SHARE)
+    } else {
+        amount
     }
 }
 

@@ -3,11 +3,16 @@
 use super::{Object, Pages};
 use crate::report::{Stop, diagnostic, stop_for_error};
 use hal::addr::{PAGE_SIZE, Pfn};
+use hal::mm::fault::{self, Paused};
 use hal::mm::{self, AllocError, Gfp, MAX_ORDER, ZoneKind};
 
 /// Blocks held so that nobody else has them.
+///
+/// While there is one, no allocation is made to fail: who hoards watches what requests do without
+/// memory, and one that failed on purpose would look the same.
 #[derive(Debug)]
 pub(crate) struct Hoard {
+    _paused: Paused,
     /// Frame number times 16 plus order: both fit, since physical addresses end at 2^40.
     table: Object,
     len: usize,
@@ -20,7 +25,11 @@ impl Hoard {
     /// An empty hoard for `capacity` blocks.
     pub(crate) fn new(capacity: usize) -> Result<Self, AllocError> {
         let table = Object::alloc(capacity.max(1) * size_of::<u32>(), Gfp::KERNEL)?;
-        Ok(Self { table, len: 0 })
+        Ok(Self {
+            _paused: fault::pause(),
+            table,
+            len: 0,
+        })
     }
 
     /// Blocks held.

@@ -3,6 +3,7 @@
 mod classes;
 
 use super::mapping;
+use crate::failslab::lightly;
 use crate::ledger::Ledger;
 use crate::machine::machine;
 use crate::memory::hoard::{LOWEST_ZONE, fragment};
@@ -287,7 +288,7 @@ fn no_table_writes() -> Outcome {
     let before = mapping::fingerprint();
     let mut random = Random::new(machine().seed, 13);
     let mut held = [const { None::<Object> }; 64];
-    for _ in 0..COUNT {
+    for _ in 0..lightly(COUNT) {
         let size = 1 + random.below(2 * MAX_CLASS_SIZE);
         let object = check_ok!(Object::alloc(size, Gfp::KERNEL));
         let slot = random.below(held.len());
@@ -454,7 +455,7 @@ fn all_cores() -> Outcome {
     );
     check_ok!(smp::run_on_all(|core| {
         let mut random = Random::new(machine().seed, core as u64 + 101);
-        for _ in 0..ROUNDS {
+        for _ in 0..lightly(ROUNDS) {
             // Small sizes often, large ones now and then.
             let limit = 64 << random.below(8);
             let size = 1 + random.below(limit);
@@ -544,9 +545,10 @@ impl IrqHandler for AllocateInInterrupt {
 }
 
 fn interrupt() -> Outcome {
-    const WANTED: usize = 200;
+    const MOST_WANTED: usize = 200;
     const LEAST_ROUNDS: usize = 50;
     const MOST_ROUNDS: usize = 100_000;
+    let wanted = lightly(MOST_WANTED);
     let interrupts = machine().interrupts;
     IN_INTERRUPT.served.store(0, Ordering::Relaxed);
     IN_INTERRUPT.refused.store(0, Ordering::Relaxed);
@@ -555,7 +557,7 @@ fn interrupt() -> Outcome {
     interrupts.unregister(VIRTUAL_TIMER);
     check_ok!(interrupts.register(VIRTUAL_TIMER, &IN_INTERRUPT));
     IN_INTERRUPT.arm(0);
-    let outcome = interrupted_loop(WANTED, LEAST_ROUNDS..MOST_ROUNDS);
+    let outcome = interrupted_loop(wanted, lightly(LEAST_ROUNDS)..MOST_ROUNDS);
     counter::disarm();
     interrupts.unregister(VIRTUAL_TIMER);
     check_ok!(interrupts.register(VIRTUAL_TIMER, &DeadlineInterrupt));
@@ -570,8 +572,8 @@ fn interrupt() -> Outcome {
     check!(failed == 0, "{failed} allocations in an interrupt failed");
     check_served!(IN_INTERRUPT.refused.load(Ordering::Relaxed));
     check!(
-        served >= WANTED,
-        "{served} of {WANTED} allocations in {MOST_ROUNDS} rounds"
+        served >= wanted,
+        "{served} of {wanted} allocations in {MOST_ROUNDS} rounds"
     );
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Pages: alignment, splitting and merging, exact sizes, refusals, exhaustion, several cores.
 
 use super::mapping;
+use crate::failslab::lightly;
 use crate::ledger::Ledger;
 use crate::machine::machine;
 use crate::memory::hoard::{Hoard, capacity, top_zone};
@@ -418,7 +419,7 @@ fn all_cores() -> Outcome {
     check_ok!(smp::run_on_all(|core| {
         let mut random = Random::new(machine().seed, core as u64 + 1);
         let mut held = [const { None::<(Pages, u64)> }; HELD];
-        for round in 0..ROUNDS {
+        for round in 0..lightly(ROUNDS) {
             let slot = random.below(HELD);
             if let Some((mut block, tag)) = held[slot].take() {
                 shared.fetch_add(usize::from(trespassed(&mut block, tag)), Ordering::Relaxed);

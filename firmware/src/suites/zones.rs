@@ -108,10 +108,7 @@ fn exhaust(hoard: &mut Hoard, gfp: Gfp) -> Outcome {
 fn hoard_for_all() -> Result<Hoard, Stop> {
     let allocator = mm::pages().ok_or(Stop::Failed)?;
     let marks = ZoneKind::ALL.map(|kind| allocator.zone(kind).watermarks.high as usize);
-    Hoard::new(capacity(marks.iter().sum())).map_err(|error| {
-        diagnostic(format_args!("no table: {error}"));
-        Stop::Failed
-    })
+    Ok(check_ok!(Hoard::new(capacity(marks.iter().sum()))))
 }
 
 /// The pages that count for a request with `gfp` in `zone`, and those it has to leave, if they

@@ -14,6 +14,8 @@ struct Injection {
     /// Which allocation fails, counted from 1; 0 while nothing is armed.
     nth: AtomicU32,
     seen: AtomicU32,
+    /// [`Paused`] guards that exist.
+    pauses: AtomicU32,
 }
 
 impl Injection {
@@ -21,6 +23,7 @@ impl Injection {
         Self {
             nth: AtomicU32::new(0),
             seen: AtomicU32::new(0),
+            pauses: AtomicU32::new(0),
         }
     }
 }
@@ -65,6 +68,24 @@ fn tell_page_lists() {
     }
 }
 
+/// As long as it exists, allocations neither fail nor count.
+#[derive(Debug)]
+#[must_use = "the pause ends when the guard is dropped"]
+pub struct Paused(());
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        injection(|injection| injection.pauses.fetch_sub(1, Ordering::Relaxed));
+    }
+}
+
+/// Leaves out the allocations of all cores until the guard is dropped: those a test makes only to
+/// have less memory left. Any context.
+pub fn pause() -> Paused {
+    injection(|injection| injection.pauses.fetch_add(1, Ordering::Relaxed));
+    Paused(())
+}
+
 /// Whether the allocation that [`fail_nth`] chose has failed since.
 pub fn has_fired() -> bool {
     injection(|injection| {
@@ -90,6 +111,9 @@ pub fn should_fail(gfp: Gfp) -> bool {
 fn is_the_one(gfp: Gfp) -> bool {
     !gfp.contains(Gfp::NOFAIL)
         && injection(|injection| {
+            if injection.pauses.load(Ordering::Relaxed) != 0 {
+                return false;
+            }
             let before = injection.seen.fetch_add(1, Ordering::Relaxed);
             before + 1 == injection.nth.load(Ordering::Relaxed)
         })
@@ -105,6 +129,11 @@ mod tests {
         fail_nth(2);
         assert!(!should_fail(Gfp::KERNEL | Gfp::NOFAIL));
         assert!(!should_fail(Gfp::KERNEL));
+        let pauses = (pause(), pause());
+        assert!(!should_fail(Gfp::KERNEL));
+        drop(pauses.0);
+        assert!(!should_fail(Gfp::KERNEL));
+        drop(pauses.1);
         assert!(!has_fired());
         assert!(should_fail(Gfp::KERNEL));
         assert!(has_fired());

@@ -114,6 +114,7 @@ pub(crate) fn all() -> Vec<Lane> {
         lane("matrix", Work::Boots(Count::Boots, matrix())),
         lane("full", Work::Boots(Count::Results, full())),
         lane("bench", Work::Bench),
+        lane("failslab", Work::Boots(Count::Results, failslab())),
         lane("parallel", Work::Boots(Count::Boots, parallel())),
         lane("payload", Work::Boots(Count::Boots, payloads())),
         lane("twins", Work::Boots(Count::Boots, twins())),
@@ -312,7 +313,10 @@ const MATRIX: [Row; 15] = [
 ];
 
 /// The suites the rows with a command line take turns to run, so that each boot is quick.
-const MATRIX_SUITES: [&str; 6] = ["boot", "mmu", "pages", "kmalloc", "vmalloc", "coherent"];
+const MATRIX_SUITES: [&str; 13] = [
+    "boot", "mmu", "pages", "gfp", "zones", "kmalloc", "vmalloc", "kvmalloc", "cma", "reclaim",
+    "ioremap", "alloc", "coherent",
+];
 
 /// Longest boot of the matrix in seconds.
 const MATRIX_TIMEOUT: &str = "20";
@@ -376,13 +380,39 @@ fn full() -> Vec<Boot> {
         Boot::new("virt, dma.coherent=no", &[("CMDLINE", "dma.coherent=no")]),
         Boot::new("rpi4", &[("BOARD", "rpi4")]),
         Boot::new("virt, dma.coherent=yes", &[("CMDLINE", "dma.coherent=yes")]),
+        Boot::new("virt, one core", &[("SMP", "1")]),
+        Boot::new("virt, eight cores", &[("SMP", "8")]),
+        Boot::new("virt, cma=0", &[("CMDLINE", "cma=0")]),
+        Boot::new(
+            "virt, cma=16M of 128M",
+            &[("MEM", "128M"), ("CMDLINE", "cma=16M")],
+        ),
         Boot::new("virt, defmt", &[("CMDLINE", "suite=boot defmt")]).expect(Expect::Traced),
     ]
 }
 
+/// Every test with each of its first 200 allocations failing, inside one boot per board.
+fn failslab() -> Vec<Boot> {
+    let boot = |board| {
+        let settings = [
+            ("BOARD", board),
+            ("CMDLINE", "failslab=1..200"),
+            ("TIMEOUT", FAILSLAB_TIMEOUT),
+        ];
+        Boot::new(format!("{board} failslab=1..200"), &settings)
+    };
+    ["qemu-virt", "rpi4"].map(boot).to_vec()
+}
+
+/// Longest sweep of failing allocations in seconds: twice what it takes on two idle cores.
+const FAILSLAB_TIMEOUT: &str = "120";
+
 /// Cores that really run at the same time; without `dma`, whose engine waits 100 ms a transfer.
 fn parallel() -> Vec<Boot> {
-    let suites = ["boot", "pages", "kmalloc", "vmalloc"];
+    let suites = [
+        "boot", "pages", "gfp", "kmalloc", "vmalloc", "kvmalloc", "cma", "reclaim", "stress",
+        "alloc",
+    ];
     suites
         .map(|suite| {
             let cmdline = format!("suite={suite}");

@@ -1,4 +1,6 @@
 //! Rust's own collections on the machine's memory: nothing else in the firmware uses them.
+//!
+//! No allocation is made to fail here: a collection that has not asked first ends the machine then.
 
 extern crate alloc as rust;
 
@@ -11,7 +13,7 @@ use core::fmt::Write;
 use hal::addr::{PAGE_SIZE, VirtAddr};
 use hal::alloc::GlobalKernelAllocator;
 use hal::layout::{DIRECT_MAP, VMALLOC};
-use hal::mm::MAX_SIZE;
+use hal::mm::{MAX_SIZE, fault};
 use hal::sync::IrqLock;
 use rust::boxed::Box;
 use rust::collections::{BTreeMap, VecDeque};
@@ -31,6 +33,7 @@ fn leaves_nothing(work: impl FnOnce() -> Outcome) -> Outcome {
 }
 
 pub(super) fn model() -> Outcome {
+    let _paused = fault::pause();
     leaves_nothing(|| {
         const KEYS: usize = 512;
         let mut random = Random::new(machine().seed, 33);
@@ -70,6 +73,7 @@ pub(super) fn model() -> Outcome {
 }
 
 pub(super) fn large() -> Outcome {
+    let _paused = fault::pause();
     leaves_nothing(|| {
         const WORDS: usize = 2 * MAX_SIZE / size_of::<usize>();
         let mut words = Vec::new();
@@ -100,6 +104,7 @@ pub(super) fn large() -> Outcome {
 }
 
 pub(super) fn alignment() -> Outcome {
+    let _paused = fault::pause();
     #[repr(align(128))]
     struct Lines(u8);
     #[repr(align(4096))]
@@ -133,6 +138,7 @@ pub(super) fn alignment() -> Outcome {
 }
 
 pub(super) fn zeroed() -> Outcome {
+    let _paused = fault::pause();
     leaves_nothing(|| {
         for len in [1, 100, 3 * PAGE_SIZE, 2 * MAX_SIZE] {
             drop(rust::vec![0xA5u8; len]);
@@ -145,6 +151,7 @@ pub(super) fn zeroed() -> Outcome {
 }
 
 pub(super) fn refused() -> Outcome {
+    let _paused = fault::pause();
     leaves_nothing(|| {
         let mut bytes = Vec::<u8>::new();
         bytes.extend_from_slice(b"kept");
