@@ -94,6 +94,8 @@ fn purged() -> Result<usize, Stop> {
 
 pub(super) fn purge() -> Outcome {
     const PAGES: usize = 64;
+    // The first free of all flushes at once, and says how much may wait from then on.
+    check_ok!(check_ok!(Area::alloc(PAGE_SIZE)).free());
     let area = check_ok!(Area::alloc(PAGES * PAGE_SIZE));
     let _ballast = squeeze()?;
     let before = purged()?;
