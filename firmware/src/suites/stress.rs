@@ -327,11 +327,16 @@ fn storm() -> Outcome {
         get(&counts.served) == cores * lightly(ROUNDS),
         "calls are missing"
     );
+    // A light run may be over before the first interrupt.
+    let is_light = lightly(ROUNDS) != ROUNDS;
     check!(
-        get(&counts.inside) >= cores,
+        is_light || get(&counts.inside) >= cores,
         "the interrupts missed the allocators"
     );
-    check!(get(&counts.handed_over) > 0, "nothing changed hands");
+    check!(
+        is_light || get(&counts.handed_over) > 0,
+        "nothing changed hands"
+    );
     let difference = before.difference(&check_ok!(Ledger::take()));
     check!(difference.is_none(), "{difference:?}");
     Ok(())

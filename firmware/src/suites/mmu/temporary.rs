@@ -8,7 +8,8 @@ use crate::machine::machine;
 use crate::memory::Pages;
 use crate::memory::local::{self, LocalPage};
 use crate::report::{Outcome, Stop, diagnostic};
-use crate::{check, check_ok};
+use crate::{check, check_ok, check_served};
+use core::sync::atomic::{AtomicBool, Ordering};
 use hal::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use hal::arch::translate;
 use hal::layout::KMAP;
@@ -145,25 +146,24 @@ pub(super) fn per_core() -> Outcome {
     let page = check_ok!(LocalPage::map(&mut block));
     let here = PerCpu::current().index();
     for core in smp::online().filter(|core| *core != here) {
-        let other = check_ok!(smp::run_on(core, || {
-            let mut block = Pages::alloc(Gfp::KERNEL, 0).ok()?;
+        let mut block = check_ok!(Pages::alloc(Gfp::KERNEL, 0));
+        let (va, wrong) = check_ok!(check_ok!(smp::run_on(core, || {
             let frame = block.pfn();
-            let page = LocalPage::map(&mut block).ok()?;
-            Some((page.va(), wrong_mapping(page.va(), frame)))
-        }));
-        let Some((va, wrong)) = other else {
-            check!(false, "core {core} has no page");
-            return Ok(());
-        };
+            LocalPage::map(&mut block).map(|page| (page.va(), wrong_mapping(page.va(), frame)))
+        })));
         check!(va != page.va(), "core {core} uses {va} too");
         check!(wrong.is_none(), "core {core}, {va}: {wrong:?}");
     }
     Ok(())
 }
 
+/// Whether the interrupt handler got no page.
+static REFUSED: AtomicBool = AtomicBool::new(false);
+
 /// Maps a page of its own and writes to it.
 static MAP_IN_INTERRUPT: InInterrupt = InInterrupt::new(|| {
     let Ok(mut block) = Pages::alloc(Gfp::ATOMIC, 0) else {
+        REFUSED.store(true, Ordering::Relaxed);
         return false;
     };
     let frame = block.pfn();
@@ -183,6 +183,7 @@ pub(super) fn in_interrupt() -> Outcome {
     let mut page = check_ok!(LocalPage::map(&mut block));
     page.fill(0x11);
     let right = MAP_IN_INTERRUPT.run()?;
+    check_served!(usize::from(REFUSED.swap(false, Ordering::Relaxed)));
     check!(right, "the handler's mapping is wrong");
     let wrong = wrong_mapping(page.va(), frame);
     check!(wrong.is_none(), "the task's, afterwards: {wrong:?}");

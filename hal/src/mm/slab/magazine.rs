@@ -144,8 +144,8 @@ impl Magazines {
         below.is_null().then_some(Room { cursor, top })
     }
 
-    /// The magazine of the cache with `tag`, made on first use, or `None` where there are none and
-    /// while an allocation is to fail, so that each is counted.
+    /// The magazine of the cache with `tag`, made on first use, or `None` where there are none.
+    /// While an allocation is to fail none is opened, so that each allocation is counted.
     pub(in crate::mm) fn magazine<const N: usize>(
         &self,
         tag: u8,
@@ -155,10 +155,13 @@ impl Magazines {
         core: usize,
     ) -> Option<Magazine<'_>> {
         // In the debug build every object goes to the slabs, where it is checked.
-        if !self.at_hand.get() || fault::is_armed() || cfg!(feature = "slab-debug") {
+        if !self.at_hand.get() || cfg!(feature = "slab-debug") {
             return None;
         }
         let cursor = self.cursor(tag);
+        if cursor.get() == nothing() && fault::is_armed() {
+            return None;
+        }
         #[cfg(target_os = "none")]
         let bottom = store.bottom(core, offset);
         #[cfg(not(target_os = "none"))]
