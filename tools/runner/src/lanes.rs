@@ -182,7 +182,6 @@ const MIRI: Check = Check {
         "mm::frame::",
         "mm::kmalloc::tests::",
         "mm::slab::",
-        "mm::va::",
         "dma::coherent::tests::",
         "dma::streaming::",
         "smp::tests::a_function_that_hands_over",
