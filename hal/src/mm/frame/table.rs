@@ -233,7 +233,7 @@ impl FrameTable {
         )));
         Self {
             lookup: FrameLookup {
-                blocks: words.as_ptr().cast(),
+                blocks: words.as_mut_ptr().cast(),
                 count,
             },
             frames: frames.as_ptr(),
