@@ -162,11 +162,23 @@ fn run_command(lane: &str, name: &str, mut command: Command) -> Result<Ended> {
     Ok(Ended { success, output })
 }
 
-/// The last lines of `output`, marked so that none is taken for one of ours.
+/// The last lines of `output` that may say what failed, marked so that none is taken for one of
+/// ours.
 fn tail(output: &str) -> String {
-    let lines: Vec<_> = output.lines().collect();
+    let lines: Vec<_> = output.lines().filter(|line| tells(line)).collect();
     let last = &lines[lines.len().saturating_sub(OUTPUT_TAIL)..];
     last.iter().map(|line| format!("    | {line}\n")).collect()
+}
+
+/// Not a test that passed, nor a frame of a backtrace: with them the panic of a failed test is off
+/// the screen.
+fn tells(line: &str) -> bool {
+    let line = line.trim();
+    let frame = line.starts_with("at ")
+        || line
+            .split_once(": ")
+            .is_some_and(|(number, _)| number.parse::<u32>().is_ok());
+    !(frame || line.is_empty() || line.ends_with(" ... ok") || line.contains(" ... ignored"))
 }
 
 fn cargo_command(check: &Check) -> Command {

@@ -109,3 +109,16 @@ fn payloads_differ_in_every_page() {
     assert_ne!(bytes[..4096], bytes[8192..]);
     assert_eq!(payload(5).len(), 5);
 }
+
+#[test]
+fn what_failed_is_shown_without_what_passed() {
+    let passed = "test a::passes ... ok\n".repeat(OUTPUT_TAIL);
+    let frames =
+        "   3: core::panicking::panic\n             at ./src/a.rs:7:1\n".repeat(OUTPUT_TAIL);
+    let output =
+        format!("thread 'a::fails' panicked at a.rs:7:1:\n{frames}\n{passed}test b ... FAILED\n");
+    assert_eq!(
+        tail(&output),
+        "    | thread 'a::fails' panicked at a.rs:7:1:\n    | test b ... FAILED\n"
+    );
+}
