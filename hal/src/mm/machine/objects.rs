@@ -1,0 +1,171 @@
+//! The machine's `kmalloc` objects.
+
+use super::{KMALLOC, PACKED, pages};
+use crate::addr::PhysAddr;
+use crate::mm::*;
+use core::ptr::NonNull;
+
+/// Allocates memory of the machine: [`Kmalloc::kmalloc`].
+///
+/// # Errors
+///
+/// As there.
+#[inline(always)]
+#[cfg_attr(feature = "slab-debug", track_caller)]
+pub fn kmalloc(size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    KMALLOC.kmalloc(size, gfp)
+}
+
+/// Allocates zeroed memory of the machine: [`Kmalloc::kzalloc`].
+///
+/// # Errors
+///
+/// As there.
+#[inline(always)]
+#[cfg_attr(feature = "slab-debug", track_caller)]
+pub fn kzalloc(size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    KMALLOC.kzalloc(size, gfp)
+}
+
+/// Allocates memory of the machine that no device may meet: [`PackedKmalloc::kmalloc`].
+///
+/// # Errors
+///
+/// As there, and [`AllocError::NotReady`] before [`init`].
+pub fn kmalloc_packed(size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    if size == 0 || size > MAX_PACKED_SIZE {
+        return kmalloc(size, gfp);
+    }
+    PACKED.kmalloc(pages().ok_or(AllocError::NotReady)?, size, gfp)
+}
+
+/// The name of the packed cache that has the memory at `pa`, if one has it.
+///
+/// Its objects share cache lines, so it must not be handed to a device that does not snoop.
+pub fn packed_cache_at(pa: PhysAddr) -> Option<&'static str> {
+    let frame = pages()?.frames().get(pa.pfn()).ok()?;
+    slab::is_packed(frame).then(|| slab::name_of(frame.tag()))
+}
+
+/// The name of the slab cache whose free object the memory at `pa` is part of, if it is. The debug
+/// build only.
+#[cfg(feature = "slab-debug")]
+pub fn freed_object_at(pa: PhysAddr) -> Option<&'static str> {
+    let frames = pages()?.frames();
+    let frame = frames.get(pa.pfn()).ok()?;
+    slab::freed_object_at(frames.lookup(), pa, frame)
+}
+
+/// Checks all objects of all slab caches; how many are not as they should be, see [`SlabReport`].
+/// Nobody allocates or frees meanwhile. The debug build only.
+#[cfg(feature = "slab-debug")]
+#[track_caller]
+pub fn validate_slabs() -> usize {
+    let Some(pages) = pages() else { return 0 };
+    let mut wrong = KMALLOC.validate();
+    for cache in named_caches() {
+        wrong += cache.validate(pages);
+    }
+    wrong
+}
+
+/// Frees memory of the machine: [`Kmalloc::kfree`].
+///
+/// # Errors
+///
+/// As there.
+///
+/// # Safety
+///
+/// As there.
+#[inline(always)]
+#[cfg_attr(feature = "slab-debug", track_caller)]
+pub unsafe fn kfree(object: *mut u8) -> Result<(), ObjectError> {
+    // SAFETY: handed on to the caller.
+    unsafe { KMALLOC.kfree(object) }
+}
+
+/// Bytes usable at an object of the machine: [`Kmalloc::ksize`].
+///
+/// # Errors
+///
+/// As there.
+pub fn ksize(object: *const u8) -> Result<usize, ObjectError> {
+    KMALLOC.ksize(object)
+}
+
+/// Allocates an array of the machine: [`Kmalloc::kmalloc_array`].
+///
+/// # Errors
+///
+/// As there.
+#[inline(always)]
+#[cfg_attr(feature = "slab-debug", track_caller)]
+pub fn kmalloc_array(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    KMALLOC.kmalloc_array(count, size, gfp)
+}
+
+/// Allocates a zeroed array of the machine: [`Kmalloc::kcalloc`].
+///
+/// # Errors
+///
+/// As there.
+#[inline(always)]
+#[cfg_attr(feature = "slab-debug", track_caller)]
+pub fn kcalloc(count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    KMALLOC.kcalloc(count, size, gfp)
+}
+
+/// Resizes an object of the machine: [`Kmalloc::krealloc`].
+///
+/// # Errors
+///
+/// As there.
+///
+/// # Safety
+///
+/// As there.
+#[cfg_attr(feature = "slab-debug", track_caller)]
+pub unsafe fn krealloc(
+    object: *mut u8,
+    size: usize,
+    gfp: Gfp,
+) -> Result<NonNull<u8>, ReallocError> {
+    // SAFETY: handed on to the caller.
+    unsafe { KMALLOC.krealloc(object, size, gfp) }
+}
+
+/// Resizes an array of the machine: [`Kmalloc::krealloc_array`].
+///
+/// # Errors
+///
+/// As there.
+///
+/// # Safety
+///
+/// As there.
+#[cfg_attr(feature = "slab-debug", track_caller)]
+pub unsafe fn krealloc_array(
+    object: *mut u8,
+    count: usize,
+    size: usize,
+    gfp: Gfp,
+) -> Result<NonNull<u8>, ReallocError> {
+    // SAFETY: handed on to the caller.
+    unsafe { KMALLOC.krealloc_array(object, count, size, gfp) }
+}
+
+/// Zeroes and frees memory of the machine: [`Kmalloc::kfree_sensitive`].
+///
+/// # Errors
+///
+/// As there.
+///
+/// # Safety
+///
+/// As there.
+#[cfg_attr(feature = "slab-debug", track_caller)]
+pub unsafe fn kfree_sensitive(object: *mut u8) -> Result<(), ObjectError> {
+    // SAFETY: handed on to the caller.
+    unsafe { KMALLOC.kfree_sensitive(object) }
+}
