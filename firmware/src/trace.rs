@@ -112,12 +112,13 @@ unsafe impl defmt::Logger for Logger {
 
     unsafe fn write(data: &[u8]) {
         // SAFETY: as in `release`.
+        let frame = unsafe { own_frame() };
         let Frame {
             encoder,
             bytes,
             is_whole,
             ..
-        } = unsafe { own_frame() };
+        } = frame;
         encoder.write(data, |data| put(bytes, is_whole, data));
     }
 }

@@ -7,8 +7,8 @@
 mod slot;
 
 use crate::arch::{barrier, cpu};
+use crate::deferred;
 use crate::sync::{MAX_CPUS, Once, PerCpu};
-use crate::work;
 use atomic::{AtomicPtr, AtomicU32, Ordering};
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
@@ -111,8 +111,8 @@ pub fn run_on_all(f: impl Fn(usize) + Sync) -> Result<(), SmpError> {
 pub fn idle() -> ! {
     loop {
         run_pending();
-        work::run_pending();
-        work::sleep_with(|has_work| sleep_unless(|| has_job() || has_work()));
+        deferred::run_pending();
+        deferred::sleep_with(|has_work| sleep_unless(|| has_job() || has_work()));
     }
 }
 

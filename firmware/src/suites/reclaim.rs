@@ -12,10 +12,10 @@ use crate::report::{Outcome, Stop, Suite, diagnostic};
 use crate::{check, check_ok};
 use core::fmt::Write;
 use hal::addr::PAGE_SIZE;
+use hal::deferred;
 use hal::mm::{
     self, Cause, FailureReport, Gfp, MAX_ORDER, MAX_SHRINKERS, ShrinkerError, ZoneInfo, ZoneKind,
 };
-use hal::work;
 
 /// The suite.
 pub(super) const SUITE: Suite = Suite {
@@ -122,7 +122,7 @@ fn background() -> Outcome {
     drop(Pages::alloc(Gfp::NOWAIT, 0));
     while !is_balanced()? && machine().timer.now_ns() - start < PATIENCE_NS {
         // With one core nobody else does it.
-        work::run_pending();
+        deferred::run_pending();
     }
     let balanced = is_balanced()?;
     let mut excess = u32::MAX;

@@ -8,10 +8,10 @@ pub use areas::*;
 pub use objects::*;
 pub use pages::*;
 
+use crate::deferred::{self, Work};
 use crate::mm::pcp::AtHand;
 use crate::mm::*;
 use crate::sync::Once;
-use crate::work::{self, Work};
 
 static PAGES: Once<PageAllocator> = Once::new();
 static AT_HAND: AtHand = AtHand::new();
@@ -53,8 +53,8 @@ pub unsafe fn init(
     // SAFETY: one core runs, and this runs once.
     let pages = PAGES.call_once(|| unsafe { pages.with_lists(&AT_HAND) });
     KMALLOC.set_pages(pages);
-    pages.set_reclaim_waker(|| work::schedule(Work::Reclaim));
-    work::set_handler(Work::Reclaim, reclaim_in_the_background);
+    pages.set_reclaim_waker(|| deferred::schedule(Work::Reclaim));
+    deferred::set_handler(Work::Reclaim, reclaim_in_the_background);
     // The list of shrinkers is empty, so there is room.
     let _ = pages.register_shrinker(&reclaim::EmptySlabs);
     CMA.call_once(|| {

@@ -6,7 +6,7 @@
 //!              min  ---- below it, a blocking request reclaims by itself
 //! ```
 //!
-//! Background reclaim is [`Work::Reclaim`](crate::work::Work): an idle core does it, or the next
+//! Background reclaim is [`Work::Reclaim`](crate::deferred::Work): an idle core does it, or the next
 //! request that may block and enter file systems.
 
 use super::page::PageAllocator;

@@ -30,13 +30,13 @@ pub use vmap::Protection;
 use super::va::{AreaId, Chunk, VaAllocator, VaError};
 use super::{Gfp, MemoryTypeError, fault};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
+use crate::deferred;
 use crate::layout::{self, VMALLOC};
 use crate::mmu::mapper;
 use crate::mmu::{
     Access, Attributes, Flushed, KernelMapper, Level, MemoryType, Quarantine, Run, Stale,
 };
 use crate::sync::{Context, IrqLock, PerCpu};
-use crate::work;
 
 /// Where frames come from.
 ///
@@ -226,7 +226,7 @@ impl<P: PageSource> Vmalloc<P> {
         if fault::should_fail(gfp) {
             return Err(VmallocError::OutOfMemory { mapped: 0, size });
         }
-        work::run_pending();
+        deferred::run_pending();
         let va = self.reserve(size, AreaKind::Vmalloc)?;
         if let Err((mapped, error)) = self.populate(va, size, gfp) {
             match mapped {

@@ -79,12 +79,13 @@ impl Slot {
         }
         // SAFETY: `try_post`'s caller keeps the job where it is until `done` is set, which only
         // this function does, below; the swap gave the job to this caller alone.
+        let taken = unsafe { &*job };
         let &Job {
             call,
             argument,
             poster,
             ..
-        } = unsafe { &*job };
+        } = taken;
         // SAFETY: `Job::new`'s caller vouches for the argument until `done` is set.
         unsafe { call(argument) };
         // SAFETY: as for the first. The poster may let the job go during the store, so the flag is

@@ -2,11 +2,11 @@
 
 use super::{KMALLOC, alloc_pages, free_pages, pages};
 use crate::addr::{Pfn, PhysRange, VirtAddr};
+use crate::deferred::{self, Work};
 use crate::memory_map::MAX_RAM;
 use crate::mm::*;
 use crate::mmu::{KernelMapper, MemoryType};
 use crate::sync::{IrqLock, Once};
-use crate::work::{self, Work};
 use core::ptr::NonNull;
 
 /// The machine's page allocator as the source of `vmalloc` memory.
@@ -63,7 +63,7 @@ pub fn init_vmalloc(tables: &'static IrqLock<KernelMapper>) {
         // The boot code registers no more than there is room for, and a second call changes nothing.
         let _ = pages.register_shrinker(&reclaim::LazyPurge);
     }
-    work::set_handler(Work::Vfree, || {
+    deferred::set_handler(Work::Vfree, || {
         if let Some(vmalloc) = VMALLOC.get() {
             vmalloc.run_deferred();
         }

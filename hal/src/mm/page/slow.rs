@@ -11,12 +11,12 @@
 use super::PageAllocator;
 use crate::addr::Pfn;
 use crate::arch::cpu;
+use crate::deferred;
 use crate::mm::report::{self, Cause};
 use crate::mm::scope::rights;
 use crate::mm::watermark::Mark;
 use crate::mm::{AllocError, Gfp};
 use crate::smp;
-use crate::work;
 use core::sync::atomic::Ordering;
 
 /// Largest order for which reclaim is repeated as long as it makes progress. Blocks above it are
@@ -41,8 +41,8 @@ impl PageAllocator {
         // Without an idle core this is the time for background reclaim; but work put off may need
         // what the task has asked reclaim to leave alone.
         let may_work = rights.contains(Gfp::DIRECT_RECLAIM | Gfp::IO | Gfp::FS);
-        if may_work && !work::is_any_core_idle() {
-            work::run_pending();
+        if may_work && !deferred::is_any_core_idle() {
+            deferred::run_pending();
         }
         if let Some(pfn) = self.try_alloc(rights, order, Mark::Min) {
             return Ok(pfn);
@@ -126,7 +126,7 @@ impl PageAllocator {
                 _ => {}
             }
             if rights.contains(Gfp::IO | Gfp::FS) {
-                work::run_pending();
+                deferred::run_pending();
             }
             // Another core or an interrupt handler may free something. The event stream bounds it.
             cpu::wait_for_event();

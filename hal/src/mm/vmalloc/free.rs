@@ -4,13 +4,13 @@ use super::{
     Areas, Deferred, Departing, PageSource, QUARANTINE, Reaping, Runs, State, Vmalloc, VmallocError,
 };
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
+use crate::deferred::{self, Work};
 use crate::layout::VMALLOC;
 use crate::mm::va::AreaId;
 use crate::mm::vmalloc::AreaKind;
 use crate::mmu::{KernelMapper, MapError, Stale};
 use crate::smp;
 use crate::sync::{Context, PerCpu};
-use crate::work::{self, Work};
 
 /// Address space that may wait for a flush, for each binary digit of the number of cores: more of
 /// them make a flush dearer. Linux: `lazy_max_pages`.
@@ -90,7 +90,7 @@ impl<P: PageSource> Vmalloc<P> {
             let page = (va.get() - VMALLOC.base.get()) >> PAGE_SHIFT;
             areas.deferred = Deferred::MIN.checked_add(page as u32);
         }
-        work::schedule(Work::Vfree);
+        deferred::schedule(Work::Vfree);
         Ok(())
     }
 
