@@ -15,7 +15,7 @@ use pending::Pending;
 use slot::{Job, Slot};
 use std::ptr;
 
-#[path = "../../src/work/pending.rs"]
+#[path = "../../src/deferred/pending.rs"]
 #[expect(
     dead_code,
     reason = "a hint the allocator takes, of which nothing depends"
