@@ -3,7 +3,7 @@
 use super::meter::Meter;
 use super::shape::{Measured, pairs};
 use crate::machine::machine;
-use crate::memory::registers::Registers;
+use crate::memory::Registers;
 use crate::memory::{Area, Kv};
 use hal::addr::{PAGE_SIZE, PhysRange};
 use hal::arch::pmu::opaque;

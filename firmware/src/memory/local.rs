@@ -1,10 +1,11 @@
 //! Pages mapped for a moment.
 
-use super::{Coherent, Pages};
+use super::Pages;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 use hal::addr::{PAGE_SIZE, VirtAddr};
 use hal::arch::translate;
+use hal::dma::Coherent;
 use hal::mm::{self, KmapError, LocalMapping};
 
 /// A page of a block by its temporary address.

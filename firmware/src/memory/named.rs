@@ -176,66 +176,6 @@ unsafe fn free(cache: &'static KmemCache, va: VirtAddr) -> Result<(), ObjectErro
     unsafe { cache.free(pages, va.as_ptr()) }
 }
 
-/// Objects of a named cache, allocated and freed together.
-#[derive(Debug)]
-pub(crate) struct Bulk<const N: usize> {
-    cache: &'static KmemCache,
-    objects: [Option<NonNull<u8>>; N],
-}
-
-impl<const N: usize> Bulk<N> {
-    /// No objects.
-    pub(crate) const fn new(cache: &'static KmemCache) -> Self {
-        let objects = [None; N];
-        Self { cache, objects }
-    }
-
-    /// `kmem_cache_alloc_bulk`; there are no objects yet.
-    pub(crate) fn fill(&mut self, gfp: Gfp) -> Result<(), AllocError> {
-        self.cache.alloc_bulk(pages()?, gfp, &mut self.objects)
-    }
-
-    /// Objects at hand.
-    pub(crate) fn len(&self) -> usize {
-        self.objects.iter().flatten().count()
-    }
-
-    /// Where the objects are.
-    pub(crate) fn addresses(&self) -> impl Iterator<Item = VirtAddr> {
-        let objects = self.objects.iter().flatten();
-        objects.map(|object| VirtAddr::from_ptr(object.as_ptr()))
-    }
-
-    /// `kmem_cache_free_bulk`.
-    pub(crate) fn free(&mut self) -> Result<(), ObjectError> {
-        let Some(pages) = mm::pages() else {
-            return Ok(());
-        };
-        // SAFETY: the objects belong to `self`, which forgets those that are freed.
-        unsafe { self.cache.free_bulk(pages, &mut self.objects) }
-    }
-
-    /// Frees all objects but every `step`th.
-    pub(crate) fn thin_out(&mut self, step: usize) -> Result<(), ObjectError> {
-        for (index, slot) in self.objects.iter_mut().enumerate() {
-            if index % step != 0
-                && let Some(object) = slot.take()
-            {
-                // SAFETY: the object belonged to `self`.
-                unsafe { free(self.cache, VirtAddr::from_ptr(object.as_ptr())) }?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl<const N: usize> Drop for Bulk<N> {
-    fn drop(&mut self) {
-        // A refusal shows in the ledger.
-        let _ = self.free();
-    }
-}
-
 /// A packed object of `kmalloc_packed`: its bytes belong to the caller until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Small(super::Object);

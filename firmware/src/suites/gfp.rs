@@ -1,18 +1,15 @@
 //! GFP flags: what each lets a request do, measured.
 
+use super::interrupt::InInterrupt;
 use super::pressure::{Cache, allocator, from_zone, reclaim_info, squeeze, take_all};
 use crate::ledger::Ledger;
-use crate::machine::machine;
 use crate::memory::Pages;
 use crate::memory::hoard::top_zone;
 use crate::report::{Outcome, Suite, diagnostic, stop_for_error};
 use crate::{check, check_ok};
 use core::fmt::Write;
 use hal::addr::PAGE_SIZE;
-use hal::arch::{counter, cpu};
-use hal::drivers::gic::Line;
-use hal::drivers::irq::IrqHandler;
-use hal::drivers::timer::{DeadlineInterrupt, VIRTUAL_TIMER};
+use hal::arch::cpu;
 use hal::mm::{self, AllocError, Gfp, GfpError, MAX_ORDER, Misuse, Owner};
 use hal::sync::{Context, IrqLock, PerCpu};
 
@@ -411,49 +408,14 @@ fn contradictions() -> Outcome {
 }
 
 /// Makes a blocking request in the timer's interrupt.
-struct BlockInInterrupt(IrqLock<Option<Result<(), AllocError>>>);
-
-static IN_INTERRUPT: BlockInInterrupt = BlockInInterrupt(IrqLock::new(None));
-
-impl IrqHandler for BlockInInterrupt {
-    fn handle(&self, _line: Line) {
-        counter::disarm();
-        let result = Pages::alloc(Gfp::KERNEL | Gfp::NOWARN, 0).map(drop);
-        *self.0.lock() = Some(result);
-    }
-}
-
-/// The outcome of a blocking request in the timer's interrupt.
-fn in_interrupt() -> Result<Result<(), AllocError>, crate::report::Stop> {
-    const SOON_NS: u64 = 1_000;
-    const PATIENCE_NS: u64 = 100_000_000;
-    let machine = machine();
-    counter::disarm();
-    machine.interrupts.unregister(VIRTUAL_TIMER);
-    check_ok!(machine.interrupts.register(VIRTUAL_TIMER, &IN_INTERRUPT));
-    *IN_INTERRUPT.0.lock() = None;
-    counter::arm(machine.timer.deadline_after(SOON_NS));
-    let start = machine.timer.now_ns();
-    let mut result = None;
-    while result.is_none() && machine.timer.now_ns() - start < PATIENCE_NS {
-        result = *IN_INTERRUPT.0.lock();
-    }
-    counter::disarm();
-    machine.interrupts.unregister(VIRTUAL_TIMER);
-    check_ok!(
-        machine
-            .interrupts
-            .register(VIRTUAL_TIMER, &DeadlineInterrupt)
-    );
-    check!(result.is_some(), "the interrupt did not come");
-    result.ok_or(crate::report::Stop::Failed)
-}
+static BLOCK_IN_INTERRUPT: InInterrupt<Result<(), AllocError>> =
+    InInterrupt::new(|| Pages::alloc(Gfp::KERNEL | Gfp::NOWARN, 0).map(drop));
 
 fn contexts() -> Outcome {
     let gfp = Gfp::KERNEL | Gfp::NOWARN;
     let all = [Context::Interrupt, Context::LockHeld, Context::IrqsMasked];
     let before = all.map(|context| Misuse::Context(context).count());
-    let in_interrupt = in_interrupt()?;
+    let in_interrupt = BLOCK_IN_INTERRUPT.run()?;
     let lock = IrqLock::new(());
     let held = lock.lock();
     let with_lock = Pages::alloc(gfp, 0).map(drop);

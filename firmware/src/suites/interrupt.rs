@@ -1,75 +1,74 @@
-//! A function run in an interrupt handler.
+//! What runs in the timer's interrupt for the length of a test.
 
 use crate::check;
 use crate::check_ok;
 use crate::machine::machine;
 use crate::report::Stop;
-use core::sync::atomic::{AtomicU8, Ordering};
 use hal::arch::counter;
 use hal::drivers::gic::Line;
 use hal::drivers::irq::IrqHandler;
 use hal::drivers::timer::{DeadlineInterrupt, VIRTUAL_TIMER};
+use hal::sync::IrqLock;
 
-/// What has become of the function.
-mod outcome {
-    pub(super) const PENDING: u8 = 0;
-    pub(super) const FALSE: u8 = 1;
-    pub(super) const TRUE: u8 = 2;
+/// Lets `handler` have the timer's interrupts while `test` runs, disarmed before and, on this core,
+/// after.
+pub(super) fn with_timer_handler<T>(
+    handler: &'static dyn IrqHandler,
+    test: impl FnOnce() -> T,
+) -> Result<T, Stop> {
+    let interrupts = machine().interrupts;
+    counter::disarm();
+    interrupts.unregister(VIRTUAL_TIMER);
+    check_ok!(interrupts.register(VIRTUAL_TIMER, handler));
+    let outcome = test();
+    counter::disarm();
+    interrupts.unregister(VIRTUAL_TIMER);
+    check_ok!(interrupts.register(VIRTUAL_TIMER, &DeadlineInterrupt));
+    Ok(outcome)
 }
 
 /// Calls a function once in the timer's interrupt.
 #[derive(Debug)]
-pub(super) struct InInterrupt {
-    function: fn() -> bool,
-    outcome: AtomicU8,
+pub(super) struct InInterrupt<T> {
+    function: fn() -> T,
+    outcome: IrqLock<Option<T>>,
 }
 
-impl InInterrupt {
+impl<T: Send> InInterrupt<T> {
     /// A handler that calls `function`.
-    pub(super) const fn new(function: fn() -> bool) -> Self {
+    pub(super) const fn new(function: fn() -> T) -> Self {
         Self {
             function,
-            outcome: AtomicU8::new(outcome::PENDING),
+            outcome: IrqLock::new(None),
         }
     }
 
     /// Waits for a timer interrupt; what the function returned in it.
-    pub(super) fn run(&'static self) -> Result<bool, Stop> {
+    pub(super) fn run(&'static self) -> Result<T, Stop> {
         const DELAY_NS: u64 = 20_000;
         const PATIENCE_NS: u64 = 100_000_000;
-        let machine = machine();
-        self.outcome.store(outcome::PENDING, Ordering::Relaxed);
-        counter::disarm();
-        machine.interrupts.unregister(VIRTUAL_TIMER);
-        check_ok!(machine.interrupts.register(VIRTUAL_TIMER, self));
-        counter::arm(machine.timer.deadline_after(DELAY_NS));
-        let start = machine.timer.now_ns();
-        while self.outcome.load(Ordering::Acquire) == outcome::PENDING
-            && machine.timer.now_ns() - start < PATIENCE_NS
-        {
-            core::hint::spin_loop();
-        }
-        counter::disarm();
-        machine.interrupts.unregister(VIRTUAL_TIMER);
-        check_ok!(
-            machine
-                .interrupts
-                .register(VIRTUAL_TIMER, &DeadlineInterrupt)
-        );
-        let outcome = self.outcome.load(Ordering::Acquire);
-        check!(outcome != outcome::PENDING, "no interrupt came");
-        Ok(outcome == outcome::TRUE)
+        let timer = &machine().timer;
+        *self.outcome.lock() = None;
+        let outcome = with_timer_handler(self, || {
+            counter::arm(timer.deadline_after(DELAY_NS));
+            let start = timer.now_ns();
+            loop {
+                let outcome = self.outcome.lock().take();
+                if outcome.is_some() || timer.now_ns() - start > PATIENCE_NS {
+                    return outcome;
+                }
+                core::hint::spin_loop();
+            }
+        })?;
+        check!(outcome.is_some(), "no interrupt came");
+        outcome.ok_or(Stop::Failed)
     }
 }
 
-impl IrqHandler for InInterrupt {
+impl<T: Send> IrqHandler for InInterrupt<T> {
     fn handle(&self, _line: Line) {
         counter::disarm();
-        let outcome = if (self.function)() {
-            outcome::TRUE
-        } else {
-            outcome::FALSE
-        };
-        self.outcome.store(outcome, Ordering::Release);
+        let outcome = (self.function)();
+        *self.outcome.lock() = Some(outcome);
     }
 }

@@ -1,6 +1,7 @@
 //! `kmalloc`: sizes, alignment, contiguity, refusals, several cores, interrupts.
 
 mod classes;
+mod concurrent;
 
 use super::mapping;
 use crate::failslab::lightly;
@@ -11,20 +12,14 @@ use crate::memory::{self, Area, Object, Pages};
 use crate::random::Random;
 use crate::report::{Outcome, Stop, Suite, Test, diagnostic};
 use crate::{check, check_ok, check_served};
-use core::ops::Range;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use hal::addr::{PAGE_SIZE, VirtAddr};
-use hal::arch::counter;
-use hal::drivers::gic::Line;
-use hal::drivers::irq::IrqHandler;
-use hal::drivers::timer::{DeadlineInterrupt, VIRTUAL_TIMER};
 use hal::layout;
 use hal::mm::{
     self, AllocError, CLASSES, DMA_ALIGN, Gfp, MAX_CLASS_SIZE, MAX_SIZE, ObjectError, Owner,
     ZERO_SIZE_PTR, ZoneKind, class_of, class_size,
 };
 use hal::smp;
-use hal::sync::{IrqLock, PerCpu};
+use hal::sync::PerCpu;
 
 /// The suite.
 pub(super) const SUITE: Suite = Suite {
@@ -75,10 +70,13 @@ pub(super) const SUITE: Suite = Suite {
             "each_object_is_charged_to_its_owner_until_it_is_freed",
             charged,
         ),
-        test("cores_allocate_and_free_each_others_objects", all_cores),
+        test(
+            "cores_allocate_and_free_each_others_objects",
+            concurrent::all_cores,
+        ),
         test(
             "an_interrupt_allocates_while_the_allocator_is_interrupted",
-            interrupt,
+            concurrent::interrupt,
         ),
     ],
 };
@@ -443,167 +441,4 @@ fn dma_zone() -> Outcome {
         "{CLASSES} DMA caches: memory up to {highest:#x}, the zone ends at {limit}"
     ));
     Ok(())
-}
-
-/// Where cores leave objects for others to free.
-static EXCHANGE: IrqLock<[Option<Object>; 32]> = IrqLock::new([const { None }; 32]);
-
-fn all_cores() -> Outcome {
-    const ROUNDS: usize = 500;
-    let before = check_ok!(Ledger::take());
-    let (remote, refused, bad) = (
-        AtomicUsize::new(0),
-        AtomicUsize::new(0),
-        AtomicUsize::new(0),
-    );
-    check_ok!(smp::run_on_all(|core| {
-        let mut random = Random::new(machine().seed, core as u64 + 101);
-        for _ in 0..lightly(ROUNDS) {
-            // Small sizes often, large ones now and then.
-            let limit = 64 << random.below(8);
-            let size = 1 + random.below(limit);
-            let Ok(mut object) = Object::alloc(size, Gfp::KERNEL) else {
-                refused.fetch_add(1, Ordering::Relaxed);
-                continue;
-            };
-            let fill = size as u8;
-            object.bytes().fill(fill);
-            let slot = random.below(32);
-            let old = EXCHANGE.lock()[slot].replace(object);
-            let Some(mut old) = old else {
-                continue;
-            };
-            remote.fetch_add(1, Ordering::Relaxed);
-            let expected = old.len() as u8;
-            let intact = old.bytes().iter().all(|byte| *byte == expected);
-            if !intact || old.free().is_err() {
-                bad.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }));
-    for slot in 0..32 {
-        drop(EXCHANGE.lock()[slot].take());
-    }
-    let (remote, refused, bad) = (remote.into_inner(), refused.into_inner(), bad.into_inner());
-    diagnostic(format_args!(
-        "{remote} objects changed hands on {} cores",
-        smp::online().count()
-    ));
-    check!(bad == 0, "{bad} objects shared or not freed");
-    let difference = before.difference(&check_ok!(Ledger::take()));
-    check!(difference.is_none(), "{difference:?}");
-    check_served!(refused);
-    Ok(())
-}
-
-/// Bytes written of each object, few, so that most of the time goes to the allocator.
-const TOUCHED: usize = 32;
-
-/// Allocates in the timer's interrupt, and asks for the next one.
-struct AllocateInInterrupt {
-    served: AtomicUsize,
-    refused: AtomicUsize,
-    /// Calls outside of a handler, by what the core says, and objects that could not be freed.
-    failed: AtomicUsize,
-    seed: AtomicU64,
-}
-
-static IN_INTERRUPT: AllocateInInterrupt = AllocateInInterrupt {
-    served: AtomicUsize::new(0),
-    refused: AtomicUsize::new(0),
-    failed: AtomicUsize::new(0),
-    seed: AtomicU64::new(0),
-};
-
-impl AllocateInInterrupt {
-    /// Asks for an interrupt after some time, never the same, and long enough that the
-    /// interrupted code gets most of it when a handler takes `spent_ns`.
-    fn arm(&self, spent_ns: u64) {
-        const SHORTEST_NS: u64 = 2_000;
-        let stream = self.seed.fetch_add(1, Ordering::Relaxed);
-        let ns = SHORTEST_NS + Random::new(machine().seed, stream).draw() % SHORTEST_NS;
-        counter::arm(machine().timer.deadline_after(ns + 4 * spent_ns));
-    }
-}
-
-impl IrqHandler for AllocateInInterrupt {
-    fn handle(&self, _line: Line) {
-        let start = machine().timer.now_ns();
-        let in_handler = PerCpu::current().irq_depth() > 0;
-        for size in [64, 1024] {
-            let tally = match Object::alloc(size, Gfp::ATOMIC) {
-                Err(_) => &self.refused,
-                Ok(mut object) => {
-                    object.bytes()[..TOUCHED].fill(0xEE);
-                    match object.free() {
-                        Ok(()) if in_handler => &self.served,
-                        _ => &self.failed,
-                    }
-                }
-            };
-            tally.fetch_add(1, Ordering::Relaxed);
-        }
-        self.arm(machine().timer.now_ns() - start);
-    }
-}
-
-fn interrupt() -> Outcome {
-    const MOST_WANTED: usize = 200;
-    const LEAST_ROUNDS: usize = 50;
-    const MOST_ROUNDS: usize = 100_000;
-    let wanted = lightly(MOST_WANTED);
-    let interrupts = machine().interrupts;
-    IN_INTERRUPT.served.store(0, Ordering::Relaxed);
-    IN_INTERRUPT.refused.store(0, Ordering::Relaxed);
-    IN_INTERRUPT.failed.store(0, Ordering::Relaxed);
-    counter::disarm();
-    interrupts.unregister(VIRTUAL_TIMER);
-    check_ok!(interrupts.register(VIRTUAL_TIMER, &IN_INTERRUPT));
-    IN_INTERRUPT.arm(0);
-    let outcome = interrupted_loop(wanted, lightly(LEAST_ROUNDS)..MOST_ROUNDS);
-    counter::disarm();
-    interrupts.unregister(VIRTUAL_TIMER);
-    check_ok!(interrupts.register(VIRTUAL_TIMER, &DeadlineInterrupt));
-    let (served, failed) = (
-        IN_INTERRUPT.served.load(Ordering::Relaxed),
-        IN_INTERRUPT.failed.load(Ordering::Relaxed),
-    );
-    let rounds = outcome?;
-    diagnostic(format_args!(
-        "{served} allocations in interrupts during {rounds} rounds"
-    ));
-    check!(failed == 0, "{failed} allocations in an interrupt failed");
-    check_served!(IN_INTERRUPT.refused.load(Ordering::Relaxed));
-    check!(
-        served >= wanted,
-        "{served} of {wanted} allocations in {MOST_ROUNDS} rounds"
-    );
-    Ok(())
-}
-
-/// Allocates and frees without pause until the handler has allocated `wanted` times, for a number
-/// of rounds within `limits`.
-fn interrupted_loop(wanted: usize, limits: Range<usize>) -> Result<usize, Stop> {
-    let mut rounds = 0;
-    let waiting = || IN_INTERRUPT.served.load(Ordering::Relaxed) < wanted;
-    while rounds < limits.start || waiting() && rounds < limits.end {
-        let mut held = [const { None::<Object> }; 8];
-        for (index, slot) in held.iter_mut().enumerate() {
-            // The handler's own sizes, so that it meets the caches that were interrupted.
-            let size = if index % 2 == 0 { 64 } else { 1024 };
-            let mut object = check_ok!(Object::alloc(size, Gfp::KERNEL));
-            object.bytes()[..TOUCHED].fill(index as u8);
-            *slot = Some(object);
-        }
-        for (index, slot) in held.iter_mut().enumerate() {
-            let intact =
-                |object: &mut Object| object.bytes()[..TOUCHED].iter().all(|b| *b == index as u8);
-            check!(
-                slot.as_mut().is_some_and(intact),
-                "an interrupt wrote into object {index}"
-            );
-        }
-        rounds += 1;
-    }
-    Ok(rounds)
 }

@@ -4,9 +4,8 @@ mod dump;
 mod packed;
 
 use crate::machine::machine;
-use crate::memory::named::{
-    Bulk, CONSTRUCTED_CACHE, Named, STATE, cache, constructed, free_foreign,
-};
+use crate::memory::bulk::Bulk;
+use crate::memory::named::{CONSTRUCTED_CACHE, Named, STATE, cache, constructed, free_foreign};
 use crate::memory::{Area, Object};
 use crate::random::Random;
 use crate::report::{Outcome, Stop, Suite, diagnostic};

@@ -1,6 +1,7 @@
 //! All allocators at once: every core allocates, frees and hands over, and on every core a timer
 //! interrupt allocates in the middle of it.
 
+use super::interrupt::with_timer_handler;
 use crate::failslab::lightly;
 use crate::ledger::Ledger;
 use crate::machine::machine;
@@ -12,7 +13,6 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use hal::arch::counter;
 use hal::drivers::gic::Line;
 use hal::drivers::irq::IrqHandler;
-use hal::drivers::timer::{DeadlineInterrupt, VIRTUAL_TIMER};
 use hal::mm::Gfp;
 use hal::smp;
 use hal::sync::{IrqLock, MAX_CPUS, PerCpu};
@@ -295,15 +295,12 @@ fn storm() -> Outcome {
         .store(machine().seed.wrapping_add(run << 32), Ordering::Relaxed);
     STORM.stop.store(false, Ordering::Relaxed);
 
-    let interrupts = machine().interrupts;
-    interrupts.unregister(VIRTUAL_TIMER);
-    check_ok!(interrupts.register(VIRTUAL_TIMER, &STORM));
-    let ran = smp::run_on_all(|core| STORM.work(core));
-    STORM.stop.store(true, Ordering::Relaxed);
-    // An interrupt that came after the last disarm has armed the timer again.
-    let stopped = smp::run_on_all(|_| counter::disarm());
-    interrupts.unregister(VIRTUAL_TIMER);
-    check_ok!(interrupts.register(VIRTUAL_TIMER, &DeadlineInterrupt));
+    let (ran, stopped) = with_timer_handler(&STORM, || {
+        let ran = smp::run_on_all(|core| STORM.work(core));
+        STORM.stop.store(true, Ordering::Relaxed);
+        // An interrupt that came after the last disarm has armed the timer again.
+        (ran, smp::run_on_all(|_| counter::disarm()))
+    })?;
     STORM.clear();
     check_ok!(ran);
     check_ok!(stopped);

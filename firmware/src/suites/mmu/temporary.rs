@@ -161,7 +161,7 @@ pub(super) fn per_core() -> Outcome {
 static REFUSED: AtomicBool = AtomicBool::new(false);
 
 /// Maps a page of its own and writes to it.
-static MAP_IN_INTERRUPT: InInterrupt = InInterrupt::new(|| {
+static MAP_IN_INTERRUPT: InInterrupt<bool> = InInterrupt::new(|| {
     let Ok(mut block) = Pages::alloc(Gfp::ATOMIC, 0) else {
         REFUSED.store(true, Ordering::Relaxed);
         return false;

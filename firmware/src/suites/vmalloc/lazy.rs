@@ -49,7 +49,7 @@ pub(super) fn limits() -> Outcome {
 static ADDRESS: AtomicUsize = AtomicUsize::new(0);
 
 /// Frees an area twice: the second time it is refused by name.
-static FREE_IN_INTERRUPT: InInterrupt = InInterrupt::new(|| {
+static FREE_IN_INTERRUPT: InInterrupt<bool> = InInterrupt::new(|| {
     let address = ADDRESS.load(Ordering::Relaxed);
     let first = vfree_by_address(address);
     let twice = vfree_by_address(address);
