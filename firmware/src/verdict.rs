@@ -5,50 +5,28 @@
 //! compared, `[structural]` that attributes, addresses or the driver's own counts were looked at,
 //! and `[not observable]` that this machine shows no difference.
 
+mod trip;
+mod uncleaned;
+
+pub(crate) use uncleaned::{Taken, UncleanedLine, probe};
+
 use crate::machine::machine;
 use crate::memory::hoard::{LOWEST_ZONE, SLACK, fragment};
 use crate::memory::{Area, Object, reachable};
-use crate::pattern::{self, Mismatch};
 use crate::report::{self, Outcome, Stop};
 use crate::submission::map_refused;
 use crate::suites::mapping::physical_breaks;
 use core::fmt;
 use hal::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr};
 use hal::arch::translate;
-use hal::dma::engine::{Destination, Source, copy};
-use hal::dma::maintenance::{Counters, counters};
-use hal::dma::sg::ScatterEntry;
-use hal::dma::streaming::map_slice;
-use hal::dma::{
-    Coherent, Device, DmaEngine, DmaError, FromDevice, MemoryKind, ScatterList, ToDevice,
-};
+use hal::dma::maintenance::Counters;
+use hal::dma::{Device, DmaEngine, DmaError, MemoryKind};
 use hal::mm::{AllocError, VmallocError};
+use trip::{Lines, Trip};
 
 /// Bytes in each buffer: a page, and for vmalloc several.
 const LEN: usize = PAGE_SIZE;
 const AREA_LEN: usize = 4 * PAGE_SIZE;
-
-/// Takes a device as coherent or not for a while.
-///
-/// To be held over whole maps, from map to unmap, while nobody else uses the device.
-pub(crate) struct Taken<'a> {
-    device: &'a Device,
-    before: bool,
-}
-
-impl<'a> Taken<'a> {
-    pub(crate) fn as_coherent(device: &'a Device, coherent: bool) -> Self {
-        let before = device.is_coherent();
-        device.set_coherent(coherent);
-        Self { device, before }
-    }
-}
-
-impl Drop for Taken<'_> {
-    fn drop(&mut self) {
-        self.device.set_coherent(self.before);
-    }
-}
 
 /// Why the table cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -59,173 +37,6 @@ pub(crate) enum Fault {
     Kmalloc(#[from] AllocError),
     #[error(transparent)]
     Vmalloc(#[from] VmallocError),
-}
-
-/// What becomes of a value the CPU has stored but not cleaned, when the device reads the memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum UncleanedLine {
-    /// The device reads it all.
-    Arrives,
-    /// The device reads this many old bytes.
-    StaysBehind(usize),
-}
-
-/// Stores new bytes over old ones, keeps the lines from being cleaned, and lets the engine look.
-pub(crate) fn probe(engine: &dyn DmaEngine) -> Result<UncleanedLine, Fault> {
-    let device = engine.device();
-    let mut memory = Object::zeroed(LEN, reachable(device))?;
-    let mut seen = machine().pool.alloc(device, LEN)?;
-    memory.fill(pattern::POISON);
-    {
-        let _maintained = Taken::as_coherent(device, false);
-        map_slice::<ToDevice>(device, &mut memory)?.unmap();
-    }
-    pattern::fill(&mut memory, machine().seed);
-    {
-        let _unmaintained = Taken::as_coherent(device, true);
-        let source = map_slice::<ToDevice>(device, &mut memory)?;
-        copy(engine, &source, &mut seen.part_mut(0, LEN)?)?;
-    }
-    let old = seen.as_slice()[..LEN].iter();
-    Ok(match old.filter(|&&byte| byte == pattern::POISON).count() {
-        0 => UncleanedLine::Arrives,
-        old => UncleanedLine::StaysBehind(old),
-    })
-}
-
-/// Memory that an engine is handed in one of the ways there are.
-trait Handed {
-    fn bytes(&mut self) -> &mut [u8];
-    /// Lets the engine write it.
-    fn receive(&mut self, engine: &dyn DmaEngine, source: &dyn Source) -> Result<(), DmaError>;
-    /// Lets the engine read it.
-    fn send(&mut self, engine: &dyn DmaEngine, to: &mut dyn Destination) -> Result<(), DmaError>;
-}
-
-impl Handed for Object {
-    fn bytes(&mut self) -> &mut [u8] {
-        self
-    }
-
-    fn receive(&mut self, engine: &dyn DmaEngine, source: &dyn Source) -> Result<(), DmaError> {
-        let mut mapping = map_slice::<FromDevice>(engine.device(), self)?;
-        copy(engine, source, &mut mapping)
-    }
-
-    fn send(&mut self, engine: &dyn DmaEngine, to: &mut dyn Destination) -> Result<(), DmaError> {
-        let mapping = map_slice::<ToDevice>(engine.device(), self)?;
-        copy(engine, &mapping, to)
-    }
-}
-
-impl Handed for Area {
-    fn bytes(&mut self) -> &mut [u8] {
-        self
-    }
-
-    fn receive(&mut self, engine: &dyn DmaEngine, source: &dyn Source) -> Result<(), DmaError> {
-        let mut room = [ScatterEntry::default(); AREA_LEN / PAGE_SIZE];
-        let list = ScatterList::new(&mut room, self)?;
-        copy(
-            engine,
-            source,
-            &mut list.map::<FromDevice>(engine.device())?,
-        )
-    }
-
-    fn send(&mut self, engine: &dyn DmaEngine, to: &mut dyn Destination) -> Result<(), DmaError> {
-        let mut room = [ScatterEntry::default(); AREA_LEN / PAGE_SIZE];
-        let list = ScatterList::new(&mut room, self)?;
-        copy(engine, &list.map::<ToDevice>(engine.device())?, to)
-    }
-}
-
-impl Handed for Coherent {
-    fn bytes(&mut self) -> &mut [u8] {
-        self.as_mut_slice()
-    }
-
-    fn receive(&mut self, engine: &dyn DmaEngine, source: &dyn Source) -> Result<(), DmaError> {
-        let len = self.len();
-        copy(engine, source, &mut self.part_mut(0, len)?)
-    }
-
-    fn send(&mut self, engine: &dyn DmaEngine, to: &mut dyn Destination) -> Result<(), DmaError> {
-        copy(engine, &self.part(0, self.len())?, to)
-    }
-}
-
-/// What came of one kind of memory.
-struct Trip {
-    /// The engine wrote the memory, the CPU read it.
-    received: Result<(), Mismatch>,
-    /// The CPU wrote the memory, the engine read it.
-    sent: Result<(), Mismatch>,
-    maintained: Counters,
-}
-
-impl Trip {
-    /// Has the engine write `memory` and then read it, each time with new bytes.
-    fn make(engine: &dyn DmaEngine, memory: &mut dyn Handed) -> Result<Self, Fault> {
-        let seed = machine().seed;
-        let len = memory.bytes().len();
-        let mut there = machine().pool.alloc(engine.device(), len)?;
-        let before = counters();
-
-        pattern::fill(&mut there.as_mut_slice()[..len], seed);
-        memory.bytes().fill(pattern::POISON);
-        memory.receive(engine, &there.part(0, len)?)?;
-        let received = pattern::verify(memory.bytes(), 0, len, seed);
-
-        there.as_mut_slice().fill(pattern::POISON);
-        pattern::fill(memory.bytes(), !seed);
-        memory.send(engine, &mut there.part_mut(0, len)?)?;
-        let sent = pattern::verify(&there.as_slice()[..len], 0, len, !seed);
-
-        let after = counters();
-        Ok(Self {
-            received,
-            sent,
-            maintained: Counters {
-                cleaned: after.cleaned - before.cleaned,
-                invalidated: after.invalidated - before.invalidated,
-                cleaned_and_invalidated: after.cleaned_and_invalidated
-                    - before.cleaned_and_invalidated,
-            },
-        })
-    }
-
-    fn is_equal(&self) -> bool {
-        self.received.is_ok() && self.sent.is_ok()
-    }
-}
-
-impl fmt::Display for Trip {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.received, self.sent) {
-            (Ok(()), Ok(())) => f.write_str("bytes equal in both directions"),
-            (Err(flaw), Ok(())) => write!(f, "written by the engine, read by the CPU: {flaw}"),
-            (Ok(()), Err(flaw)) => write!(f, "written by the CPU, read by the engine: {flaw}"),
-            (Err(read), Err(wrote)) => write!(f, "CPU reads: {read}; engine reads: {wrote}"),
-        }
-    }
-}
-
-/// The lines a driver maintained, in words.
-struct Lines(Counters);
-
-impl fmt::Display for Lines {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 == Counters::default() {
-            return f.write_str("no cache maintenance");
-        }
-        write!(f, "{} lines cleaned", self.0.cleaned)?;
-        write!(f, " before, {} invalidated after", self.0.invalidated)?;
-        match self.0.cleaned_and_invalidated {
-            0 => Ok(()),
-            shared => write!(f, ", {shared} shared lines cleaned and invalidated"),
-        }
-    }
 }
 
 /// Where a buffer is, for everybody who looks at it.

@@ -1,0 +1,63 @@
+//! Whether this machine shows a line that nobody cleaned.
+
+use super::{Fault, LEN};
+use crate::machine::machine;
+use crate::memory::{Object, reachable};
+use crate::pattern;
+use hal::dma::engine::copy;
+use hal::dma::streaming::map_slice;
+use hal::dma::{Device, DmaEngine, ToDevice};
+
+/// Takes a device as coherent or not for a while.
+///
+/// To be held over whole maps, from map to unmap, while nobody else uses the device.
+pub(crate) struct Taken<'a> {
+    device: &'a Device,
+    before: bool,
+}
+
+impl<'a> Taken<'a> {
+    pub(crate) fn as_coherent(device: &'a Device, coherent: bool) -> Self {
+        let before = device.is_coherent();
+        device.set_coherent(coherent);
+        Self { device, before }
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.device.set_coherent(self.before);
+    }
+}
+
+/// What becomes of a value the CPU has stored but not cleaned, when the device reads the memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UncleanedLine {
+    /// The device reads it all.
+    Arrives,
+    /// The device reads this many old bytes.
+    StaysBehind(usize),
+}
+
+/// Stores new bytes over old ones, keeps the lines from being cleaned, and lets the engine look.
+pub(crate) fn probe(engine: &dyn DmaEngine) -> Result<UncleanedLine, Fault> {
+    let device = engine.device();
+    let mut memory = Object::zeroed(LEN, reachable(device))?;
+    let mut seen = machine().pool.alloc(device, LEN)?;
+    memory.fill(pattern::POISON);
+    {
+        let _maintained = Taken::as_coherent(device, false);
+        map_slice::<ToDevice>(device, &mut memory)?.unmap();
+    }
+    pattern::fill(&mut memory, machine().seed);
+    {
+        let _unmaintained = Taken::as_coherent(device, true);
+        let source = map_slice::<ToDevice>(device, &mut memory)?;
+        copy(engine, &source, &mut seen.part_mut(0, LEN)?)?;
+    }
+    let old = seen.as_slice()[..LEN].iter();
+    Ok(match old.filter(|&&byte| byte == pattern::POISON).count() {
+        0 => UncleanedLine::Arrives,
+        old => UncleanedLine::StaysBehind(old),
+    })
+}
