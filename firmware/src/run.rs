@@ -5,7 +5,7 @@ use crate::bench;
 use crate::cmdline::CmdLine;
 use crate::machine::Machine;
 use crate::report::{self, Suite, Test, Totals};
-use crate::{address_space, console, exit, failslab, suites};
+use crate::{address_space, console, exit, failslab, suites, trace};
 
 /// Tests that show what a failure looks like; they run only when named.
 const SELFTEST: &str = "selftest";
@@ -39,6 +39,12 @@ pub fn run(machine: &'static Machine, cmdline: &CmdLine<'_>) -> ! {
     }
     if count == 0 {
         report::nothing_selected(&mut totals);
+    }
+    match trace::dropped() {
+        0 => {}
+        lost => report::warning(format_args!(
+            "defmt: {lost} frames were too long and are lost"
+        )),
     }
     report::end(&totals);
     console::flush();

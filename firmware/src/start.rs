@@ -8,15 +8,14 @@ use crate::machine::{self, Machine};
 use crate::{boot, clock, console, exit, report, run, trace};
 use hal::addr::{PhysAddr, PhysRange};
 use hal::arch::{counter, cpu};
-use hal::board::{Board, EarlyPlatform, Platform, SecondaryStart};
+use hal::board::{Board, EarlyPlatform, MapRegisters, Platform, SecondaryStart};
 use hal::devicetree::{Cpu, Description, EnableMethod, InterruptController};
 use hal::drivers::gic::{Gic, GicError, Line};
 use hal::drivers::irq::{self, Interrupts, IrqHandler};
 use hal::drivers::psci::Psci;
 use hal::drivers::timer::{DeadlineInterrupt, Timer, VIRTUAL_TIMER};
 use hal::drivers::uart::Uart;
-use hal::mm;
-use hal::mm::{IoKind, IoremapError};
+use hal::mm::{self, IoKind, IoremapError};
 use hal::sync::{MAX_CPUS, PerCpu, percpu};
 use hal::{mmu, smp};
 
@@ -101,7 +100,13 @@ fn bring_up(
     let tables =
         mmu::init_kernel_tables(boot::kernel_mapper(&image)).map_err(|_| BootFault::Tables)?;
     mm::init_ioremap(tables);
-    let ioremap = |range| mm::ioremap(range, IoKind::Posted);
+    let ioremap = |range, driver| {
+        let claim = mm::request_mem_region(range, driver)?;
+        let va = mm::ioremap(range, IoKind::Posted)?;
+        // For good, as the mapping.
+        core::mem::forget(claim);
+        Ok(va)
+    };
     let timer = Timer::new()?;
     start_console(board, &ioremap)?;
 
@@ -175,14 +180,16 @@ fn bring_up(
     Ok((machine, cmdline))
 }
 
+/// Who has the registers that no board's driver has.
+const CONSOLE: &str = "console";
+const GIC: &str = "interrupt controller";
+
 /// The console UART. Without one there is nobody to tell; the run goes on.
-fn start_console(
-    board: &dyn Board,
-    ioremap: &dyn Fn(PhysRange) -> Result<hal::addr::VirtAddr, IoremapError>,
-) -> Result<(), BootFault> {
+fn start_console(board: &dyn Board, ioremap: &MapRegisters) -> Result<(), BootFault> {
     board.prepare_console(&EarlyPlatform { ioremap });
     let description = board.uart();
-    let base = ioremap(PhysRange::new(description.base, description.base + PAGE))?;
+    let registers = PhysRange::new(description.base, description.base + PAGE);
+    let base = ioremap(registers, CONSOLE)?;
     // SAFETY: the board says that a PL011 is there; it is mapped as Device memory for good and
     // handed to nobody else.
     let mut uart = unsafe { Uart::new(base) };
@@ -197,7 +204,7 @@ fn start_console(
 fn find_gic(
     board: &dyn Board,
     description: &Description<'_>,
-    ioremap: &dyn Fn(PhysRange) -> Result<hal::addr::VirtAddr, IoremapError>,
+    ioremap: &MapRegisters,
 ) -> Result<Gic, BootFault> {
     let built_in = board.gic();
     let at = |base: PhysAddr, size| PhysRange::new(base, base + size);
@@ -222,7 +229,8 @@ fn find_gic(
             distributor,
             cpu_interface,
         } => {
-            let (distributor, cpu_interface) = (ioremap(distributor)?, ioremap(cpu_interface)?);
+            let (distributor, cpu_interface) =
+                (ioremap(distributor, GIC)?, ioremap(cpu_interface, GIC)?);
             // SAFETY: the device tree or the board says that a GICv2 is there.
             unsafe { Gic::v2(distributor, cpu_interface) }
         }
@@ -230,7 +238,8 @@ fn find_gic(
             distributor,
             redistributors,
         } => {
-            let (distributor, redistributors) = (ioremap(distributor)?, ioremap(redistributors)?);
+            let (distributor, redistributors) =
+                (ioremap(distributor, GIC)?, ioremap(redistributors, GIC)?);
             // SAFETY: as above, of a GICv3.
             unsafe { Gic::v3(distributor, redistributors) }?
         }

@@ -26,7 +26,7 @@ pub fn enable() {
 }
 
 /// Frames lost because they were too long.
-pub fn dropped() -> u32 {
+pub(crate) fn dropped() -> u32 {
     DROPPED.load(Ordering::Relaxed)
 }
 

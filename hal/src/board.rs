@@ -53,10 +53,13 @@ pub const MAX_ENGINES: usize = 4;
 /// The DMA engines of a board.
 pub type Engines = heapless::Vec<&'static dyn DmaEngine, MAX_ENGINES>;
 
+/// Claims the registers in a range for the driver of that name, and maps them for good.
+pub type MapRegisters = dyn Fn(PhysRange, &'static str) -> Result<VirtAddr, IoremapError>;
+
 /// What a board may use before there is memory to allocate: enough to get the console going.
 pub struct EarlyPlatform<'a> {
-    /// Maps registers as Device memory, for good.
-    pub ioremap: &'a dyn Fn(PhysRange) -> Result<VirtAddr, IoremapError>,
+    /// Claims registers and maps them as Device memory, for good.
+    pub ioremap: &'a MapRegisters,
 }
 
 impl fmt::Debug for EarlyPlatform<'_> {
@@ -67,8 +70,8 @@ impl fmt::Debug for EarlyPlatform<'_> {
 
 /// What a board may use to bring its devices up, with memory, interrupts and cores running.
 pub struct Platform<'a> {
-    /// Maps registers as Device memory, for good.
-    pub ioremap: &'a dyn Fn(PhysRange) -> Result<VirtAddr, IoremapError>,
+    /// Claims registers and maps them as Device memory, for good.
+    pub ioremap: &'a MapRegisters,
     /// The device tree, if there is one to go by.
     pub tree: Option<&'a DeviceTree<'static>>,
     /// What it says; empty without one.

@@ -65,7 +65,7 @@ pub(crate) fn bring_up(
 ) -> Result<&'static dyn DmaEngine, EduError> {
     let host = platform.description.pci.unwrap_or(BUILT_IN_HOST);
     let bus_0 = PhysRange::new(host.ecam.start, host.ecam.start + pci::BUS_SIZE);
-    let ecam = (platform.ioremap)(bus_0)?;
+    let ecam = (platform.ioremap)(bus_0, "PCI host")?;
     // SAFETY: the device tree or QEMU's map says that configuration space is there; it was just
     // mapped as Device memory for good, and nothing else uses it.
     let bus = Bus::new(unsafe { Mmio::new(ecam, pci::BUS_SIZE) });
@@ -79,7 +79,8 @@ pub(crate) fn bring_up(
     let line = bus.pin(function).and_then(|pin| line_of(function, pin));
     let line = line.ok_or(EduError::NoInterrupt)?;
 
-    let registers = (platform.ioremap)(PhysRange::new(bar.base, bar.base + edu::REGISTERS_SIZE))?;
+    let registers = PhysRange::new(bar.base, bar.base + edu::REGISTERS_SIZE);
+    let registers = (platform.ioremap)(registers, "edu")?;
     // SAFETY: the BAR was just given these addresses; they are mapped as Device memory for good,
     // and nothing else uses them.
     let io = unsafe { Mmio::new(registers, edu::REGISTERS_SIZE) };

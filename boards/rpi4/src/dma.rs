@@ -81,7 +81,8 @@ pub(crate) fn bring_up(
     };
     let registers = PhysRange::from_size(start, REGISTERS_SIZE as u64);
     let registers = registers.ok_or(ChannelError::BadAddress(start))?;
-    let base = *CONTROLLER_BASE.try_call_once(|| (platform.ioremap)(registers))?;
+    let base =
+        *CONTROLLER_BASE.try_call_once(|| (platform.ioremap)(registers, "DMA controller"))?;
     // SAFETY: the device tree or the datasheet says that the controller is there; it is mapped as
     // Device memory for good. Each channel's driver touches its own registers, and the
     // shared ENABLE one after the other, here.

@@ -33,7 +33,7 @@ pub(crate) enum FirmwareError {
 
 /// Fixes the UART's clock and notes what the firmware says of the board.
 pub(crate) fn ask(platform: &Platform<'_>) -> Result<(), FirmwareError> {
-    let base = (platform.ioremap)(PAGE)? + OFFSET;
+    let base = (platform.ioremap)(PAGE, "mailbox")? + OFFSET;
     let buffer = platform.pool.alloc(&DEVICE, size_of::<PropertyBuffer>())?;
     let bus = buffer.dma_addr();
     let words = buffer.as_ptr().cast::<PropertyBuffer>();

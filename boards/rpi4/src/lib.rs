@@ -109,7 +109,7 @@ unsafe impl Board for RaspberryPi4 {
 
     /// The firmware may have given UART0 to Bluetooth; the report goes to the header.
     fn prepare_console(&self, platform: &EarlyPlatform<'_>) {
-        if let Ok(base) = (platform.ioremap)(GPIO) {
+        if let Ok(base) = (platform.ioremap)(GPIO, "GPIO") {
             // SAFETY: the GPIO block is there on every BCM2711, was just mapped as Device memory
             // for good, and is used here only.
             unsafe { Bcm2711Gpio::new(base) }.connect_uart0();

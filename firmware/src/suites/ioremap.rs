@@ -240,5 +240,13 @@ fn claims() -> Outcome {
     check!(holder == "first" && held == range, "{holder} has {held}");
     drop(first);
     drop(check_ok!(mm::request_mem_region(range, "second")));
+    // The drivers have claimed what they use.
+    let taken = mm::request_mem_region(uart(), "second").map(drop);
+    let Err(error @ ResourceError::Busy { holder, .. }) = taken else {
+        check!(false, "the console's registers: {taken:?}");
+        return Ok(());
+    };
+    diagnostic(format_args!("{error}"));
+    check!(holder == "console", "{holder} has the console's registers");
     Ok(())
 }

@@ -71,8 +71,6 @@ pub fn wait_for_event() {
 /// `SEV`: wakes every core waiting in `WFE`, which then sees every earlier store of this one.
 #[inline(always)]
 pub fn send_event() {
-    // The event is not ordered after earlier stores by itself.
-    super::barrier::dsb_ishst();
     // An event travels outside the memory system: it may overtake the store it announces.
     barrier::dsb_ishst();
     aarch64_cpu::asm::sev();

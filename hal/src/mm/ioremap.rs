@@ -58,6 +58,9 @@ pub enum IoremapError {
         /// Their type.
         memory_type: MemoryType,
     },
+    /// Another driver has claimed some of the registers.
+    #[error(transparent)]
+    Claimed(#[from] ResourceError),
     /// The address is not in a page that `ioremap` returned the start of.
     #[error("{0} is not an ioremap address")]
     NotMapped(VirtAddr),

@@ -11,6 +11,9 @@ use core::ptr::NonNull;
 /// Largest request, in bytes. Linux: `INT_MAX`.
 pub const KVMALLOC_MAX_SIZE: usize = i32::MAX as usize;
 
+/// How hard `kmalloc` tries before `vmalloc` is asked, to which these flags mean nothing.
+const EFFORT: Gfp = Gfp::NORETRY.union(Gfp::RETRY_MAYFAIL);
+
 /// Why memory was not given out or taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KvmallocError {
@@ -61,8 +64,9 @@ impl<'a, P: PageSource> Kvmalloc<'a, P> {
     ///
     /// Falls back above [`PAGE_SIZE`] and with flags that contain [`Gfp::KERNEL`]: [`Gfp::NOWAIT`],
     /// [`Gfp::ATOMIC`], [`Gfp::NOIO`] and [`Gfp::NOFS`] are `kmalloc`'s alone. With
-    /// [`Gfp::RETRY_MAYFAIL`] and [`Gfp::NOFAIL`] `kmalloc` tries as hard as it does by itself,
-    /// without them it gives up early and silently. [`Gfp::NORETRY`] has no meaning of its own.
+    /// [`Gfp::RETRY_MAYFAIL`] `kmalloc` tries as hard as it does by itself, without it it gives up
+    /// early and silently. [`Gfp::NOFAIL`] holds for the fallback: `kmalloc` may fail.
+    /// [`Gfp::NORETRY`] has no meaning of its own.
     /// Size 0 gives [`ZERO_SIZE_PTR`]. Context as the flags demand.
     ///
     /// # Errors
@@ -83,12 +87,11 @@ impl<'a, P: PageSource> Kvmalloc<'a, P> {
         if !gfp.contains(Gfp::KERNEL) {
             return Ok(self.kmalloc.kmalloc(size, gfp)?);
         }
-        let first = if gfp.contains(Gfp::RETRY_MAYFAIL) {
-            gfp | Gfp::NOWARN
-        } else {
-            // Memory that must be had is had from `vmalloc`.
-            (gfp | Gfp::NOWARN | Gfp::NORETRY) - Gfp::NOFAIL
-        };
+        // Memory that must be had is had from `vmalloc`.
+        let mut first = (gfp | Gfp::NOWARN) - Gfp::NOFAIL;
+        if !gfp.contains(Gfp::RETRY_MAYFAIL) {
+            first |= Gfp::NORETRY;
+        }
         match self.kmalloc.kmalloc(size, first) {
             Ok(object) => Ok(object),
             // The context is as wrong for `vmalloc`.
@@ -100,7 +103,7 @@ impl<'a, P: PageSource> Kvmalloc<'a, P> {
     #[cold]
     fn fall_back(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvmallocError> {
         let vmalloc = self.vmalloc.ok_or(VmallocError::NotReady)?;
-        let va = vmalloc.vmalloc_with(size, gfp - (Gfp::NORETRY | Gfp::RETRY_MAYFAIL))?;
+        let va = vmalloc.vmalloc_with(size, gfp - EFFORT)?;
         // Never null: the window is not at 0.
         NonNull::new(va.as_ptr()).ok_or(VmallocError::NotMapped(va).into())
     }
@@ -170,7 +173,7 @@ impl<'a, P: PageSource> Kvmalloc<'a, P> {
         if is_vmalloc_addr(va) {
             let vmalloc = self.vmalloc.ok_or(VmallocError::NotReady)?;
             // SAFETY: handed on to the caller.
-            let new = unsafe { vmalloc.vrealloc(Some(va), size, gfp) }?;
+            let new = unsafe { vmalloc.vrealloc(Some(va), size, gfp - EFFORT) }?;
             // Neither `None`, because the size is not 0, nor null.
             let new = new.and_then(|new| NonNull::new(new.as_ptr()));
             return new.ok_or(VmallocError::NotMapped(va).into());

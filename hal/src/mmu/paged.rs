@@ -63,6 +63,12 @@ impl<M: TableMemory> Mapper<M> {
         attributes: Attributes,
     ) -> Result<(), MapError> {
         let above = self.vacant_entry(va, pa, attributes, Level::L2)?;
+        if above.0 != Level::L2 {
+            // A table with pages of somebody else is there already.
+            let leaf = self.leaves(va, va + Level::L2.size()).next();
+            let pa = leaf.map_or(pa, |leaf| leaf.pa);
+            return Err(MapError::BreakBeforeMake { va, pa });
+        }
         let below = self.memory_mut().alloc().ok_or(MapError::OutOfTables(va))?;
         let table = self
             .memory_mut()
@@ -112,6 +118,24 @@ mod tests {
         // SAFETY: as above.
         let again = unsafe { mapper.map_by_pages(va, range(2), CACHED) };
         assert!(again.is_err());
+    }
+
+    #[test]
+    fn a_page_in_the_way_is_named_and_left_alone() {
+        let va = VirtAddr::new(0xFFFF_FF80_8000_0000);
+        let mut mapper = scratch_mapper(3);
+        let page = PhysRange::new(range(4).end, range(4).end + PAGE_SIZE);
+        // SAFETY: the tree is not in use.
+        unsafe {
+            mapper
+                .map(va + 3 * PAGE_SIZE, page, CACHED, Level::L3)
+                .unwrap();
+            let refused = mapper.map_by_pages(va, range(2), CACHED);
+            let pa = page.start;
+            assert_eq!(refused, Err(MapError::BreakBeforeMake { va, pa }));
+        }
+        assert!(mapper.leaf(va).is_none());
+        assert_eq!(mapper.leaf(va + 3 * PAGE_SIZE).unwrap().pa, page.start);
     }
 
     #[test]

@@ -29,7 +29,8 @@ impl<M: TableMemory> Mapper<M> {
     /// # Errors
     ///
     /// Those of [`map`](Self::map) for `new` and of [`unmap`](Self::unmap) for `old`, and
-    /// [`MapError::NotOneRun`] if the frames at `old` are not contiguous or differ in attributes.
+    /// [`MapError::NotOneRun`] if the frames at `old` are not contiguous or differ in attributes,
+    /// [`MapError::SplitsBlock`] if a block is to become pages where it is.
     /// Nothing is changed then.
     ///
     /// # Safety
@@ -47,6 +48,9 @@ impl<M: TableMemory> Mapper<M> {
         let attributes = Attributes::new(memory_type, was.access);
         if new != old {
             self.reserve(new, range, attributes)?;
+        } else if stride != Level::L3 {
+            let size = stride.size();
+            return Err(MapError::SplitsBlock { va: old, size });
         }
         clean_invalidate(old, size);
         self.clear(old, size)?;

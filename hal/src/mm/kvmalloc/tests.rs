@@ -88,8 +88,13 @@ fn only_large_requests_that_may_do_everything_fall_back() {
     let machine = Machine::new();
     machine.fragment();
     let size = 64 << 10;
-    for gfp in [Gfp::KERNEL, Gfp::KERNEL | Gfp::RETRY_MAYFAIL, Gfp::USER] {
-        let object = machine.kv().kvmalloc(size, gfp).unwrap();
+    let hard = Gfp::KERNEL | Gfp::RETRY_MAYFAIL;
+    for gfp in [Gfp::KERNEL, hard, hard | Gfp::NOFAIL, Gfp::USER] {
+        let mut object = machine.kv().kvmalloc(size, gfp).unwrap();
+        assert!(is_vmalloc(object), "{gfp:?}");
+        // What has moved grows with the flags it was allocated with.
+        // SAFETY: just allocated.
+        object = unsafe { machine.kv().kvrealloc(object.as_ptr(), 2 * size, gfp) }.unwrap();
         assert!(is_vmalloc(object), "{gfp:?}");
         // SAFETY: just allocated.
         unsafe { machine.kv().kvfree(object.as_ptr()) }.unwrap();
@@ -151,6 +156,8 @@ fn kvrealloc_keeps_the_content_wherever_it_moves() {
         let gone = machine.kv().kvrealloc(grown.as_ptr(), 0, gfp).unwrap();
         assert_eq!(gone, ZERO_SIZE_PTR);
         machine.kv().kvfree(gone.as_ptr()).unwrap();
+        machine.kv().kvfree(core::ptr::null_mut()).unwrap();
+        machine.vmalloc.vfree(VirtAddr::new(0)).unwrap();
         let twice = machine.kv().kvfree(grown.as_ptr());
         assert!(matches!(twice, Err(KvmallocError::Vmalloc(_))));
     }

@@ -21,10 +21,12 @@ unsafe impl PageSource for MachinePages {
     fn alloc(&self, order: u32, gfp: Gfp) -> Option<Pfn> {
         let gfp = match order {
             0 => gfp,
-            // A smaller run will do, so nothing is moved or reclaimed for a large one.
+            // A smaller run will do, so nothing is moved or reclaimed for a large one, and nobody
+            // is woken to do so.
             _ => gfp
                 .difference(Gfp::NOFAIL | Gfp::RETRY_MAYFAIL)
-                .union(Gfp::NORETRY | Gfp::NOWARN),
+                .difference(Gfp::DIRECT_RECLAIM | Gfp::KSWAPD_RECLAIM)
+                .union(Gfp::NOWARN),
         };
         alloc_pages(gfp, order).ok()
     }
