@@ -3,6 +3,7 @@
 mod lazy;
 mod remap;
 
+use super::pressure::reclaim_info;
 use super::{mapping, probe};
 use crate::ledger::Ledger;
 use crate::machine::machine;
@@ -88,7 +89,9 @@ const SCATTERED_PAGES: usize = 64;
 
 fn scattered() -> Outcome {
     let hoard = fragment(SCATTERED_PAGES + SLACK)?;
+    let passes = reclaim_info()?.direct_passes;
     let mut area = check_ok!(Area::alloc_with(SCATTERED_PAGES * PAGE_SIZE, LOWEST_ZONE));
+    let passes = reclaim_info()?.direct_passes - passes;
     let breaks = check_ok!(mapping::physical_breaks(area.va(), area.len()));
     let wrong = first_wrong_page(&mut area);
     diagnostic(format_args!(
@@ -102,6 +105,10 @@ fn scattered() -> Outcome {
     check!(
         breaks == all,
         "{breaks} breaks, {all} expected on a zone of single pages"
+    );
+    check!(
+        passes == 0,
+        "{passes} passes of reclaim for runs that nobody needs"
     );
     Ok(())
 }
