@@ -65,7 +65,11 @@ fn every_named_test_exists() {
     ] {
         sources(&root().join(folder), &mut files).unwrap();
     }
-    for document in ["docs/memory-model.md", "docs/linux-interfaces.md"] {
+    for document in [
+        "docs/memory-model.md",
+        "docs/linux-interfaces.md",
+        "docs/claims.md",
+    ] {
         let text = fs::read_to_string(root().join(document)).unwrap();
         let missing: Vec<_> = names(&text)
             .filter(|name| !is_defined(name, &files))
