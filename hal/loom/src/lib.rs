@@ -8,12 +8,13 @@
 #![cfg(test)]
 
 use loom::cell::UnsafeCell;
-use loom::sync::Arc;
 use loom::sync::atomic::{self, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use loom::sync::{Arc, Mutex};
 use loom::thread;
 use pending::Pending;
 use slot::{Job, Slot};
 use std::ptr;
+use words::Frame;
 
 #[path = "../../src/deferred/pending.rs"]
 #[expect(
@@ -23,6 +24,9 @@ use std::ptr;
 mod pending;
 #[path = "../../src/smp/slot.rs"]
 mod slot;
+#[path = "../../src/mm/frame/words.rs"]
+#[expect(unreachable_pub, reason = "public where it comes from")]
+mod words;
 
 /// Who waits does not matter here: nobody sleeps.
 const POSTER: usize = 0;
@@ -245,5 +249,97 @@ fn work_added_twice_is_done_and_done_once_at_a_time() {
         let late = pending.take(WORK).then(|| state.load(Ordering::Relaxed));
         assert_eq!(early.or(late), Some(1));
         assert!(early.is_none() || late.is_none(), "done twice");
+    });
+}
+
+/// The cache whose slab the frame is, its order, and two objects of it.
+const TAG: u8 = 20;
+const ORDER: u32 = 1;
+const MINE: u64 = 1 << 5;
+const OTHER: u64 = 1 << 6;
+
+/// What the cache's lock protects, as far as it matters here: who may change the frame's bits.
+type SlabsLock = Mutex<()>;
+
+/// What a free looks at without the lock: that the object is out of its slab, and whose it is.
+fn may_be_freed(frame: &Frame, object: u64) -> bool {
+    frame.objects_out() & object != 0 && frame.tag() == TAG
+}
+
+fn take(lock: &SlabsLock, frame: &Frame, object: u64) {
+    let _slabs = lock.lock().unwrap();
+    frame.set_objects_out(frame.objects_out() | object);
+}
+
+fn give(lock: &SlabsLock, frame: &Frame, object: u64) {
+    let _slabs = lock.lock().unwrap();
+    frame.set_objects_out(frame.objects_out() & !object);
+}
+
+/// One core takes two objects of a fresh slab, hands one over with `order`, and frees and takes the
+/// other one meanwhile; this core frees what it was handed.
+fn free_on_another_core(order: Ordering) {
+    let (frame, lock) = (Arc::new(Frame::default()), Arc::new(SlabsLock::new(())));
+    let handed_over = Arc::new(AtomicU32::new(0));
+    let taker = {
+        let (frame, lock) = (Arc::clone(&frame), Arc::clone(&lock));
+        let handed_over = Arc::clone(&handed_over);
+        thread::spawn(move || {
+            {
+                let _slabs = lock.lock().unwrap();
+                frame.set_slab(TAG, ORDER);
+            }
+            take(&lock, &frame, MINE | OTHER);
+            handed_over.store(1, order);
+            give(&lock, &frame, OTHER);
+            take(&lock, &frame, OTHER);
+        })
+    };
+    let freed = handed_over.load(Ordering::Acquire) == 1;
+    if freed {
+        assert!(may_be_freed(&frame, MINE), "refused though in use");
+        give(&lock, &frame, MINE);
+    }
+    taker.join().unwrap();
+    let left = if freed { OTHER } else { MINE | OTHER };
+    assert_eq!(frame.objects_out(), left, "a bit is lost");
+}
+
+#[test]
+fn an_object_is_freed_by_the_core_it_was_handed_to_while_others_come_and_go() {
+    explore(|| free_on_another_core(Ordering::Release));
+}
+
+#[test]
+#[should_panic(expected = "refused though in use")]
+fn an_object_handed_over_without_order_may_be_refused_planted() {
+    explore(|| free_on_another_core(Ordering::Relaxed));
+}
+
+#[test]
+fn a_frame_is_one_caches_or_the_next_ones() {
+    explore(|| {
+        let (frame, lock) = (Arc::new(Frame::default()), Arc::new(SlabsLock::new(())));
+        frame.set_slab(TAG, ORDER);
+        frame.set_objects_out(MINE);
+        let next = {
+            let (frame, lock) = (Arc::clone(&frame), Arc::clone(&lock));
+            thread::spawn(move || {
+                let slabs = lock.lock().unwrap();
+                // The slab is empty: it is released, and another cache makes it one of its own.
+                if frame.objects_out() == 0 {
+                    frame.clear_slab();
+                    frame.set_slab(TAG + 1, ORDER);
+                    frame.set_objects_out(OTHER);
+                }
+                drop(slabs);
+            })
+        };
+        // As long as an object is out, its frame changes its owner for nobody.
+        assert!(may_be_freed(&frame, MINE));
+        give(&lock, &frame, MINE);
+        next.join().unwrap();
+        let (tag, out) = (frame.tag(), frame.objects_out());
+        assert!((tag, out) == (TAG, 0) || (tag, out) == (TAG + 1, OTHER));
     });
 }

@@ -15,16 +15,19 @@
 //! A pageblock is set aside at boot for memory no page allocator ever owns.
 
 mod table;
+mod words;
 
 pub(crate) use table::FrameLookup;
 pub use table::FrameTable;
 pub(super) use table::{Group, PlainFrames};
+pub use words::Frame;
 
 use super::MigrateType;
 use crate::addr::{PAGE_SHIFT, Pfn};
 use crate::layout;
 use crate::mmu::MemoryType;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{self, AtomicU64, Ordering};
+use words::ORDER_SHIFT;
 
 /// log2 of the pages in a pageblock (2 MiB), the unit of migrate types and of lazy initialisation.
 pub const PAGEBLOCK_ORDER: u32 = 9;
@@ -78,31 +81,12 @@ impl FrameKind {
     }
 }
 
-/// The descriptor of one frame: two words whose meaning depends on the first one's low byte.
-///
-/// | kind | first word | second word |
-/// |---|---|---|
-/// | a [`FrameKind`] | kind 8, order 4, memory type 2, migrate type 3, -, data 32 | next 32, prev 32 |
-/// | [`Movable`](FrameKind::Movable) | as above, data the owner's number for the block | the owner's number |
-/// | a slab cache's tag | tag 8, order 3, listed 1, next 26, prev 26 | objects out of the slab |
-///
-/// All zero is a tail of Normal write-back memory. The words are atomics so that a lookup through
-/// a bad pointer may race with the owner without undefined behaviour; every access is relaxed, and
-/// order comes from the lock of the allocator that owns the frame.
-#[derive(Debug, Default)]
-#[repr(C, align(16))]
-pub struct Frame {
-    head: AtomicU64,
-    body: AtomicU64,
-}
-
 const _: () = assert!(size_of::<Frame>() == 16);
 
 /// Lowest number in a first word's low byte that is a slab cache's tag and no [`FrameKind`].
 pub(crate) const FIRST_TAG: u8 = 16;
 
 const KIND_MASK: u64 = 0xFF;
-const ORDER_SHIFT: u32 = 8;
 const ORDER_MASK: u64 = 0xF << ORDER_SHIFT;
 const TYPE_SHIFT: u32 = 12;
 const TYPE_MASK: u64 = 0x3 << TYPE_SHIFT;
@@ -129,19 +113,9 @@ impl Frame {
     }
 
     #[inline(always)]
-    fn head(&self) -> u64 {
-        self.head.load(Ordering::Relaxed)
-    }
-
-    #[inline(always)]
-    fn set_head_bits(&self, mask: u64, value: u64) {
+    pub(super) fn set_head_bits(&self, mask: u64, value: u64) {
         self.head
             .store(self.head() & !mask | value, Ordering::Relaxed);
-    }
-
-    #[inline(always)]
-    fn body(&self) -> u64 {
-        self.body.load(Ordering::Relaxed)
     }
 
     /// What the frame is used for.
@@ -287,39 +261,6 @@ impl Frame {
     #[inline]
     pub(super) fn set_data(&self, data: u32) {
         self.set_head_bits(LOW_HALF << DATA_SHIFT, u64::from(data) << DATA_SHIFT);
-    }
-
-    /// Makes the frame part of a slab of `order` of the cache with `tag`, all objects in it.
-    #[inline]
-    pub(super) fn set_slab(&self, tag: u8, order: u32) {
-        let head = u64::from(tag) | u64::from(order) << ORDER_SHIFT;
-        self.head.store(head, Ordering::Relaxed);
-        self.body.store(0, Ordering::Relaxed);
-    }
-
-    /// Makes a frame of a slab a tail again.
-    #[inline]
-    pub(super) fn clear_slab(&self) {
-        self.head.store(0, Ordering::Relaxed);
-        self.body.store(0, Ordering::Relaxed);
-    }
-
-    /// The tag of the cache whose slab the frame is part of; below [`FIRST_TAG`] for any other.
-    #[inline(always)]
-    pub(super) fn tag(&self) -> u8 {
-        self.head() as u8
-    }
-
-    /// In a frame of a slab: a bit for each [`SLOT`](super::slab::SLOT) of it at which an object
-    /// starts that is out of the slab. In any other frame: anything.
-    #[inline(always)]
-    pub(super) fn objects_out(&self) -> u64 {
-        self.body()
-    }
-
-    #[inline(always)]
-    pub(super) fn set_objects_out(&self, out: u64) {
-        self.body.store(out, Ordering::Relaxed);
     }
 
     /// An address within the descriptor that is no pointer to a [`Frame`]: nobody outside the
