@@ -20,7 +20,7 @@ impl DmaMask {
     /// assert_eq!(DmaMask::new::<30>().value(), 0x3FFF_FFFF);
     /// ```
     ///
-    /// ```compile_fail
+    /// ```compile_fail,E0080
     /// hal::dma::DmaMask::new::<65>();
     /// ```
     pub const fn new<const N: u32>() -> Self {
