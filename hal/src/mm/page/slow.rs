@@ -3,7 +3,8 @@
 //! ```text
 //! wake background reclaim (or do it, without an idle core) -> try down to the request's floor
 //!     -> (blocking requests) reclaim, try again
-//!         -> the first time, gather what is set aside: on the cores' lists, in the reserve; try again
+//!         -> the first time, but not for NORETRY, gather what is set aside: on the lists of cores
+//!            that answer, in the reserve; try again
 //!         -> once for NORETRY and for large blocks, else while there is progress
 //!     -> fail, report; NOFAIL waits and goes on
 //! ```
@@ -67,7 +68,7 @@ impl PageAllocator {
             if let Some(pfn) = self.try_alloc(rights, order, Mark::Min) {
                 return Some(pfn);
             }
-            if passes == 1 {
+            if passes == 1 && !rights.contains(Gfp::NORETRY) {
                 self.gather();
                 if let Some(pfn) = self.try_alloc(rights, order, Mark::Min) {
                     return Some(pfn);
@@ -91,10 +92,11 @@ impl PageAllocator {
     }
 
     /// Brings together what is free but set aside: on the lists of the cores, and in the reserve
-    /// for atomic requests, of which one pageblock a zone stays. A task: waits for the other cores.
+    /// for atomic requests, of which one pageblock a zone stays. A core that runs a task is left
+    /// alone: the task may be waiting for this one.
     fn gather(&self) {
         self.unreserve_highatomic(false);
-        if smp::run_on_all(|_| self.drain()).is_err() {
+        if smp::try_run_on_all(|_| self.drain()).is_err() {
             // Only a task can wait for the others.
             self.drain();
         }
@@ -116,6 +118,8 @@ impl PageAllocator {
             stalled = if self.direct_reclaim(rights, order) {
                 0
             } else {
+                // A core may answer now that did not before.
+                self.gather();
                 stalled + 1
             };
             match stalled {
@@ -128,6 +132,8 @@ impl PageAllocator {
             if rights.contains(Gfp::IO | Gfp::FS) {
                 deferred::run_pending();
             }
+            // Whoever waits for this core may have what is missing.
+            smp::run_pending();
             // Another core or an interrupt handler may free something. The event stream bounds it.
             cpu::wait_for_event();
         }

@@ -309,7 +309,10 @@ fn a_page_on_another_cores_list_is_found() {
         .unwrap();
     assert_eq!(pages.free_pages_total(), min);
     assert!(pages.alloc_pages(Gfp::NOWAIT, 0).is_err());
-    assert_eq!(pages.alloc_pages(Gfp::NOFS, 0), Ok(page));
+    assert!(pages.alloc_pages(Gfp::NOFS | Gfp::NORETRY, 0).is_err());
+    // A thread of the host may take longer to answer than a core does.
+    let found = (0..1000).find_map(|_| pages.alloc_pages(Gfp::NOFS, 0).ok());
+    assert_eq!(found, Some(page));
     assert_eq!(pages.free_pages_total(), min);
 }
 
