@@ -174,11 +174,17 @@ pub fn idle() -> ! {
     }
 }
 
-/// Runs the function waiting for this core, if there is one.
+/// Runs the function waiting for this core, if there is one, outside the scopes of the core's task;
+/// not if the task wants to be [alone](crate::mm::scope).
 pub(crate) fn run_pending() {
-    if let Some(poster) = SLOTS[PerCpu::current().index()].run_pending() {
+    if let Some(poster) = serve(&SLOTS[PerCpu::current().index()]) {
         wake(poster);
     }
+}
+
+/// Runs the function in this core's slot. Returns which core waits for it.
+fn serve(slot: &Slot) -> Option<usize> {
+    PerCpu::current().scopes().outside(|| slot.run_pending())?
 }
 
 /// Ends another core's `WFI`, or its `WFE` before there is a way to do that.
@@ -289,6 +295,8 @@ impl<R, F: FnOnce() -> R> Call<F, R> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::mm::scope::{alone, memalloc_noreclaim, rights};
+    use crate::mm::{Gfp, Owner, charge_to};
     use std::iter;
     use std::sync::mpsc;
     use std::thread;
@@ -392,6 +400,26 @@ pub(crate) mod tests {
         let held = lock.lock();
         assert_eq!(try_run_on_all(|_| ()), Err(SmpError::CannotWait(me)));
         drop(held);
+    }
+
+    #[test]
+    fn a_function_runs_outside_the_scopes_of_the_task_that_waits() {
+        static OWNER: Owner = Owner::new("waiter", 0);
+        let slot = Slot::new(AtomicPtr::new(ptr::null_mut()));
+        let mut call = Call::new(|| (Owner::current().map(Owner::name), rights(Gfp::KERNEL)));
+        let job = call.job();
+        let charged = charge_to(&OWNER).unwrap();
+        let scope = memalloc_noreclaim();
+        // SAFETY: this thread runs the job below.
+        assert!(unsafe { slot.try_post(&job) });
+        let apart = alone();
+        assert_eq!(serve(&slot), None);
+        assert!(!job.is_done(), "run for a task that wants to be alone");
+        drop(apart);
+        assert!(serve(&slot).is_some() && job.is_done());
+        assert_eq!(Owner::current().map(Owner::name), Some("waiter"));
+        drop((scope, charged));
+        assert_eq!(call.into_result(), (None, Gfp::KERNEL));
     }
 
     #[test]
