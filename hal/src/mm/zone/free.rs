@@ -240,7 +240,12 @@ impl FreeMemory {
         let start = block.get() & !(PAGEBLOCK_PAGES - 1);
         let buddy = start ^ PAGEBLOCK_PAGES;
         if start < buddy && self.virgin.last().is_some_and(|range| range.start == buddy) {
-            self.open_virgin(frames, frames.migrate_type(block), PAGEBLOCK_ORDER);
+            let migrate = match frames.migrate_type(block) {
+                ordinary if ordinary.is_ordinary() => ordinary,
+                // The reserve grows only by what is counted. The two merge when it gives up its own.
+                _ => MigrateType::Movable,
+            };
+            self.open_virgin(frames, migrate, PAGEBLOCK_ORDER);
         }
     }
 

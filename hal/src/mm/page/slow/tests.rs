@@ -345,6 +345,33 @@ fn the_reserve_for_atomic_requests_is_the_last_resort() {
 
 #[test]
 #[cfg_attr(miri, ignore = "too many pages for an interpreter")]
+fn the_reserve_for_atomic_requests_takes_no_memory_never_used() {
+    let pages = pages(&[ram(256)], PhysAddr::new(0), PhysAddr::new(0));
+    let zone = || pages.zone(ZoneKind::Normal);
+    while zone().free > 1024 {
+        pages.alloc_pages(Gfp::KERNEL, 10).unwrap();
+    }
+    // From the first half of the last block of 4 MiB.
+    let mut taken = Vec::new();
+    while zone().free >= zone().watermarks.low {
+        taken.push(pages.alloc_pages(Gfp::NOWAIT, 0).unwrap());
+    }
+    let atomic = pages.alloc_pages(Gfp::ATOMIC, 1).unwrap();
+    assert!(zone().free_highatomic > 0);
+    // SAFETY: the blocks are the test's, and never touched.
+    unsafe {
+        pages.free_pages(atomic, 1).unwrap();
+        for page in taken {
+            pages.free_pages(page, 0).unwrap();
+        }
+    }
+    assert_eq!((zone().free_highatomic, zone().free), (512, 1024));
+    assert!(pages.unreserve_highatomic(true));
+    assert_eq!((zone().free_highatomic, zone().blocks[10]), (0, 1));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too many pages for an interpreter")]
 fn a_task_that_frees_memory_has_the_reserve_for_atomic_requests_too() {
     let pages = machine_with_reserve();
     let scope = memalloc_noreclaim();
