@@ -11,7 +11,7 @@ use super::{MAX_RANGES, TooManyRanges};
 use crate::addr::Pfn;
 use crate::mm::buddy::{Buddy, Histogram, MAX_BLOCK_PAGES, MAX_ORDER};
 use crate::mm::frame::{FrameTable, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES};
-use crate::mm::watermark::{Mark, ignores_marks};
+use crate::mm::watermark::{Mark, ignores_marks, is_atomic};
 use crate::mm::{Gfp, MigrateType};
 use core::ops::Range;
 use heapless::Vec;
@@ -143,7 +143,7 @@ impl FreeMemory {
         most: u32,
         mark: Mark,
     ) -> Option<(Pfn, u32)> {
-        let atomic = mark == Mark::Min && gfp.contains(Gfp::HIGH) && !gfp.may_block();
+        let atomic = mark == Mark::Min && is_atomic(gfp);
         if atomic && order > 0 {
             return self.take_atomic(frames, gfp, order);
         }
