@@ -11,12 +11,12 @@
 
 use super::PageAllocator;
 use crate::addr::Pfn;
-use crate::arch::cpu;
+use crate::arch::{counter, cpu};
 use crate::deferred;
 use crate::mm::report::{self, Cause};
 use crate::mm::scope::rights;
 use crate::mm::watermark::Mark;
-use crate::mm::{AllocError, Gfp};
+use crate::mm::{AllocError, Gfp, Misuse};
 use crate::smp;
 use core::sync::atomic::Ordering;
 
@@ -27,9 +27,8 @@ const COSTLY_ORDER: u32 = 3;
 /// Most passes for a costly block with [`Gfp::RETRY_MAYFAIL`]. Linux: `MAX_RECLAIM_RETRIES`.
 const COSTLY_PASSES: u32 = 16;
 
-/// Passes without any progress after which a request that must not fail gives the machine up:
-/// seconds, at one event of the counter's stream between two of them.
-const HOPELESS_PASSES: u32 = 20_000;
+/// Seconds without any progress after which a request that must not fail gives the machine up.
+const HOPELESS_S: u64 = 3;
 
 impl PageAllocator {
     /// Makes the effort that the request's flags, less what the task's scopes take away, allow.
@@ -49,6 +48,11 @@ impl PageAllocator {
             return Ok(pfn);
         }
         if !rights.may_block() {
+            if gfp.may_block() && gfp.contains(Gfp::NOFAIL) {
+                // A scope keeps it from reclaim. Others free memory too.
+                Misuse::NofailReclaim.note(gfp);
+                return Ok(self.insist(rights, order));
+            }
             return Err(self.fail(gfp, order, Cause::Failure));
         }
         match self.reclaim_and_retry(rights, order) {
@@ -106,28 +110,31 @@ impl PageAllocator {
     ///
     /// # Panics
     ///
-    /// When nothing has been freed for [`HOPELESS_PASSES`]: there is no process whose end would
-    /// free memory, and going on for ever would not say what is wrong.
+    /// When nothing has been freed for [`HOPELESS_S`]: there is no process whose end would free
+    /// memory, and going on for ever would not say what is wrong.
     fn insist(&self, rights: Gfp, order: u32) -> Pfn {
         let rights = rights | Gfp::HIGH;
-        let mut stalled = 0;
+        let patience = HOPELESS_S * u64::from(counter::frequency());
+        let mut stalled_since = None;
         loop {
             if let Some(pfn) = self.try_alloc(rights, order, Mark::Min) {
                 return pfn;
             }
-            stalled = if self.direct_reclaim(rights, order) {
-                0
+            if rights.may_block() && self.direct_reclaim(rights, order) {
+                stalled_since = None;
             } else {
                 // A core may answer now that did not before.
                 self.gather();
-                stalled + 1
-            };
-            match stalled {
-                1 => {
-                    self.fail(rights, order, Cause::OutOfMemory);
+                match stalled_since {
+                    None => {
+                        stalled_since = Some(counter::now());
+                        self.fail(rights, order, Cause::OutOfMemory);
+                    }
+                    Some(since) if counter::now() - since > patience => {
+                        panic!("out of memory: order:{order} must not fail, {rights}")
+                    }
+                    Some(_) => {}
                 }
-                HOPELESS_PASSES => panic!("out of memory: order:{order} must not fail, {rights}"),
-                _ => {}
             }
             if rights.contains(Gfp::IO | Gfp::FS) {
                 deferred::run_pending();

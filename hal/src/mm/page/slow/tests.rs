@@ -178,6 +178,31 @@ fn g10_a_looping_nofail_request_has_half_of_the_reserve() {
 }
 
 #[test]
+fn g10_nofail_in_a_task_that_frees_memory_waits_without_reclaim() {
+    let (pages, cache) = full(Gfp::empty(), 0);
+    let misuses = Misuse::NofailReclaim.count();
+    let scope = memalloc_noreclaim();
+    let mut last = None;
+    while let Ok(page) = pages.alloc_pages(Gfp::KERNEL, 0) {
+        last = Some(page);
+    }
+    let last = last.unwrap();
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while Misuse::NofailReclaim.count() == misuses {
+                std::thread::yield_now();
+            }
+            // SAFETY: the page is the test's, and never touched.
+            unsafe { pages.free_pages(last, 0) }.unwrap();
+        });
+        let gfp = Gfp::KERNEL | Gfp::NOFAIL;
+        assert_eq!(pages.alloc_pages(gfp, 0), Ok(last));
+    });
+    drop(scope);
+    assert_eq!(cache.scans(), 0);
+}
+
+#[test]
 fn g10_misuse_of_nofail_is_counted() {
     let (pages, _) = full(Gfp::empty(), 0);
     let large = Misuse::NofailOrder(2).count();
