@@ -58,18 +58,22 @@ pub(crate) fn is_any_core_idle() -> bool {
     PENDING.has_sleeper()
 }
 
-/// Does the work that waits. Does nothing but in a task.
+/// Does the work that waits, outside the scopes of the core's task. Does nothing but in a task, and
+/// nothing in one that wants to be [alone](crate::mm::scope).
 pub fn run_pending() {
-    if !is_runnable() || PerCpu::current().context() != Context::Task {
+    let this = PerCpu::current();
+    if !is_runnable() || this.context() != Context::Task {
         return;
     }
-    for work in Work::ALL {
-        if let Some(handler) = HANDLERS[work as usize].get()
-            && PENDING.take(work.bit())
-        {
-            handler();
+    this.scopes().outside(|| {
+        for work in Work::ALL {
+            if let Some(handler) = HANDLERS[work as usize].get()
+                && PENDING.take(work.bit())
+            {
+                handler();
+            }
         }
-    }
+    });
 }
 
 /// Sleeps by means of `sleep`, which is given the condition to stay awake, in a way that
@@ -84,6 +88,8 @@ pub(crate) fn sleep_with(sleep: impl FnOnce(fn() -> bool)) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mm::Gfp;
+    use crate::mm::scope::{memalloc_noreclaim, rights};
     use crate::sync::IrqLock;
     use core::sync::atomic::Ordering;
 
@@ -95,7 +101,9 @@ mod tests {
         run_pending();
         assert!(PENDING.any(Work::PoolRefill.bit()));
         assert!(!is_runnable(), "nothing can do it yet");
+        let scope = memalloc_noreclaim();
         set_handler(Work::PoolRefill, || {
+            assert_eq!(rights(Gfp::KERNEL), Gfp::KERNEL, "in the scopes of a task");
             RUNS.fetch_add(1, Ordering::Relaxed);
         });
         schedule(Work::PoolRefill);
@@ -107,5 +115,6 @@ mod tests {
         run_pending();
         run_pending();
         assert_eq!(RUNS.load(Ordering::Relaxed), 1);
+        drop(scope);
     }
 }

@@ -3,12 +3,16 @@
 //! A core that has nothing to do sits in [`idle`]: it sleeps in `WFI` and runs what is handed to
 //! it. Handing over is blocking: the caller waits for the function to end, so the function may
 //! borrow from the caller's stack. There is one slot per core; a second caller waits its turn.
+//!
+//! A core that runs a task looks into its slot when it waits itself, and else not before the task
+//! ends. A caller who cannot wait for that, because the task may be waiting for it, uses
+//! [`try_run_on_all`].
 
 mod slot;
 
-use crate::arch::{barrier, cpu};
+use crate::arch::{barrier, counter, cpu};
 use crate::deferred;
-use crate::sync::{MAX_CPUS, Once, PerCpu};
+use crate::sync::{Context, MAX_CPUS, Once, PerCpu};
 use atomic::{AtomicPtr, AtomicU32, Ordering};
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
@@ -27,6 +31,10 @@ pub enum SmpError {
     #[error("cannot wait for core {0} in an interrupt handler or with a lock held")]
     CannotWait(usize),
 }
+
+/// How long [`try_run_on_all`] gives the other cores to begin, in microseconds: many times what an
+/// idle core takes to wake up.
+const PATIENCE_US: u64 = 1000;
 
 static SLOTS: [Slot; MAX_CPUS] = [const { Slot::new(AtomicPtr::new(ptr::null_mut())) }; MAX_CPUS];
 static ONLINE: AtomicU32 = AtomicU32::new(0);
@@ -107,6 +115,56 @@ pub fn run_on_all(f: impl Fn(usize) + Sync) -> Result<(), SmpError> {
     result
 }
 
+/// Runs `f` as [`run_on_all`] does, but not on cores that do not begin with it within a
+/// millisecond, because they run a task. Returns on which cores it ran, by number.
+///
+/// # Context
+///
+/// As [`run_on`].
+///
+/// # Errors
+///
+/// [`SmpError::CannotWait`]; `f` has then not run.
+pub fn try_run_on_all(f: impl Fn(usize) + Sync) -> Result<[bool; MAX_CPUS], SmpError> {
+    let me = PerCpu::current().index();
+    check_may_wait(me)?;
+    let f = &f;
+    let mut calls: [_; MAX_CPUS] = core::array::from_fn(|index| Call::new(move || f(index)));
+    let jobs = calls.each_mut().map(Call::job);
+    let others = || online().filter(|&index| index != me);
+    let mut posted = [false; MAX_CPUS];
+    let mut post_rest = || {
+        for index in others() {
+            // SAFETY: each job that is posted is withdrawn or waited for below; the firmware does
+            // not unwind, so that `f` ends in a return or not at all.
+            if !posted[index] && unsafe { SLOTS[index].try_post(&jobs[index]) } {
+                posted[index] = true;
+                wake(index);
+            }
+        }
+    };
+    post_rest();
+    f(me);
+    let patience = u64::from(counter::frequency()) * PATIENCE_US / 1_000_000;
+    let deadline = counter::now() + patience;
+    while counter::now() < deadline && !others().all(|index| jobs[index].is_done()) {
+        // Others may wait for this core meanwhile, or have left a slot free.
+        run_pending();
+        post_rest();
+        // Ends with the interrupt or event that `wake` sends, and with the counter's stream.
+        cpu::wait_for_event();
+    }
+    let mut ran = posted;
+    for (index, job) in jobs.iter().enumerate().filter(|(index, _)| posted[*index]) {
+        ran[index] = !SLOTS[index].withdraw(job);
+        if ran[index] {
+            wait(job);
+        }
+    }
+    ran[me] = true;
+    Ok(ran)
+}
+
 /// What an idle core does for ever: sleeps in `WFI`, and runs what is handed to it.
 pub fn idle() -> ! {
     loop {
@@ -116,11 +174,17 @@ pub fn idle() -> ! {
     }
 }
 
-/// Runs the function waiting for this core, if there is one.
+/// Runs the function waiting for this core, if there is one, outside the scopes of the core's task;
+/// not if the task wants to be [alone](crate::mm::scope).
 pub(crate) fn run_pending() {
-    if let Some(poster) = SLOTS[PerCpu::current().index()].run_pending() {
+    if let Some(poster) = serve(&SLOTS[PerCpu::current().index()]) {
         wake(poster);
     }
+}
+
+/// Runs the function in this core's slot. Returns which core waits for it.
+fn serve(slot: &Slot) -> Option<usize> {
+    PerCpu::current().scopes().outside(|| slot.run_pending())?
 }
 
 /// Ends another core's `WFI`, or its `WFE` before there is a way to do that.
@@ -159,13 +223,10 @@ fn has_job() -> bool {
 ///
 /// After `Ok`, the caller keeps `job` where it is until [`wait`] has returned for it.
 unsafe fn post(index: usize, job: &Job) -> Result<(), SmpError> {
-    let this = PerCpu::current();
     if !is_online(index) {
         return Err(SmpError::Offline(index));
     }
-    if this.irq_depth() != 0 || this.locks_held() != 0 || cpu::irqs_masked() {
-        return Err(SmpError::CannotWait(index));
-    }
+    check_may_wait(index)?;
     // SAFETY: the caller's contract.
     while !unsafe { SLOTS[index].try_post(job) } {
         // Someone may be waiting for this very core meanwhile.
@@ -174,6 +235,14 @@ unsafe fn post(index: usize, job: &Job) -> Result<(), SmpError> {
     }
     wake(index);
     Ok(())
+}
+
+/// Refuses to wait for core `index` where that could deadlock.
+fn check_may_wait(index: usize) -> Result<(), SmpError> {
+    match PerCpu::current().context() {
+        Context::Task => Ok(()),
+        _ => Err(SmpError::CannotWait(index)),
+    }
 }
 
 fn wait(job: &Job) {
@@ -226,6 +295,8 @@ impl<R, F: FnOnce() -> R> Call<F, R> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::mm::scope::{alone, memalloc_noreclaim, rights};
+    use crate::mm::{Gfp, Owner, charge_to};
     use std::iter;
     use std::sync::mpsc;
     use std::thread;
@@ -275,6 +346,97 @@ pub(crate) mod tests {
         .unwrap();
         assert_eq!(hits[me].load(Ordering::Relaxed), 1);
         assert_eq!(hits[other].load(Ordering::Relaxed), 1);
+    }
+
+    /// A core that is up and runs a task until it is dropped, then idles.
+    struct BusyCore {
+        _task: mpsc::Sender<()>,
+    }
+
+    impl BusyCore {
+        /// One with a number no idle core has.
+        fn spawn() -> Self {
+            let me = PerCpu::current().index();
+            iter::repeat_with(|| {
+                let (sender, receiver) = mpsc::channel();
+                let (task, until_dropped) = mpsc::channel();
+                thread::spawn(move || {
+                    let index = PerCpu::current().index();
+                    let unused = !is_online(index) && index != me;
+                    sender.send(unused).unwrap();
+                    if unused {
+                        set_online();
+                        let _ = until_dropped.recv();
+                        idle()
+                    }
+                });
+                receiver.recv().unwrap().then_some(Self { _task: task })
+            })
+            .find_map(|core| core)
+            .unwrap()
+        }
+    }
+
+    /// Without a bound this never returns: the task ends after the call.
+    #[test]
+    fn a_core_that_runs_a_task_is_not_waited_for() {
+        let me = PerCpu::current().index();
+        let busy = BusyCore::spawn();
+        let hits = [const { AtomicU32::new(0) }; MAX_CPUS];
+        let ran = try_run_on_all(|index| {
+            hits[index].fetch_add(1, Ordering::Relaxed);
+        });
+        let ran = ran.unwrap();
+        assert!(ran[me]);
+        let hits = hits.map(AtomicU32::into_inner);
+        assert_eq!(
+            hits,
+            ran.map(u32::from),
+            "only what ran is said to have run"
+        );
+        drop(busy);
+
+        let lock = crate::sync::IrqLock::new(());
+        let held = lock.lock();
+        assert_eq!(try_run_on_all(|_| ()), Err(SmpError::CannotWait(me)));
+        drop(held);
+    }
+
+    #[test]
+    fn a_function_runs_outside_the_scopes_of_the_task_that_waits() {
+        static OWNER: Owner = Owner::new("waiter", 0);
+        let slot = Slot::new(AtomicPtr::new(ptr::null_mut()));
+        let mut call = Call::new(|| (Owner::current().map(Owner::name), rights(Gfp::KERNEL)));
+        let job = call.job();
+        let charged = charge_to(&OWNER).unwrap();
+        let scope = memalloc_noreclaim();
+        // SAFETY: this thread runs the job below.
+        assert!(unsafe { slot.try_post(&job) });
+        let apart = alone();
+        assert_eq!(serve(&slot), None);
+        assert!(!job.is_done(), "run for a task that wants to be alone");
+        drop(apart);
+        assert!(serve(&slot).is_some() && job.is_done());
+        assert_eq!(Owner::current().map(Owner::name), Some("waiter"));
+        drop((scope, charged));
+        assert_eq!(call.into_result(), (None, Gfp::KERNEL));
+    }
+
+    #[test]
+    fn a_job_is_withdrawn_until_it_has_begun() {
+        let slot = Slot::new(AtomicPtr::new(ptr::null_mut()));
+        let runs = AtomicU32::new(0);
+        let mut call = Call::new(|| runs.fetch_add(1, Ordering::Relaxed));
+        let job = call.job();
+        assert!(!slot.withdraw(&job));
+        // SAFETY: this thread withdraws the job on the next line.
+        assert!(unsafe { slot.try_post(&job) });
+        assert!(slot.withdraw(&job));
+        assert_eq!(slot.run_pending(), None);
+        // SAFETY: this thread runs the job on the next line.
+        assert!(unsafe { slot.try_post(&job) });
+        assert!(slot.run_pending().is_some() && !slot.withdraw(&job));
+        assert_eq!(runs.load(Ordering::Relaxed), 1);
     }
 
     /// The waiting core looks for work in its slot: it must not find what it is running.

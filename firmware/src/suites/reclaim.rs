@@ -26,6 +26,7 @@ pub(super) const SUITE: Suite = Suite {
         a_task_that_frees_memory_may_use_all_of_it: noreclaim,
         a_page_on_another_cores_list_is_found: gather::other_core,
         a_page_on_another_cores_list_is_found_planted: gather::other_core_planted,
+        a_core_that_waits_for_this_one_is_not_waited_for: gather::busy_core,
         the_reserve_for_atomic_requests_is_the_last_resort: gather::reserve,
         the_reserve_for_atomic_requests_is_the_last_resort_planted: gather::reserve_planted,
         memory_that_waits_for_the_purge_is_found: gather::purge,

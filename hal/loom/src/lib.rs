@@ -185,6 +185,35 @@ fn of_two_posters_each_job_runs_once_if_it_was_posted() {
     });
 }
 
+/// A late look of the runner at a withdrawn job is a race with the end of its counter.
+#[test]
+fn a_job_is_withdrawn_or_run_and_then_left_alone() {
+    explore(|| {
+        let target = slot();
+        let runner = thread::spawn({
+            let target = target.clone();
+            move || target.run_pending().is_some()
+        });
+        let attempt = Attempt::new(&target);
+        assert!(attempt.posted);
+        let withdrawn = target.withdraw(&attempt.job);
+        if withdrawn {
+            assert!(!attempt.job.is_done());
+            assert_eq!(attempt.counter.take(), 0);
+            drop(attempt.job);
+            // The slot is free for the next one, which the runner may find in its place.
+            let next = Attempt::new(&target);
+            assert!(next.posted);
+            let ran = runner.join().unwrap();
+            assert_eq!(target.run_pending().is_some(), !ran);
+            next.expect_run();
+        } else {
+            assert!(runner.join().unwrap(), "neither withdrawn nor run");
+            attempt.expect_run();
+        }
+    });
+}
+
 /// Both go on serving until both are done, as cores that fall back to idling do.
 #[test]
 fn cores_that_wait_for_each_other_serve_each_other() {

@@ -14,7 +14,7 @@ mod check;
 mod range;
 
 pub use check::FreeError;
-pub(super) use check::check_allocated;
+pub(super) use check::{check_allocated, check_pages};
 pub(super) use range::block_at;
 
 use super::MigrateType;

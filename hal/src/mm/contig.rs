@@ -3,7 +3,8 @@
 //! 1. The blocks around the stretch are isolated: nobody allocates from them any more.
 //! 2. From its start on, free memory is taken off the lists, and what is in use is moved away by
 //!    its owner and then taken. Pages that a core keeps at hand look as if they were in use, so
-//!    the cores are asked to give them back before anything is given up.
+//!    the cores are asked to give them back before anything is given up; one that runs a task does
+//!    not answer.
 //! 3. What was isolated and not taken is lent again.
 //!
 //! On failure everything that was taken goes back; what was moved stays where it is now.
@@ -69,8 +70,8 @@ pub(super) fn take(
         if tries == TRIES {
             break Some(Obstacle::Busy(stuck));
         }
-        // A core that cannot be asked has nothing at hand: it is not up.
-        let _ = smp::run_on_all(|_| pages.drain());
+        // A core that runs a task keeps what it has at hand: it may be waiting for this one.
+        let _ = smp::try_run_on_all(|_| pages.drain());
     };
     if obstacle.is_some() {
         // SAFETY: the frames before `at` were taken above, and are tails.

@@ -19,13 +19,16 @@ pub enum Misuse {
     /// A request that must not fail for more than two pages.
     #[error("an allocation of order {0} that must not fail")]
     NofailOrder(u32),
+    /// A request that must not fail by a task that frees memory, which may not reclaim any.
+    #[error("an allocation that must not fail in a task that frees memory")]
+    NofailReclaim,
     /// A block larger than there are. It is refused.
     #[error("an allocation of order {0}")]
     OrderTooLarge(u32),
 }
 
 /// Kinds of misuse, by [`Misuse::kind`].
-const KINDS: usize = 11;
+const KINDS: usize = 12;
 
 static COUNTS: [AtomicU32; KINDS] = [const { AtomicU32::new(0) }; KINDS];
 static HOOK: Once<fn(Misuse, Gfp)> = Once::new();
@@ -45,6 +48,7 @@ impl Misuse {
             Self::Flags(GfpError::NofailNonblocking(_)) => 8,
             Self::NofailOrder(_) => 9,
             Self::OrderTooLarge(_) => 10,
+            Self::NofailReclaim => 11,
         }
     }
 
@@ -99,6 +103,7 @@ mod tests {
             Misuse::Flags(GfpError::NofailNonblocking(gfp)),
             Misuse::NofailOrder(2),
             Misuse::OrderTooLarge(11),
+            Misuse::NofailReclaim,
         ];
         assert!(all.iter().map(|misuse| misuse.kind()).eq(0..KINDS));
     }

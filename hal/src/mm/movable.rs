@@ -10,6 +10,7 @@ mod pool;
 pub use pool::{MovablePage, MovablePool, PinnedPage};
 
 use super::page::PageAllocator;
+use super::scope::{Scope, alone};
 use super::{AllocError, FreeError, Gfp};
 use crate::addr::Pfn;
 use crate::smp;
@@ -139,7 +140,9 @@ impl Migration {
         pages.zone_at(pfn).clear_movable(pages.frames(), pfn)
     }
 
-    /// Waits for the turn to move memory. `None` if this core has it already. Task context.
+    /// Waits for the turn to move memory, and then does nothing that is not this call's work: a
+    /// function of another core, run here, could only be refused the turn. `None` if this core has
+    /// it already, so that the call comes from an owner that moves memory. Task context.
     pub(super) fn take_turn(&self) -> Option<Turn<'_>> {
         let me = PerCpu::current().index() + 1;
         while let Err(holder) =
@@ -153,7 +156,10 @@ impl Migration {
             smp::run_pending();
             core::hint::spin_loop();
         }
-        Some(Turn { migration: self })
+        Some(Turn {
+            migration: self,
+            _alone: alone(),
+        })
     }
 
     /// Has `block` moved to wherever there is memory, and frees its old place. The caller has the
@@ -166,7 +172,8 @@ impl Migration {
     ) -> Result<(), Unmoved> {
         let owner = self.owners.lock().get(usize::from(block.owner.0)).copied();
         let owner = owner.ok_or(Unmoved::Pinned)?;
-        let gfp = owner.gfp() | Gfp::MOVABLE | Gfp::NOWARN;
+        // Without a new place the memory stays where it is: no reason to insist on one.
+        let gfp = (owner.gfp() | Gfp::MOVABLE | Gfp::NOWARN) - Gfp::NOFAIL;
         let new = pages
             .alloc_pages(gfp, block.order)
             .map_err(Unmoved::NoTarget)?;
@@ -206,6 +213,7 @@ impl fmt::Debug for Migration {
 #[derive(Debug)]
 pub(super) struct Turn<'a> {
     migration: &'a Migration,
+    _alone: Scope,
 }
 
 impl Drop for Turn<'_> {

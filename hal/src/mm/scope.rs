@@ -63,6 +63,14 @@ pub fn memalloc_noreclaim() -> Scope {
     Scope::enter(&PerCpu::current().scopes().noreclaim)
 }
 
+/// The core does nothing but this task's own work until the scope ends: neither functions that
+/// other cores hand to it nor work put off. Task context.
+///
+/// For a task that holds what such work may want, and could not wait for.
+pub(crate) fn alone() -> Scope {
+    Scope::enter(&PerCpu::current().scopes().alone)
+}
+
 /// What a request with `gfp` may do here: its flags, less what the open scopes take away.
 #[doc(alias = "current_gfp_context")]
 pub fn rights(gfp: Gfp) -> Gfp {
@@ -106,6 +114,25 @@ mod tests {
         let found = rights(Gfp::KERNEL);
         assert!(found.contains(Gfp::MEMALLOC) && !found.may_block());
         drop(scope);
+        assert_eq!(rights(Gfp::KERNEL), Gfp::KERNEL);
+    }
+
+    #[test]
+    fn what_runs_meanwhile_is_not_bound_by_the_tasks_scopes() {
+        let scopes = [memalloc_noio(), memalloc_nofs(), memalloc_noreclaim()];
+        let scopes_now = PerCpu::current().scopes();
+        let found = scopes_now.outside(|| {
+            let own = memalloc_nofs();
+            let inside = rights(Gfp::KERNEL);
+            drop(own);
+            (rights(Gfp::KERNEL), inside)
+        });
+        assert_eq!(found, Some((Gfp::KERNEL, Gfp::NOFS)));
+        assert!(rights(Gfp::NOIO).contains(Gfp::MEMALLOC));
+        let alone = alone();
+        assert_eq!(scopes_now.outside(|| ()), None);
+        drop(alone);
+        drop(scopes);
         assert_eq!(rights(Gfp::KERNEL), Gfp::KERNEL);
     }
 

@@ -69,12 +69,19 @@ impl Watermarks {
             return self.min;
         }
         let half = self.min - self.min / 2;
-        if gfp.may_block() {
-            half
-        } else {
+        if is_atomic(gfp) {
             half - half / 4
+        } else {
+            half
         }
     }
+}
+
+/// Whether a request has the larger share of the reserve, as one that cannot wait. One that shall
+/// leave the reserves alone has no more than [`Gfp::HIGH`] gives it. Linux: `ALLOC_NON_BLOCK`.
+#[inline]
+pub(super) const fn is_atomic(gfp: Gfp) -> bool {
+    gfp.contains(Gfp::HIGH) && !gfp.may_block() && !gfp.contains(Gfp::NOMEMALLOC)
 }
 
 /// Whether no watermark and no lowmem reserve binds a request with `gfp` after its first try.
@@ -111,6 +118,7 @@ mod tests {
         assert_eq!(marks.floor(Gfp::KERNEL), 128);
         assert_eq!(marks.floor(Gfp::KERNEL | Gfp::HIGH), 64);
         assert_eq!(marks.floor(Gfp::ATOMIC), 48);
+        assert_eq!(marks.floor(Gfp::ATOMIC | Gfp::NOMEMALLOC), 64);
         assert_eq!(marks.floor(Gfp::KERNEL | Gfp::MEMALLOC), 0);
         assert_eq!(
             marks.floor(Gfp::KERNEL | Gfp::MEMALLOC | Gfp::NOMEMALLOC),

@@ -2,8 +2,8 @@
 //!
 //! A posted [`Job`] lies on its poster's stack. The poster may let it go as soon as it has seen
 //! [`Job::is_done`]; the running core therefore takes the job out of the slot first and touches it
-//! last when it sets that flag. The package
-//! `hal-loom` explores the interleavings of this file.
+//! last when it sets that flag. A poster that takes the job out itself may let it go at once: the
+//! other core has not seen it. The package `hal-loom` explores the interleavings of this file.
 
 use super::atomic::{AtomicBool, AtomicPtr, Ordering};
 use core::ptr;
@@ -60,11 +60,22 @@ impl Slot {
     ///
     /// # Safety
     ///
-    /// After `true`, `job` stays where it is until it is done.
+    /// After `true`, `job` stays where it is until it is done or withdrawn.
     pub(super) unsafe fn try_post(&self, job: &Job) -> bool {
         let job = ptr::from_ref(job).cast_mut();
         self.job
             .compare_exchange(ptr::null_mut(), job, Ordering::Release, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// Takes `job` out again. `false` if it is not in the slot: after it was posted, that means that
+    /// its core has begun it.
+    pub(super) fn withdraw(&self, job: &Job) -> bool {
+        let job = ptr::from_ref(job).cast_mut();
+        // Another job has another address as long as this one lives. Whoever runs a job takes it
+        // out first, so nobody has looked at this one and there is nothing to order.
+        self.job
+            .compare_exchange(job, ptr::null_mut(), Ordering::Relaxed, Ordering::Relaxed)
             .is_ok()
     }
 
@@ -77,8 +88,9 @@ impl Slot {
         if job.is_null() {
             return None;
         }
-        // SAFETY: `try_post`'s caller keeps the job where it is until `done` is set, which only
-        // this function does, below; the swap gave the job to this caller alone.
+        // SAFETY: `try_post`'s caller keeps the job where it is until it is withdrawn, which the
+        // swap has ruled out, or `done` is set, which only this function does, below; the swap gave
+        // the job to this caller alone.
         let taken = unsafe { &*job };
         let &Job {
             call,

@@ -60,6 +60,8 @@ pub(crate) struct TaskScopes {
     pub(crate) noreclaim: Cell<u32>,
     /// Number of the owner that accounted memory is charged to, 0 for none.
     pub(crate) owner: Cell<u32>,
+    /// Scopes in which the core does nothing that is not the task's own work.
+    pub(crate) alone: Cell<u32>,
 }
 
 impl TaskScopes {
@@ -69,7 +71,23 @@ impl TaskScopes {
             nofs: Cell::new(0),
             noreclaim: Cell::new(0),
             owner: Cell::new(0),
+            alone: Cell::new(0),
         }
+    }
+
+    /// Runs `f`, which is not the task's own work, with none of the task's scopes open. `None`,
+    /// without running it, if the task wants to be alone.
+    pub(crate) fn outside<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
+        if self.alone.get() != 0 {
+            return None;
+        }
+        let own = [&self.noio, &self.nofs, &self.noreclaim, &self.owner];
+        let own = own.map(|cell| (cell, cell.take()));
+        let result = f();
+        for (cell, value) in own {
+            cell.set(value);
+        }
+        Some(result)
     }
 }
 

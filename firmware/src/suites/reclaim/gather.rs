@@ -4,17 +4,22 @@
 //! it there or nowhere. Its twin makes a request that does not look there and must be refused.
 
 use super::super::pressure::{allocator, squeeze};
+use crate::machine::machine;
 use crate::memory::hoard::top_zone;
 use crate::memory::{Area, Pages};
 use crate::report::{Outcome, Stop, diagnostic};
 use crate::{check, check_ok};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use hal::addr::PAGE_SIZE;
-use hal::mm::{self, Gfp};
+use hal::mm::{self, Gfp, MAX_ORDER};
 use hal::smp;
 use hal::sync::PerCpu;
 
 /// Requests that may wait, and leave background reclaim to idle cores: it has all rights.
 const BLOCKING: Gfp = Gfp::NOFS.union(Gfp::NOWARN);
+
+/// How long a core waits for another one's answer before it says that there is none.
+const PATIENCE_NS: u64 = 2_000_000_000;
 
 /// Whether a request with `gfp` for a page is served while the only page that no watermark keeps is
 /// on the list of another core.
@@ -49,6 +54,33 @@ pub(super) fn other_core() -> Outcome {
 pub(super) fn other_core_planted() -> Outcome {
     let served = is_served_from_another_core(Gfp::NOWAIT)?;
     check!(!served, "the page was not out of reach");
+    Ok(())
+}
+
+/// Every other core runs a task that ends when this one has got its answer.
+pub(super) fn busy_core() -> Outcome {
+    let me = PerCpu::current().index();
+    if smp::online().count() == 1 {
+        return Err(Stop::Skipped("one core"));
+    }
+    let _ballast = squeeze()?;
+    let served = AtomicBool::new(true);
+    let answered = AtomicBool::new(false);
+    let late = AtomicU32::new(0);
+    check_ok!(smp::run_on_all(|core| {
+        if core == me {
+            let block = Pages::alloc(BLOCKING, MAX_ORDER);
+            served.store(block.is_ok(), Ordering::Relaxed);
+            answered.store(true, Ordering::Release);
+        } else {
+            let answered = || answered.load(Ordering::Acquire);
+            let in_time = machine().timer.poll_until(PATIENCE_NS, answered);
+            late.fetch_add(u32::from(!in_time), Ordering::Relaxed);
+        }
+    }));
+    let late = late.into_inner();
+    check!(late == 0, "the request waited for {late} busy cores");
+    check!(!served.into_inner(), "the request had no need to ask");
     Ok(())
 }
 

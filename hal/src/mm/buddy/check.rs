@@ -56,9 +56,33 @@ pub(in crate::mm) fn check_allocated(
     pfn: Pfn,
     order: u32,
 ) -> Result<(), FreeError> {
+    check_block(frames, pfn, order, &[FrameKind::Allocated])
+}
+
+/// As [`check_allocated`], but the block may be charged to an owner.
+///
+/// # Errors
+///
+/// As there.
+pub(in crate::mm) fn check_pages(
+    frames: FrameTable,
+    pfn: Pfn,
+    order: u32,
+) -> Result<(), FreeError> {
+    const PAGES: [FrameKind; 2] = [FrameKind::Allocated, FrameKind::Accounted];
+    check_block(frames, pfn, order, &PAGES)
+}
+
+#[inline(always)]
+fn check_block(
+    frames: FrameTable,
+    pfn: Pfn,
+    order: u32,
+    kinds: &[FrameKind],
+) -> Result<(), FreeError> {
     let frame = frames.get(pfn)?;
     match frame.kind() {
-        FrameKind::Allocated => {}
+        kind if kinds.contains(&kind) => {}
         FrameKind::Free | FrameKind::PcpFree => return Err(FreeError::DoubleFree(pfn)),
         kind => return Err(FreeError::WrongKind { pfn, kind }),
     }

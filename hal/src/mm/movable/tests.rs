@@ -97,7 +97,10 @@ fn the_turn_is_taken_once() {
     let migration = Migration::new();
     let turn = migration.take_turn().unwrap();
     assert!(migration.take_turn().is_none());
+    let scopes = PerCpu::current().scopes();
+    assert_eq!(scopes.outside(|| ()), None, "another's work, with the turn");
     drop(turn);
+    assert_eq!(scopes.outside(|| ()), Some(()));
     assert!(migration.take_turn().is_some());
 }
 

@@ -60,6 +60,37 @@ fn a_failed_allocation_is_not_charged() {
 }
 
 #[test]
+fn a_block_taken_apart_stays_charged_piece_by_piece() {
+    static OWNER: Owner = Owner::new("apart", 64 << 20);
+    let (pages, _) = normal_machine(8);
+    let free = pages.free_pages_total();
+    let scope = charge_to(&OWNER).unwrap();
+    for order in [0, 3, 10] {
+        let block = pages.alloc_pages(Gfp::KERNEL_ACCOUNT, order).unwrap();
+        // SAFETY: the block is the test's, and never touched.
+        unsafe {
+            assert!(pages.split_page(block, order + 1).is_err());
+            assert_eq!(pages.split_page(block, order), Ok(()));
+            for page in 0..1 << order {
+                let left = (1 << order) - page as usize;
+                assert_eq!(OWNER.used(), left * PAGE_SIZE);
+                assert_eq!(pages.free_pages(block + page, 0), Ok(()));
+            }
+        }
+        assert_eq!((OWNER.used(), pages.free_pages_total()), (0, free));
+    }
+    for size in [1, 5 * PAGE_SIZE, 700 * PAGE_SIZE + 1] {
+        let va = pages.alloc_pages_exact(size, Gfp::KERNEL_ACCOUNT).unwrap();
+        // No more than is kept: the rest of the block went back with its charge.
+        assert_eq!(OWNER.used(), size.next_multiple_of(PAGE_SIZE));
+        // SAFETY: as above.
+        unsafe { pages.free_pages_exact(va, size) }.unwrap();
+        assert_eq!((OWNER.used(), pages.free_pages_total()), (0, free));
+    }
+    drop(scope);
+}
+
+#[test]
 fn a_large_object_keeps_its_charge_until_it_is_freed() {
     static OWNER: Owner = Owner::new("large object", 64 << 20);
     let (pages, _) = normal_machine(8);

@@ -3,8 +3,7 @@
 use super::PageAllocator;
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, VirtAddr};
 use crate::layout;
-use crate::mm::buddy::{FreeError, check_allocated};
-use crate::mm::frame::FrameKind;
+use crate::mm::buddy::{FreeError, check_pages};
 use crate::mm::{AllocError, Gfp, MigrateType};
 
 /// The smallest order whose blocks have `size` bytes; above [`MAX_ORDER`](crate::mm::MAX_ORDER) if
@@ -45,7 +44,8 @@ impl PageAllocator {
         unsafe { self.free_pages(page_at(va)?, order) }
     }
 
-    /// Makes the pages of a block of `order` blocks of their own, to be freed one by one.
+    /// Makes the pages of a block of `order` blocks of their own, to be freed one by one. If the
+    /// block is charged to an owner, so is each page.
     ///
     /// Takes time in proportion to the number of pages. May be called in any context.
     ///
@@ -56,8 +56,9 @@ impl PageAllocator {
     /// # Safety
     ///
     /// If it is such a block, it belongs to the caller.
+    #[doc(alias = "split_page_memcg")]
     pub unsafe fn split_page(&self, pfn: Pfn, order: u32) -> Result<(), FreeError> {
-        check_allocated(self.frames, pfn, order)?;
+        check_pages(self.frames, pfn, order)?;
         // SAFETY: the block is the caller's.
         unsafe { self.split_off(pfn, order, 1 << order) };
         Ok(())
@@ -112,12 +113,16 @@ impl PageAllocator {
     }
 
     /// Takes a block in use apart: its first `pages` pages become single pages, the rest blocks as
-    /// large as their alignment allows.
+    /// large as their alignment allows. Each is charged to the owner of the whole, if it has one.
     ///
     /// # Safety
     ///
     /// The block belongs to the caller.
     unsafe fn split_off(&self, pfn: Pfn, order: u32, pages: u32) {
+        let Ok(whole) = self.frames.get(pfn) else {
+            return;
+        };
+        let (kind, owner) = (whole.kind(), whole.data());
         // SAFETY: if the pageblock is not ready, all of it belongs to this block, the caller's.
         // The second pageblock of a block of the largest order likewise.
         unsafe {
@@ -129,7 +134,8 @@ impl PageAllocator {
         while at < 1 << order {
             let piece = if at < pages { 0 } else { at.trailing_zeros() };
             if let Some(frame) = self.frames.get_ready(pfn + at) {
-                frame.set_head(FrameKind::Allocated, piece);
+                frame.set_head(kind, piece);
+                frame.set_data(owner);
             }
             at += 1 << piece;
         }

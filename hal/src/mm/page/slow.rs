@@ -3,19 +3,20 @@
 //! ```text
 //! wake background reclaim (or do it, without an idle core) -> try down to the request's floor
 //!     -> (blocking requests) reclaim, try again
-//!         -> the first time, gather what is set aside: on the cores' lists, in the reserve; try again
+//!         -> the first time, but not for NORETRY, gather what is set aside: on the lists of cores
+//!            that answer, in the reserve; try again
 //!         -> once for NORETRY and for large blocks, else while there is progress
 //!     -> fail, report; NOFAIL waits and goes on
 //! ```
 
 use super::PageAllocator;
 use crate::addr::Pfn;
-use crate::arch::cpu;
+use crate::arch::{counter, cpu};
 use crate::deferred;
 use crate::mm::report::{self, Cause};
 use crate::mm::scope::rights;
 use crate::mm::watermark::Mark;
-use crate::mm::{AllocError, Gfp};
+use crate::mm::{AllocError, Gfp, Misuse};
 use crate::smp;
 use core::sync::atomic::Ordering;
 
@@ -26,9 +27,8 @@ const COSTLY_ORDER: u32 = 3;
 /// Most passes for a costly block with [`Gfp::RETRY_MAYFAIL`]. Linux: `MAX_RECLAIM_RETRIES`.
 const COSTLY_PASSES: u32 = 16;
 
-/// Passes without any progress after which a request that must not fail gives the machine up:
-/// seconds, at one event of the counter's stream between two of them.
-const HOPELESS_PASSES: u32 = 20_000;
+/// Seconds without any progress after which a request that must not fail gives the machine up.
+const HOPELESS_S: u64 = 3;
 
 impl PageAllocator {
     /// Makes the effort that the request's flags, less what the task's scopes take away, allow.
@@ -48,6 +48,11 @@ impl PageAllocator {
             return Ok(pfn);
         }
         if !rights.may_block() {
+            if gfp.may_block() && gfp.contains(Gfp::NOFAIL) {
+                // A scope keeps it from reclaim. Others free memory too.
+                Misuse::NofailReclaim.note(gfp);
+                return Ok(self.insist(rights, order));
+            }
             return Err(self.fail(gfp, order, Cause::Failure));
         }
         match self.reclaim_and_retry(rights, order) {
@@ -67,7 +72,7 @@ impl PageAllocator {
             if let Some(pfn) = self.try_alloc(rights, order, Mark::Min) {
                 return Some(pfn);
             }
-            if passes == 1 {
+            if passes == 1 && !rights.contains(Gfp::NORETRY) {
                 self.gather();
                 if let Some(pfn) = self.try_alloc(rights, order, Mark::Min) {
                     return Some(pfn);
@@ -91,10 +96,11 @@ impl PageAllocator {
     }
 
     /// Brings together what is free but set aside: on the lists of the cores, and in the reserve
-    /// for atomic requests, of which one pageblock a zone stays. A task: waits for the other cores.
+    /// for atomic requests, of which one pageblock a zone stays. A core that runs a task is left
+    /// alone: the task may be waiting for this one.
     fn gather(&self) {
         self.unreserve_highatomic(false);
-        if smp::run_on_all(|_| self.drain()).is_err() {
+        if smp::try_run_on_all(|_| self.drain()).is_err() {
             // Only a task can wait for the others.
             self.drain();
         }
@@ -104,30 +110,37 @@ impl PageAllocator {
     ///
     /// # Panics
     ///
-    /// When nothing has been freed for [`HOPELESS_PASSES`]: there is no process whose end would
-    /// free memory, and going on for ever would not say what is wrong.
+    /// When nothing has been freed for [`HOPELESS_S`]: there is no process whose end would free
+    /// memory, and going on for ever would not say what is wrong.
     fn insist(&self, rights: Gfp, order: u32) -> Pfn {
         let rights = rights | Gfp::HIGH;
-        let mut stalled = 0;
+        let patience = HOPELESS_S * u64::from(counter::frequency());
+        let mut stalled_since = None;
         loop {
             if let Some(pfn) = self.try_alloc(rights, order, Mark::Min) {
                 return pfn;
             }
-            stalled = if self.direct_reclaim(rights, order) {
-                0
+            if rights.may_block() && self.direct_reclaim(rights, order) {
+                stalled_since = None;
             } else {
-                stalled + 1
-            };
-            match stalled {
-                1 => {
-                    self.fail(rights, order, Cause::OutOfMemory);
+                // A core may answer now that did not before.
+                self.gather();
+                match stalled_since {
+                    None => {
+                        stalled_since = Some(counter::now());
+                        self.fail(rights, order, Cause::OutOfMemory);
+                    }
+                    Some(since) if counter::now() - since > patience => {
+                        panic!("out of memory: order:{order} must not fail, {rights}")
+                    }
+                    Some(_) => {}
                 }
-                HOPELESS_PASSES => panic!("out of memory: order:{order} must not fail, {rights}"),
-                _ => {}
             }
             if rights.contains(Gfp::IO | Gfp::FS) {
                 deferred::run_pending();
             }
+            // Whoever waits for this core may have what is missing.
+            smp::run_pending();
             // Another core or an interrupt handler may free something. The event stream bounds it.
             cpu::wait_for_event();
         }

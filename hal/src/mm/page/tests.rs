@@ -34,6 +34,7 @@ fn floors_of_a_16_mib_zone() {
         (Gfp::KERNEL, 128),
         (Gfp::KERNEL | Gfp::HIGH, 64),
         (Gfp::ATOMIC, 48),
+        (Gfp::ATOMIC | Gfp::NOMEMALLOC, 64),
         (Gfp::KERNEL | Gfp::MEMALLOC, 0),
     ] {
         let pages = pages(&[range(0, 16 * MIB)], NO_LIMIT, NO_LIMIT);

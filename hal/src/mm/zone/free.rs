@@ -11,7 +11,7 @@ use super::{MAX_RANGES, TooManyRanges};
 use crate::addr::Pfn;
 use crate::mm::buddy::{Buddy, Histogram, MAX_BLOCK_PAGES, MAX_ORDER};
 use crate::mm::frame::{FrameTable, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES};
-use crate::mm::watermark::{Mark, ignores_marks};
+use crate::mm::watermark::{Mark, ignores_marks, is_atomic};
 use crate::mm::{Gfp, MigrateType};
 use core::ops::Range;
 use heapless::Vec;
@@ -143,7 +143,7 @@ impl FreeMemory {
         most: u32,
         mark: Mark,
     ) -> Option<(Pfn, u32)> {
-        let atomic = mark == Mark::Min && gfp.contains(Gfp::HIGH) && !gfp.may_block();
+        let atomic = mark == Mark::Min && is_atomic(gfp);
         if atomic && order > 0 {
             return self.take_atomic(frames, gfp, order);
         }
@@ -240,7 +240,12 @@ impl FreeMemory {
         let start = block.get() & !(PAGEBLOCK_PAGES - 1);
         let buddy = start ^ PAGEBLOCK_PAGES;
         if start < buddy && self.virgin.last().is_some_and(|range| range.start == buddy) {
-            self.open_virgin(frames, frames.migrate_type(block), PAGEBLOCK_ORDER);
+            let migrate = match frames.migrate_type(block) {
+                ordinary if ordinary.is_ordinary() => ordinary,
+                // The reserve grows only by what is counted. The two merge when it gives up its own.
+                _ => MigrateType::Movable,
+            };
+            self.open_virgin(frames, migrate, PAGEBLOCK_ORDER);
         }
     }
 

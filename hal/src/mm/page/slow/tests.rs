@@ -178,6 +178,31 @@ fn g10_a_looping_nofail_request_has_half_of_the_reserve() {
 }
 
 #[test]
+fn g10_nofail_in_a_task_that_frees_memory_waits_without_reclaim() {
+    let (pages, cache) = full(Gfp::empty(), 0);
+    let misuses = Misuse::NofailReclaim.count();
+    let scope = memalloc_noreclaim();
+    let mut last = None;
+    while let Ok(page) = pages.alloc_pages(Gfp::KERNEL, 0) {
+        last = Some(page);
+    }
+    let last = last.unwrap();
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while Misuse::NofailReclaim.count() == misuses {
+                std::thread::yield_now();
+            }
+            // SAFETY: the page is the test's, and never touched.
+            unsafe { pages.free_pages(last, 0) }.unwrap();
+        });
+        let gfp = Gfp::KERNEL | Gfp::NOFAIL;
+        assert_eq!(pages.alloc_pages(gfp, 0), Ok(last));
+    });
+    drop(scope);
+    assert_eq!(cache.scans(), 0);
+}
+
+#[test]
 fn g10_misuse_of_nofail_is_counted() {
     let (pages, _) = full(Gfp::empty(), 0);
     let large = Misuse::NofailOrder(2).count();
@@ -309,7 +334,10 @@ fn a_page_on_another_cores_list_is_found() {
         .unwrap();
     assert_eq!(pages.free_pages_total(), min);
     assert!(pages.alloc_pages(Gfp::NOWAIT, 0).is_err());
-    assert_eq!(pages.alloc_pages(Gfp::NOFS, 0), Ok(page));
+    assert!(pages.alloc_pages(Gfp::NOFS | Gfp::NORETRY, 0).is_err());
+    // A thread of the host may take longer to answer than a core does.
+    let found = (0..1000).find_map(|_| pages.alloc_pages(Gfp::NOFS, 0).ok());
+    assert_eq!(found, Some(page));
     assert_eq!(pages.free_pages_total(), min);
 }
 
@@ -338,6 +366,33 @@ fn the_reserve_for_atomic_requests_is_the_last_resort() {
     assert!(pages.zone(ZoneKind::Normal).free_highatomic > 0);
     assert!(pages.alloc_pages(Gfp::KERNEL, 0).is_ok());
     assert_eq!(pages.zone(ZoneKind::Normal).free_highatomic, 0);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too many pages for an interpreter")]
+fn the_reserve_for_atomic_requests_takes_no_memory_never_used() {
+    let pages = pages(&[ram(256)], PhysAddr::new(0), PhysAddr::new(0));
+    let zone = || pages.zone(ZoneKind::Normal);
+    while zone().free > 1024 {
+        pages.alloc_pages(Gfp::KERNEL, 10).unwrap();
+    }
+    // From the first half of the last block of 4 MiB.
+    let mut taken = Vec::new();
+    while zone().free >= zone().watermarks.low {
+        taken.push(pages.alloc_pages(Gfp::NOWAIT, 0).unwrap());
+    }
+    let atomic = pages.alloc_pages(Gfp::ATOMIC, 1).unwrap();
+    assert!(zone().free_highatomic > 0);
+    // SAFETY: the blocks are the test's, and never touched.
+    unsafe {
+        pages.free_pages(atomic, 1).unwrap();
+        for page in taken {
+            pages.free_pages(page, 0).unwrap();
+        }
+    }
+    assert_eq!((zone().free_highatomic, zone().free), (512, 1024));
+    assert!(pages.unreserve_highatomic(true));
+    assert_eq!((zone().free_highatomic, zone().blocks[10]), (0, 1));
 }
 
 #[test]
