@@ -1,6 +1,7 @@
 //! How the objects of a cache lie in its slabs. All of it is known at compile time.
 
 use super::magazine::{ENDS, STRIDE};
+use super::slabs::MAX_GIVEN;
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::mm::Gfp;
 use crate::mm::zero::zero;
@@ -25,7 +26,7 @@ const WANTED_OBJECTS: usize = 8;
 const WASTE_DIVISOR: usize = 16;
 
 /// Objects of one core are kept back up to about this many bytes per cache.
-const MAGAZINE_BYTES: usize = 64 << 10;
+const MAGAZINE_BYTES: usize = 128 << 10;
 
 /// Empty slabs of a cache are kept up to this many bytes, to be given back when memory is low.
 const KEPT_BYTES: usize = 64 << 10;
@@ -39,8 +40,8 @@ const MAGAZINE_OBJECTS: [usize; 2] = [4, 9 * STRIDE - ENDS];
 /// Most objects that move from the slabs to a magazine in one call, which bounds its cost.
 const MAX_REFILL: usize = 32;
 
-/// Most objects that move from a magazine to the slabs in one call: each may be of another slab.
-const MAX_DRAIN: usize = 12;
+/// Most objects that move from a magazine to the slabs in one call.
+const MAX_DRAIN: usize = MAX_GIVEN;
 
 /// Why a cache cannot be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -161,8 +162,8 @@ impl Geometry {
             preferred_order: preferred_order as u8,
             smallest_order: smallest_order as u8,
             magazine: magazine as u16,
-            refill: half_up_to(magazine, MAX_REFILL),
-            drain: half_up_to(magazine, MAX_DRAIN),
+            refill: at_most(magazine, MAX_REFILL),
+            drain: at_most(magazine.div_ceil(2), MAX_DRAIN),
             accounted,
             kept_empty: ((KEPT_BYTES / PAGE_SIZE) >> preferred_order) as u16,
             pages,
@@ -196,8 +197,9 @@ impl Geometry {
         if self.magazine > most {
             self.magazine = most;
         }
-        self.refill = half_up_to(self.magazine as usize, MAX_REFILL);
-        self.drain = half_up_to(self.magazine as usize, MAX_DRAIN);
+        let magazine = self.magazine as usize;
+        self.refill = at_most(magazine, MAX_REFILL);
+        self.drain = at_most(magazine.div_ceil(2), MAX_DRAIN);
         self
     }
 
@@ -226,10 +228,9 @@ impl Geometry {
     }
 }
 
-/// Half of `magazine`, rounded up, but at most `most`.
-const fn half_up_to(magazine: usize, most: usize) -> u8 {
-    let half = magazine.div_ceil(2);
-    (if half < most { half } else { most }) as u8
+/// `count`, but at most `most`.
+const fn at_most(count: usize, most: usize) -> u8 {
+    (if count < most { count } else { most }) as u8
 }
 
 #[cfg(test)]

@@ -1,5 +1,11 @@
 //! Named caches.
 
+mod bulk;
+mod destroy;
+mod usercopy;
+
+pub use destroy::DestroyError;
+
 #[cfg(feature = "slab-debug")]
 use super::debug::{Slot, report_wrong_cache};
 use super::magazine::SlotStore;
@@ -212,6 +218,15 @@ impl KmemCache {
         }
     }
 
+    /// Refuses zeroes where a constructor has made the objects.
+    #[inline(always)]
+    fn check_flags(&self, gfp: Gfp) -> Result<(), AllocError> {
+        match self.constructor {
+            Some(_) if gfp.contains(Gfp::ZERO) => Err(AllocError::Constructed { gfp }),
+            _ => Ok(()),
+        }
+    }
+
     /// Allocates an object. [`Gfp::ZERO`] zeroes all of it. Any context, as the flags say.
     ///
     /// # Errors
@@ -227,9 +242,7 @@ impl KmemCache {
         pages: &PageAllocator,
         gfp: Gfp,
     ) -> Result<NonNull<u8>, AllocError> {
-        if gfp.contains(Gfp::ZERO) && self.constructor.is_some() {
-            return Err(AllocError::Constructed { gfp });
-        }
+        self.check_flags(gfp)?;
         let tag = self.tag()?;
         // An interrupt handler has nothing at hand, and a lock masks IRQs: the slow path names them.
         let may = !gfp.may_block() || !cpu::irqs_masked();
@@ -250,40 +263,6 @@ impl KmemCache {
             #[cfg(not(feature = "slab-debug"))]
             None => self.cache(tag).alloc(pages, gfp),
         }
-    }
-
-    /// Fills `objects` with new objects, or allocates none.
-    ///
-    /// # Errors
-    ///
-    /// As [`alloc`](Self::alloc); no object is allocated and `objects` holds nothing then.
-    #[doc(alias = "kmem_cache_alloc_bulk")]
-    #[cfg_attr(feature = "slab-debug", track_caller)]
-    pub fn alloc_bulk(
-        &'static self,
-        pages: &PageAllocator,
-        gfp: Gfp,
-        objects: &mut [Option<NonNull<u8>>],
-    ) -> Result<(), AllocError> {
-        let core = PerCpu::current().magazines();
-        let is_plain = !gfp.contains(Gfp::ZERO) && (!gfp.may_block() || !cpu::irqs_masked());
-        for at in 0..objects.len() {
-            let at_hand = if is_plain {
-                alloc_fast(core, self.tag.load(Ordering::Relaxed))
-            } else {
-                None
-            };
-            match at_hand.map_or_else(|| self.alloc(pages, gfp), Ok) {
-                Ok(object) => objects[at] = Some(object),
-                Err(error) => {
-                    // SAFETY: the objects were allocated just now, and nobody has seen them.
-                    let freed = unsafe { self.free_bulk(pages, &mut objects[..at]) };
-                    debug_assert_eq!(freed, Ok(()));
-                    return Err(error);
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Frees an object. Any context, any core.
@@ -364,77 +343,6 @@ impl KmemCache {
         Ok(self.size)
     }
 
-    /// Frees each object in `objects` and leaves `None` in its place.
-    ///
-    /// # Errors
-    ///
-    /// [`ObjectError`] for the first that is refused; it and those after it stay where they are.
-    ///
-    /// # Safety
-    ///
-    /// As for [`free`](Self::free), for each of them.
-    #[doc(alias = "kmem_cache_free_bulk")]
-    #[cfg_attr(feature = "slab-debug", track_caller)]
-    pub unsafe fn free_bulk(
-        &'static self,
-        pages: &PageAllocator,
-        objects: &mut [Option<NonNull<u8>>],
-    ) -> Result<(), ObjectError> {
-        for slot in objects {
-            if let Some(object) = *slot {
-                // SAFETY: handed on to the caller.
-                unsafe { self.free(pages, object.as_ptr()) }?;
-                *slot = None;
-            }
-        }
-        Ok(())
-    }
-
-    /// Copies `to.len()` bytes at `offset` out of an object, for a reader outside the kernel.
-    ///
-    /// # Errors
-    ///
-    /// [`ObjectError::Usercopy`] when the bytes are not all in the window that
-    /// [`with_usercopy`](Self::with_usercopy) opened, others when no object of this cache that is
-    /// in use starts at `object`. Nothing is copied then.
-    ///
-    /// # Safety
-    ///
-    /// If an object in use starts at `object`, nobody writes it meanwhile.
-    pub unsafe fn copy_out(
-        &'static self,
-        pages: &PageAllocator,
-        object: *const u8,
-        offset: usize,
-        to: &mut [u8],
-    ) -> Result<(), ObjectError> {
-        let va = VirtAddr::from_ptr(object);
-        let (pa, frame) = frame_of(pages.frames(), va)?;
-        let tag = self.tag.load(Ordering::Relaxed);
-        if frame.kind() != FrameKind::Slab || frame.tag() != tag {
-            return Err(ObjectError::NotAtObject(va));
-        }
-        self.check(va, pa, frame)?;
-        let fits = offset >= self.usercopy.start
-            && offset
-                .checked_add(to.len())
-                .is_some_and(|end| end <= self.usercopy.end);
-        if !fits {
-            let (len, window) = (to.len(), self.usercopy());
-            return Err(ObjectError::Usercopy {
-                cache: self.name,
-                offset,
-                len,
-                window: (window.start, window.end),
-            });
-        }
-        // SAFETY: the window lies in the object, which nobody writes.
-        unsafe {
-            to.as_mut_ptr().copy_from(object.add(offset), to.len());
-        };
-        Ok(())
-    }
-
     /// Checks all objects; how many are not as they should be, see [`SlabReport`](crate::mm::SlabReport).
     /// Nobody allocates from the cache or frees meanwhile. The debug build only.
     #[cfg(feature = "slab-debug")]
@@ -452,85 +360,6 @@ impl KmemCache {
     pub(in crate::mm) fn numbered(&'static self) -> Cache<'static> {
         self.cache(self.tag.load(Ordering::Relaxed))
     }
-
-    /// Gives the memory of free objects back, except what other cores keep at hand. Whether a slab
-    /// is left.
-    #[doc(alias = "kmem_cache_shrink")]
-    pub fn shrink(&'static self, pages: &PageAllocator) -> bool {
-        let tag = self.tag.load(Ordering::Relaxed);
-        if let Some(packed) = self.as_packed(tag) {
-            packed.shrink(pages);
-        } else {
-            self.cache(tag).shrink(pages);
-        }
-        self.info().slabs != 0
-    }
-
-    /// Calls `f` with the address of each object in use.
-    fn in_use(&'static self, pages: &PageAllocator, tag: u8, mut f: impl FnMut(VirtAddr)) {
-        if let Some(packed) = self.as_packed(tag) {
-            return packed.in_use(pages, f);
-        }
-        pages.frames().lookup().for_each_slab(tag, |pfn, frame| {
-            super::in_use(pfn, frame, &mut f);
-        });
-    }
-
-    /// Gives up the cache's memory and number. The cache may be used again, and then takes new
-    /// ones.
-    ///
-    /// Unlike Linux, which forgets a cache that still has objects and leaks them, a cache that
-    /// cannot be destroyed stays as it is, so that the objects can still be freed. Call
-    /// [`shrink`](Self::shrink) on every other core before, for the objects they keep at hand.
-    ///
-    /// # Errors
-    ///
-    /// [`DestroyError`] when objects are in use; each is passed to `remaining`. That costs time in
-    /// proportion to the memory in use.
-    #[doc(alias = "kmem_cache_destroy")]
-    pub fn destroy(
-        &'static self,
-        pages: &PageAllocator,
-        mut remaining: impl FnMut(VirtAddr),
-    ) -> Result<(), DestroyError> {
-        let tag = self.tag.load(Ordering::Relaxed);
-        if tag == 0 {
-            return Ok(());
-        }
-        if self.shrink(pages) {
-            let mut in_use = 0;
-            self.in_use(pages, tag, |va| {
-                in_use += 1;
-                remaining(va);
-            });
-            let cache = self.name;
-            return Err(match in_use {
-                0 => DestroyError::AtHand { cache },
-                objects => DestroyError::Remaining { cache, objects },
-            });
-        }
-        registry::CACHES.remove(tag, &self.tag);
-        Ok(())
-    }
-}
-
-/// Why a cache was not destroyed. It goes on as before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DestroyError {
-    /// Objects are in use.
-    #[error("slab cache {cache} still has {objects} objects")]
-    Remaining {
-        /// The cache.
-        cache: &'static str,
-        /// How many objects.
-        objects: usize,
-    },
-    /// All objects are free, but other cores keep some at hand.
-    #[error("other cores keep objects of slab cache {cache} at hand")]
-    AtHand {
-        /// The cache.
-        cache: &'static str,
-    },
 }
 
 impl SlabFlags {

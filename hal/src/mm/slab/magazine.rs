@@ -214,7 +214,7 @@ pub(in crate::mm) struct Magazine<'a> {
     capacity: usize,
 }
 
-impl Magazine<'_> {
+impl<'a> Magazine<'a> {
     /// Where the null is.
     fn end(&self) -> *mut Slot {
         self.bottom.wrapping_add(self.capacity + 1)
@@ -236,15 +236,32 @@ impl Magazine<'_> {
         self.capacity - self.len()
     }
 
+    /// The magazine, for many objects.
+    #[inline(always)]
+    pub(super) fn open(self) -> Open<'a> {
+        Open {
+            cursor: self.cursor,
+            top: self.cursor.get(),
+        }
+    }
+}
+
+/// A magazine while objects are added or taken: the cursor is set when this is dropped, and nothing
+/// else uses the magazine before.
+pub(super) struct Open<'a> {
+    cursor: &'a Cell<*mut Slot>,
+    top: *mut Slot,
+}
+
+impl Open<'_> {
     /// Takes the object pushed last.
     #[inline(always)]
-    pub(super) fn pop(&self) -> Option<NonNull<u8>> {
-        let top = self.cursor.get();
+    pub(super) fn pop(&mut self) -> Option<NonNull<u8>> {
         // SAFETY: as in `Magazines::pop`.
-        let object = NonNull::new(unsafe { top.read() })?;
+        let object = NonNull::new(unsafe { self.top.read() })?;
         // SAFETY: as above.
-        unsafe { top.write(ptr::null_mut()) };
-        self.cursor.set(top.wrapping_add(1));
+        unsafe { self.top.write(ptr::null_mut()) };
+        self.top = self.top.wrapping_add(1);
         Some(object)
     }
 
@@ -254,12 +271,17 @@ impl Magazine<'_> {
     ///
     /// There is room.
     #[inline(always)]
-    pub(super) unsafe fn push(&self, object: *mut u8) {
-        debug_assert!(self.free() > 0);
-        let top = self.cursor.get().wrapping_sub(1);
+    pub(super) unsafe fn push(&mut self, object: NonNull<u8>) {
+        self.top = self.top.wrapping_sub(1);
         // SAFETY: not below the bottom, because there is room.
-        unsafe { top.write(object) };
-        self.cursor.set(top);
+        unsafe { self.top.write(object.as_ptr()) };
+    }
+}
+
+impl Drop for Open<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.cursor.set(self.top);
     }
 }
 

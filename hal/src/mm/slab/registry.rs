@@ -1,9 +1,14 @@
 //! Which named caches there are.
 
-use super::{FIRST_NAMED, KmemCache};
+use super::KmemCache;
 use crate::mm::AllocError;
+use crate::mm::frame::FIRST_TAG;
+use crate::mm::kmalloc::KMALLOC_CACHES;
 use crate::sync::{IrqLock, percpu};
 use core::sync::atomic::{AtomicU8, Ordering};
+
+/// Tag of the first named cache; those below belong to `kmalloc`.
+const FIRST_NAMED: u8 = FIRST_TAG + KMALLOC_CACHES as u8;
 
 /// Most named caches at a time: their tags are a byte.
 pub const MAX_NAMED_CACHES: usize = u8::MAX as usize - FIRST_NAMED as usize + 1;

@@ -9,7 +9,8 @@
 //! is on the empty list. Its first frame has the links.
 
 use super::geometry::{Geometry, SLOT};
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
+use super::mark::{is_marked_free, mark_free};
+use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::layout;
 use crate::mm::frame::{Frame, FrameKind, FrameLookup};
 use core::ptr::NonNull;
@@ -77,7 +78,13 @@ pub(super) fn part_of(pfn: Pfn, order: u32) -> u32 {
 }
 
 /// Most slabs that one call takes objects from, which bounds its cost where few are free in each.
-const MAX_VISITS: usize = 8;
+pub(super) const MAX_VISITS: usize = 8;
+
+/// Most objects that [`Slabs::give`] puts back in one call, which bounds its cost.
+pub(super) const MAX_GIVEN: usize = 36;
+
+/// As how many of them seeing to the list of a slab counts: it costs about as much.
+const LIST_COST: usize = 5;
 
 /// All slabs of a cache. All zero is none.
 #[derive(Debug)]
@@ -151,9 +158,10 @@ impl Slabs {
         frames: FrameLookup,
         geometry: &Geometry,
         wanted: usize,
-        mut put: impl FnMut(VirtAddr),
+        mut put: impl FnMut(Row),
     ) -> usize {
         let mut left = wanted;
+        let in_rows = geometry.size as usize <= LARGEST_IN_ROWS;
         for _ in 0..MAX_VISITS {
             if left == 0 {
                 break;
@@ -161,29 +169,32 @@ impl Slabs {
             let Some((slab, first, parts)) = self.open(frames) else {
                 break;
             };
-            let order = first.slab_order();
             let mut remains = false;
-            let mut page = layout::phys_to_virt(slab.phys());
-            for (frame, starts) in parts.iter().zip(geometry.starts_of(order)) {
+            let mut page = layout::phys_to_virt(slab.phys()).get();
+            for (frame, starts) in parts.iter().zip(geometry.starts_of(first.slab_order())) {
                 let mut free = starts & !frame.objects_out();
                 if free != 0 {
                     if left == 0 {
                         remains = true;
                         break;
                     }
-                    let last_slot = page + (PAGE_SIZE - SLOT);
-                    while free != 0 && left > 0 {
-                        let above = free.leading_zeros();
-                        free &= !(TOP_SLOT >> above);
-                        put(VirtAddr::new(
-                            last_slot.get().wrapping_sub(above as usize * SLOT),
-                        ));
-                        left -= 1;
+                    if in_rows && free == starts {
+                        let row;
+                        (row, free) = Row::last_of(page, free, left, geometry);
+                        left = left.wrapping_sub(row.len);
+                        put(row);
+                    } else {
+                        while free != 0 && left > 0 {
+                            let slot = LAST_SLOT.wrapping_sub(free.leading_zeros() as usize);
+                            free &= !(1 << slot);
+                            left = left.wrapping_sub(1);
+                            put(Row::of_one(page.wrapping_add(slot * SLOT)));
+                        }
                     }
                     frame.set_objects_out(starts & !free);
                     remains = free != 0;
                 }
-                page = page + PAGE_SIZE;
+                page = page.wrapping_add(PAGE_SIZE);
             }
             match (first.is_listed(), remains) {
                 (true, false) => {
@@ -214,17 +225,22 @@ impl Slabs {
         Some((slab, first, frames.find_block(slab, first.slab_order())?))
     }
 
-    /// Puts up to `count` objects that `next` gives, all of this cache, back into their slabs.
+    /// Puts up to `count` objects that `next` gives, all of this cache and marked as free, back into
+    /// their slabs, [`MAX_GIVEN`] at most; fewer where many slabs change lists.
     pub(super) fn give(
         &mut self,
         frames: FrameLookup,
         count: usize,
         mut next: impl FnMut() -> Option<NonNull<u8>>,
     ) {
-        let mut given = 0;
-        while given < count {
+        let (mut given, mut listings) = (0_usize, 0);
+        let mut left = count.min(MAX_GIVEN);
+        // The slab whose list is still to be seen to: once for objects that follow each other.
+        let mut touched = None;
+        while left > 0 {
             let Some(object) = next() else { break };
-            given += 1;
+            left = left.wrapping_sub(1);
+            given = given.wrapping_add(1);
             let pa = layout::distance_into_direct_map(VirtAddr::from_ptr(object.as_ptr()));
             let Some((frame, slot)) = frames.find_slot(pa) else {
                 continue;
@@ -232,21 +248,82 @@ impl Slabs {
             let out = frame.objects_out() & !1_u64.wrapping_shl(slot);
             frame.set_objects_out(out);
             if out == 0 || !frame.is_listed() {
-                self.list(frames, PhysAddr::new(pa as u64).pfn(), frame.slab_order());
+                let order = frame.slab_order();
+                let slab = slab_of(PhysAddr::new(pa as u64).pfn(), order);
+                if touched == Some((slab, order)) {
+                    continue;
+                }
+                if let Some((before, order)) = touched.replace((slab, order)) {
+                    self.list(frames, before, order);
+                }
+                listings += 1;
+                left = left.min(MAX_GIVEN.saturating_sub(given + listings * LIST_COST));
             }
+        }
+        if let Some((slab, order)) = touched {
+            self.list(frames, slab, order);
         }
         self.objects_out = self.objects_out.wrapping_sub(given as u32);
     }
 
-    /// Puts the slab that `pfn` is part of, to which an object came back, on the list where it
-    /// belongs.
+    /// Puts the first of `objects` and those behind it in the same frame back into their slab, up to
+    /// the first that is not an object in use of the cache with `tag`, and leaves `None` in their
+    /// places. How many there were. With `marks` free objects are marked, and known by it.
+    ///
+    /// # Safety
+    ///
+    /// Objects in use of that cache belong to the caller, who no longer uses them.
+    pub(super) unsafe fn give_row(
+        &mut self,
+        frames: FrameLookup,
+        tag: u8,
+        marks: bool,
+        objects: &mut [Option<NonNull<u8>>],
+    ) -> usize {
+        let Some(Some(first)) = objects.first() else {
+            return 0;
+        };
+        let first = VirtAddr::from_ptr(first.as_ptr());
+        let pa = layout::distance_into_direct_map(first);
+        let Some((frame, _)) = frames.find_slot(pa).filter(|(frame, _)| frame.tag() == tag) else {
+            return 0;
+        };
+        let page = first.align_down(PAGE_SIZE).get();
+        let mut out = frame.objects_out();
+        let given = objects.iter_mut().position(|place| {
+            let Some(object) = *place else { return true };
+            // An address in the midst of a slot becomes a huge number, as one before the page does.
+            let offset = object.addr().get().wrapping_sub(page);
+            let slot = offset.rotate_right(SLOT.ilog2());
+            if slot >= SLOTS || out >> slot & 1 == 0 || marks && is_marked_free(frame, object) {
+                return true;
+            }
+            if marks {
+                mark_free(frame, object);
+            }
+            out &= !(1 << slot);
+            *place = None;
+            false
+        });
+        let given = given.unwrap_or(objects.len());
+        if given != 0 {
+            frame.set_objects_out(out);
+            if out == 0 || !frame.is_listed() {
+                let (pfn, order) = (PhysAddr::new(pa as u64).pfn(), frame.slab_order());
+                self.list(frames, slab_of(pfn, order), order);
+            }
+            self.objects_out = self.objects_out.wrapping_sub(given as u32);
+        }
+        given
+    }
+
+    /// Puts the slab of `order` at `slab`, to which objects came back, on the list where it belongs.
     #[inline(never)]
-    fn list(&mut self, frames: FrameLookup, pfn: Pfn, order: u32) {
-        let Some(parts) = frames.find_block(pfn, order) else {
+    fn list(&mut self, frames: FrameLookup, slab: Pfn, order: u32) {
+        let Some(parts) = frames.find_block(slab, order) else {
             return;
         };
         let Some(first) = parts.first() else { return };
-        let slab = slab_of(pfn, order);
         let listed = first.is_listed();
         if parts.iter().all(|frame| frame.objects_out() == 0) {
             if listed {
@@ -268,8 +345,66 @@ fn set_listed(parts: &[Frame], listed: bool) {
     }
 }
 
-/// The bit of a frame's last slot.
-const TOP_SLOT: u64 = 1 << (u64::BITS - 1);
+/// Largest objects that are taken in rows: with fewer of them in a frame that costs more than it
+/// saves.
+const LARGEST_IN_ROWS: usize = PAGE_SIZE / 4;
+
+/// Objects of a frame that lie side by side.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row {
+    /// Address of the last one.
+    last: usize,
+    /// Bytes from one to the next.
+    size: usize,
+    /// How many; at least one.
+    len: usize,
+}
+
+impl Row {
+    /// The object at `address` alone.
+    #[inline(always)]
+    fn of_one(address: usize) -> Self {
+        let (last, size, len) = (address, 0, 1);
+        Self { last, size, len }
+    }
+
+    /// The last objects of the frame mapped at `page`, `most` at most and at least one, and at which
+    /// slots objects are free without them. All are free: objects start at the slots in `free`.
+    #[inline(always)]
+    fn last_of(page: usize, free: u64, most: usize, geometry: &Geometry) -> (Self, u64) {
+        let size = geometry.size as usize;
+        let last_slot = LAST_SLOT.wrapping_sub(free.leading_zeros() as usize);
+        let before = last_slot.wrapping_sub(free.trailing_zeros() as usize) * SLOT / size;
+        let len = most.min(before.wrapping_add(1));
+        let lowest = (last_slot * SLOT).wrapping_sub(len.wrapping_sub(1) * size) / SLOT;
+        let last = page.wrapping_add(last_slot * SLOT);
+        (Self { last, size, len }, free & !(u64::MAX << lowest))
+    }
+
+    /// How many objects.
+    #[inline(always)]
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The objects from the last to the first.
+    #[inline(always)]
+    pub(super) fn objects(self) -> impl Iterator<Item = NonNull<u8>> {
+        let mut next = self.last;
+        (0..self.len).map(move |_| {
+            let object = VirtAddr::new(next).as_ptr();
+            next = next.wrapping_sub(self.size);
+            // SAFETY: an address of the direct map is not null.
+            unsafe { NonNull::new_unchecked(object) }
+        })
+    }
+}
+
+/// Slots of a frame.
+const SLOTS: usize = PAGE_SIZE / SLOT;
+
+/// Number of the last one.
+const LAST_SLOT: usize = SLOTS - 1;
 
 /// Whether an object of a slab starts at `pa`, in use or not.
 pub(super) fn is_start(geometry: &Geometry, pa: PhysAddr, frame: &Frame) -> bool {
@@ -279,4 +414,4 @@ pub(super) fn is_start(geometry: &Geometry, pa: PhysAddr, frame: &Frame) -> bool
     offset.is_multiple_of(SLOT) && starts >> (offset / SLOT) & 1 == 1
 }
 
-const _: () = assert!(SLOT << u64::BITS.ilog2() == 1 << PAGE_SHIFT);
+const _: () = assert!(SLOTS == u64::BITS as usize);

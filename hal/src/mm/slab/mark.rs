@@ -1,0 +1,65 @@
+//! The mark in a free object, by which a second free is found.
+
+use super::SLOT;
+use crate::addr::{Pfn, VirtAddr};
+use crate::layout;
+use crate::mm::frame::Frame;
+use core::ptr::NonNull;
+
+/// What the second word of an object in use is set to when the object is handed out.
+const NO_MARK: usize = 0;
+
+/// What the second word of a free object holds: the address of a word of its frame's descriptor
+/// that no descriptor's user can name, so no caller stores it there.
+#[inline(always)]
+fn mark_in(frame: &Frame) -> usize {
+    frame.private_address()
+}
+
+#[inline(always)]
+fn mark_of(object: NonNull<u8>) -> *mut usize {
+    // SAFETY: objects are at least two words long.
+    unsafe { object.cast::<usize>().add(1).as_ptr() }
+}
+
+/// The second word of `object`, which is an object of a slab, or at least memory of one.
+#[inline(always)]
+fn mark_at(object: NonNull<u8>) -> usize {
+    // SAFETY: the memory is mapped, and aligned to 8. Volatile, because the caller may never have
+    // written the word, and the comparison must be with what memory holds.
+    unsafe { mark_of(object).read_volatile() }
+}
+
+/// Whether the object at `object`, in the slab that `frame` is part of, is free, as far as its mark
+/// tells.
+#[inline(always)]
+pub(in crate::mm) fn is_marked_free(frame: &Frame, object: NonNull<u8>) -> bool {
+    mark_at(object) == mark_in(frame)
+}
+
+/// Marks `object`, of a slab that `frame` is part of, as free. It belongs to nobody but the caller.
+#[inline(always)]
+pub(super) fn mark_free(frame: &Frame, object: NonNull<u8>) {
+    // SAFETY: the object is mapped and aligned to 8, and nobody uses it.
+    unsafe { mark_of(object).write(mark_in(frame)) };
+}
+
+/// Takes the mark from `object`, which belongs to nobody but the caller.
+#[inline(always)]
+pub(super) fn mark_used(object: NonNull<u8>) {
+    // SAFETY: as in `mark_free`.
+    unsafe { mark_of(object).write(NO_MARK) };
+}
+
+/// Calls `f` with the address of each object of a frame of a slab that is out of it and not free.
+pub(super) fn in_use(pfn: Pfn, frame: &Frame, f: &mut impl FnMut(VirtAddr)) {
+    let mut out = frame.objects_out();
+    while out != 0 {
+        let slot = out.trailing_zeros() as usize;
+        out &= out - 1;
+        let va = layout::phys_to_virt(pfn.phys()) + slot * SLOT;
+        if !NonNull::new(va.as_ptr()).is_some_and(|object| is_marked_free(frame, object)) {
+            f(va);
+        }
+    }
+}
