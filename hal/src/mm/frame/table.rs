@@ -64,12 +64,20 @@ impl FrameLookup {
         Some(unsafe { &*self.blocks.add(self.count).cast::<AtomicU8>().add(block) })
     }
 
+    /// The descriptors of pageblock number `block`, or the shared tails; `None` above the table.
+    #[inline(always)]
+    fn descriptors(&self, block: usize) -> Option<*const Frame> {
+        // Acquire pairs with the release in `prepare`, which makes the zeroes visible.
+        let frames = self.block(block)?.load(Ordering::Acquire);
+        // SAFETY: the pointer leads to descriptors.
+        unsafe { core::hint::assert_unchecked(!frames.is_null()) };
+        Some(frames)
+    }
+
     /// The descriptor of `pfn`, or one of the shared tails; `None` above the table.
     #[inline(always)]
     pub(in crate::mm) fn find(&self, pfn: Pfn) -> Option<&'static Frame> {
-        let block = self.block((pfn.get() >> PAGEBLOCK_ORDER) as usize)?;
-        // Acquire pairs with the release in `prepare`, which makes the zeroes visible.
-        let frames = block.load(Ordering::Acquire);
+        let frames = self.descriptors((pfn.get() >> PAGEBLOCK_ORDER) as usize)?;
         // SAFETY: the pointer leads to 512 descriptors.
         Some(unsafe { &*frames.add((pfn.get() & (PAGEBLOCK_PAGES - 1)) as usize) })
     }
@@ -77,13 +85,25 @@ impl FrameLookup {
     /// The descriptors of the block of `2^order` pages that `pfn` is part of, at most a pageblock.
     #[inline(always)]
     pub(in crate::mm) fn find_block(&self, pfn: Pfn, order: u32) -> Option<&'static [Frame]> {
-        let block = self.block((pfn.get() >> PAGEBLOCK_ORDER) as usize)?;
-        let frames = block.load(Ordering::Acquire);
+        let frames = self.descriptors((pfn.get() >> PAGEBLOCK_ORDER) as usize)?;
         let pages = 1 << order.min(PAGEBLOCK_ORDER);
         let index = pfn.get() & (PAGEBLOCK_PAGES - 1) & !(pages - 1);
         // SAFETY: the pointer leads to 512 descriptors, and `index` is a multiple of `pages`, both
         // powers of two up to 512.
         Some(unsafe { slice::from_raw_parts(frames.add(index as usize), pages as usize) })
+    }
+
+    /// The descriptors of the slab that the frame `pfn` is part of.
+    #[inline(always)]
+    pub(in crate::mm) fn find_slab(&self, pfn: Pfn) -> Option<&'static [Frame]> {
+        let frames = self.descriptors((pfn.get() >> PAGEBLOCK_ORDER) as usize)?;
+        let index = pfn.get() & (PAGEBLOCK_PAGES - 1);
+        // SAFETY: the pointer leads to 512 descriptors.
+        let order = unsafe { &*frames.add(index as usize) }.slab_order();
+        let pages = 1 << order.min(PAGEBLOCK_ORDER);
+        let first = index & !(pages - 1);
+        // SAFETY: as in `find_block`.
+        Some(unsafe { slice::from_raw_parts(frames.add(first as usize), pages as usize) })
     }
 
     /// Calls `f` with every frame of a slab of the cache with `tag`. Costs time in proportion to the

@@ -218,11 +218,12 @@ impl Slabs {
     fn open(&mut self, frames: FrameLookup) -> Option<(Pfn, &'static Frame, &'static [Frame])> {
         let partial = self.partial.first();
         let slab = partial.or_else(|| self.empty.first())?;
-        let first = frames.find(slab)?;
+        let parts = frames.find_slab(slab)?;
+        let first = parts.first()?;
         if partial.is_none() {
             self.empty.remove(frames, slab, first);
         }
-        Some((slab, first, frames.find_block(slab, first.slab_order())?))
+        Some((slab, first, parts))
     }
 
     /// Puts up to `count` objects that `next` gives, all of this cache and marked as free, back into
