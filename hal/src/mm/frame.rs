@@ -14,11 +14,16 @@
 //!
 //! A pageblock is set aside at boot for memory no page allocator ever owns.
 
+mod flags;
+mod lookup;
+mod memory_type;
+mod plain;
 mod table;
 
-pub(crate) use table::FrameLookup;
+pub(super) use flags::Group;
+pub(crate) use lookup::FrameLookup;
+pub(super) use plain::PlainFrames;
 pub use table::FrameTable;
-pub(super) use table::{Group, PlainFrames};
 
 use super::MigrateType;
 use crate::addr::{PAGE_SHIFT, Pfn};
