@@ -51,11 +51,27 @@ pub enum FreeError {
 ///
 /// [`FreeError`] when it is not. A block that has been merged with others since it was freed
 /// counts as [`WrongKind`](FreeError::WrongKind) with [`FrameKind::Tail`].
+#[inline(always)]
 pub(in crate::mm) fn check_allocated(
-    frames: FrameTable,
+    frames: &FrameTable,
     pfn: Pfn,
     order: u32,
 ) -> Result<(), FreeError> {
+    match frames.get_ready(pfn) {
+        Some(frame)
+            if frame.is_head(FrameKind::Allocated, order)
+                && !frames.was_ever_claimed(pfn, order) =>
+        {
+            Ok(())
+        }
+        _ => examine(frames, pfn, order),
+    }
+}
+
+/// [`check_allocated`] for any block: says what is wrong, if anything is.
+#[cold]
+#[inline(never)]
+fn examine(frames: &FrameTable, pfn: Pfn, order: u32) -> Result<(), FreeError> {
     let frame = frames.get(pfn)?;
     match frame.kind() {
         FrameKind::Allocated => {}

@@ -9,6 +9,17 @@ use core::ops::Range;
 use core::sync::atomic::Ordering;
 
 impl FrameTable {
+    /// Whether a frame of a pageblock that the block of `order` at `pfn` lies in has ever been
+    /// claimed. `order` is one that blocks have.
+    #[inline(always)]
+    pub(in crate::mm) fn was_ever_claimed(&self, pfn: Pfn, order: u32) -> bool {
+        let was_claimed = |pfn| {
+            let flags = self.lookup().flags(pfn);
+            flags.is_some_and(|flags| flags.load(Ordering::Relaxed) & CLAIMED != 0)
+        };
+        was_claimed(pfn) || order > PAGEBLOCK_ORDER && was_claimed(pfn + PAGEBLOCK_PAGES)
+    }
+
     /// The first frame of the block of `order` at `pfn` that is not write-back memory.
     pub(in crate::mm) fn claimed_frame(&self, pfn: Pfn, order: u32) -> Option<(Pfn, MemoryType)> {
         let end = pfn.get() + (1 << order);

@@ -148,6 +148,8 @@ impl FrameTable {
         if ptr::eq(frames, TAILS.as_ptr()) {
             return None;
         }
+        // SAFETY: the pointer leads to descriptors.
+        unsafe { core::hint::assert_unchecked(!frames.is_null()) };
         // SAFETY: the pointer leads to 512 descriptors.
         Some(unsafe { &*frames.add((pfn.get() & (PAGEBLOCK_PAGES - 1)) as usize) })
     }

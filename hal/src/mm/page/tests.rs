@@ -224,9 +224,9 @@ fn an_area_serves_movable_requests_first_while_it_has_most_of_the_free_memory() 
     let (area, rest) = (Pfn::new(0)..Pfn::new(6144), Pfn::new(6144)..Pfn::new(8192));
     // SAFETY: the table is the test's, and no page is touched.
     unsafe {
-        zone.add_range(frames, area.clone(), MigrateType::Cma)
+        zone.add_range(&frames, area.clone(), MigrateType::Cma)
             .unwrap();
-        zone.add_range(frames, rest, MigrateType::Movable).unwrap();
+        zone.add_range(&frames, rest, MigrateType::Movable).unwrap();
     }
     zone.set_limits(Watermarks::default(), [0; ZoneKind::COUNT]);
     let take = |gfp, order| {
@@ -237,7 +237,7 @@ fn an_area_serves_movable_requests_first_while_it_has_most_of_the_free_memory() 
             highest,
             mark,
         };
-        zone.alloc(frames, request).map(|pfn| area.contains(&pfn))
+        zone.alloc(&frames, request).map(|pfn| area.contains(&pfn))
     };
     // 4 of 6 blocks above half, then both alike; the area first again when it has more.
     let movable: Vec<_> = (0..6).map(|_| take(Gfp::HIGHUSER_MOVABLE, 10)).collect();
