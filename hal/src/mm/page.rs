@@ -311,9 +311,20 @@ impl PageAllocator {
 
     #[inline]
     fn alloc_plain(&self, gfp: Gfp, order: u32) -> Result<Pfn, AllocError> {
-        let pfn = match self.try_alloc(gfp, order, Mark::Low) {
+        let highest = self.start_zone[gfp.highest_zone() as usize];
+        let request = Request {
+            gfp,
+            order,
+            highest,
+            mark: Mark::Low,
+        };
+        // Apart from the general case, of which the usual one needs little.
+        let pfn = match self.zones[highest as usize].alloc(&self.frames, request) {
             Some(pfn) => pfn,
-            None => self.alloc_slow(gfp, order)?,
+            None => match self.try_alloc(gfp, order, Mark::Low) {
+                Some(pfn) => pfn,
+                None => self.alloc_slow(gfp, order)?,
+            },
         };
         if gfp.contains(Gfp::ZERO) {
             // SAFETY: the allocator just took the block, which is RAM in the direct map, off its
@@ -325,6 +336,7 @@ impl PageAllocator {
 
     /// Takes a block from the first zone that can spare it above `mark`, without any further
     /// effort.
+    #[cold]
     fn try_alloc(&self, gfp: Gfp, order: u32, mark: Mark) -> Option<Pfn> {
         let highest = self.start_zone[gfp.highest_zone() as usize];
         let request = Request {

@@ -170,12 +170,12 @@ impl PageLists {
     /// `group` is below [`Group::COUNT`], and `order` no more than [`MAX_PCP_ORDER`].
     #[inline(always)]
     unsafe fn list_unchecked(&self, group: usize, order: u32) -> &List {
-        // SAFETY: the indices are in bounds (contract of this function).
-        unsafe {
-            self.lists
-                .get_unchecked(group)
-                .get_unchecked(order as usize)
-        }
+        // In 32 bits, where the order needs no extension.
+        let index = (group as u32)
+            .wrapping_mul(ORDERS as u32)
+            .wrapping_add(order);
+        // SAFETY: the index is in bounds, as both numbers are (contract of this function).
+        unsafe { self.lists.as_flattened().get_unchecked(index as usize) }
     }
 
     /// Takes a block of `order` off the list with the group's number `group`.

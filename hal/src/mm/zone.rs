@@ -126,9 +126,10 @@ struct ListsOfCores {
     highest: u8,
 }
 
-/// Blocks of a full list that are given back before a free ends: half of it, unless that takes
-/// more merges than this. A merge costs some 60 instructions, one block takes ten at most.
-const MERGES_PER_FREE: u32 = 3;
+/// Blocks of a full list that are given back before a free ends, and merges made for them: half of
+/// the list, or fewer when they come to this. Each costs some 30 instructions. The last block may
+/// take ten merges, and open a pageblock.
+const STEPS_PER_FREE: u32 = 5;
 
 impl Zone {
     /// A zone without memory.
@@ -219,6 +220,7 @@ impl Zone {
     }
 
     /// Takes a block if the zone may give one to the request, and fills the executing core's list.
+    #[inline]
     pub(super) fn alloc(&self, frames: &FrameTable, request: Request) -> Option<Pfn> {
         let list = self.list(request.order, || request.gfp.migrate_type());
         self.change(|free| {
@@ -283,10 +285,16 @@ impl Zone {
             return;
         };
         if list.len() >= list.limit() {
-            self.change(|free| give_some(frames, free, list, order, list.limit().div_ceil(2)));
+            self.make_room(frames, list, order);
         }
         set_head(frames, block, FrameKind::PcpFree, order);
         list.push(block);
+    }
+
+    /// Gives the oldest blocks of a full list back.
+    #[inline(never)]
+    fn make_room(&self, frames: &FrameTable, list: &List, order: u32) {
+        self.change(|free| give_some(frames, free, list, order, list.limit().div_ceil(2)));
     }
 
     /// Gives back what the executing core has at hand.
@@ -360,6 +368,7 @@ fn kept(
 
 /// Takes a block for the request, and up to `extra` more from where they disturb nothing, onto
 /// `list`.
+#[inline(never)]
 fn fill(
     frames: &FrameTable,
     free: &mut FreeMemory,
@@ -404,11 +413,11 @@ fn stock(frames: &FrameTable, list: &List, run: Range<Pfn>, order: u32) {
 
 /// Gives the oldest blocks of `list` back: `blocks` of them, or fewer if they take many merges.
 fn give_some(frames: &FrameTable, free: &mut FreeMemory, list: &List, order: u32, blocks: u32) {
-    let (mut given, mut merges) = (0, 0);
+    let (mut given, mut steps) = (0, 0);
     list.give_oldest(|block| {
         given += 1;
-        merges += free.give(frames, block, order);
-        given < blocks && merges < MERGES_PER_FREE
+        steps += 1 + free.give(frames, block, order);
+        given < blocks && steps < STEPS_PER_FREE
     });
 }
 

@@ -57,10 +57,12 @@ pub(in crate::mm) fn check_allocated(
     pfn: Pfn,
     order: u32,
 ) -> Result<(), FreeError> {
-    match frames.get_ready(pfn) {
+    // A copy, whose fields stay in registers past the atomic reads.
+    let table = *frames;
+    match table.get_ready(pfn) {
         Some(frame)
             if frame.is_head(FrameKind::Allocated, order)
-                && !frames.was_ever_claimed(pfn, order) =>
+                && !table.was_ever_claimed(pfn, order) =>
         {
             Ok(())
         }

@@ -7,15 +7,15 @@ use super::lookup::{FrameLookup, TAILS};
 use super::plain::PlainFrames;
 use super::{Frame, FrameError, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, PAGEBLOCK_SHIFT};
 use crate::addr::{PAGE_SHIFT, Pfn, PhysRange, VirtAddr};
-use crate::mm::zero::zero_page;
+use crate::mm::zero::zero_pages;
 use crate::mm::{MigrateType, ZoneKind};
 use core::mem::MaybeUninit;
 use core::ops::Range;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-/// Bytes of the descriptors of a pageblock.
-const DESCRIPTOR_BYTES: usize = size_of::<[Frame; PAGEBLOCK_PAGES as usize]>();
+/// Pages that the descriptors of a pageblock fill.
+const DESCRIPTOR_PAGES: usize = size_of::<[Frame; PAGEBLOCK_PAGES as usize]>() >> PAGE_SHIFT;
 
 /// Access to the descriptors of all frames: a handle, freely copied.
 #[derive(Clone, Copy, Debug)]
@@ -193,27 +193,40 @@ impl FrameTable {
             if self.get_ready(start).is_some() {
                 continue;
             }
-            let (Some(pointer), Some(flags)) = (
-                self.lookup.block((start.get() >> PAGEBLOCK_ORDER) as usize),
-                self.lookup.flags(start),
-            ) else {
-                return false;
-            };
-            if flags.load(Ordering::Relaxed) & SET_ASIDE != 0 {
+            // SAFETY: the pageblock has no descriptors, and is the caller's, or no other core uses
+            // the table (contract of this function).
+            if !unsafe { self.prepare_pageblock(start, fresh) } {
                 return false;
             }
-            let frames = self.frames.wrapping_add(start.get() as usize).cast_mut();
-            let va = VirtAddr::from_ptr(frames);
-            for page in (0..DESCRIPTOR_BYTES).step_by(1 << PAGE_SHIFT) {
-                // SAFETY: the descriptors are whole pages of memory used for nothing else (contract
-                // of `new`), and no reference to them exists, because no pointer led to them. Only
-                // the owner of the pageblock prepares it (contract of this function).
-                unsafe { zero_page(va + page) };
-            }
-            let zone = (self.zone_of(start) as u8) << ZONE_SHIFT;
-            flags.store(migrate_bits(fresh) | zone, Ordering::Release);
-            pointer.store(frames, Ordering::Release);
         }
+        true
+    }
+
+    /// Gives the pageblock that starts at `start` descriptors. `false` as for
+    /// [`prepare`](Self::prepare).
+    ///
+    /// # Safety
+    ///
+    /// As for [`prepare`](Self::prepare); the pageblock has no descriptors.
+    #[inline(never)]
+    unsafe fn prepare_pageblock(&self, start: Pfn, fresh: MigrateType) -> bool {
+        let (Some(pointer), Some(flags)) = (
+            self.lookup.block((start.get() >> PAGEBLOCK_ORDER) as usize),
+            self.lookup.flags(start),
+        ) else {
+            return false;
+        };
+        if flags.load(Ordering::Relaxed) & SET_ASIDE != 0 {
+            return false;
+        }
+        let frames = self.frames.wrapping_add(start.get() as usize).cast_mut();
+        // SAFETY: the descriptors are whole pages of memory used for nothing else (contract of
+        // `new`), and no reference to them exists, because no pointer led to them. Only the owner
+        // of the pageblock prepares it (contract of this function).
+        unsafe { zero_pages(VirtAddr::from_ptr(frames), DESCRIPTOR_PAGES) };
+        let zone = (self.zone_of(start) as u8) << ZONE_SHIFT;
+        flags.store(migrate_bits(fresh) | zone, Ordering::Release);
+        pointer.store(frames, Ordering::Release);
         true
     }
 
