@@ -180,6 +180,10 @@ pub mod cpu {
     #[must_use = "interrupts stay masked until the state is restored"]
     pub struct IrqState(bool);
 
+    impl IrqState {
+        pub(crate) const UNMASKED: Self = Self(false);
+    }
+
     /// Marks IRQs masked on this thread.
     pub fn irq_save() -> IrqState {
         IrqState(MASKED.replace(true))

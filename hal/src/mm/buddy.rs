@@ -28,6 +28,9 @@ pub const MAX_ORDER: u32 = 10;
 /// Number of orders.
 pub const ORDERS: usize = MAX_ORDER as usize + 1;
 
+// Two pageblocks at most make a block.
+const _: () = assert!(MAX_ORDER == PAGEBLOCK_ORDER + 1);
+
 /// Pages in a block of [`MAX_ORDER`].
 pub(super) const MAX_BLOCK_PAGES: u32 = 1 << MAX_ORDER;
 
@@ -74,8 +77,14 @@ impl Buddy {
     /// Pages in free blocks. Isolated ones, which nothing is allocated from, do not count.
     #[inline]
     pub fn free_pages(&self) -> u32 {
-        let all: u32 = self.pages.iter().sum();
-        all - self.pages_of(MigrateType::Isolate)
+        sum(&self.pages) - self.pages_of(MigrateType::Isolate)
+    }
+
+    /// Pages in free blocks that any request may be given.
+    #[inline]
+    pub(super) fn ordinary_pages(&self) -> u32 {
+        let [unmovable, movable, reclaimable, ..] = self.pages;
+        sum(&[unmovable, movable, reclaimable])
     }
 
     /// Pages in free blocks of one migrate type.
@@ -101,7 +110,7 @@ impl Buddy {
     /// pageblock's frames yet.
     pub unsafe fn add_range(
         &mut self,
-        frames: FrameTable,
+        frames: &FrameTable,
         range: Range<Pfn>,
         migrate: MigrateType,
     ) -> u32 {
@@ -124,7 +133,7 @@ impl Buddy {
     /// Takes a block of `2^order` pages of type `migrate`, splitting a larger one if need be.
     /// Where the type has none left, a block of another type is taken over. `None` if no type the
     /// request may use has a block.
-    pub fn alloc(&mut self, frames: FrameTable, order: u32, migrate: MigrateType) -> Option<Pfn> {
+    pub fn alloc(&mut self, frames: &FrameTable, order: u32, migrate: MigrateType) -> Option<Pfn> {
         if order > MAX_ORDER {
             return None;
         }
@@ -138,7 +147,7 @@ impl Buddy {
     #[inline(always)]
     pub(super) fn take(
         &mut self,
-        frames: FrameTable,
+        frames: &FrameTable,
         order: u32,
         most: u32,
         migrate: MigrateType,
@@ -157,7 +166,7 @@ impl Buddy {
     #[cold]
     pub(super) fn steal(
         &mut self,
-        frames: FrameTable,
+        frames: &FrameTable,
         order: u32,
         most: u32,
         migrate: MigrateType,
@@ -167,16 +176,17 @@ impl Buddy {
             MigrateType::Movable => STEAL_ORDER.max(order),
             _ => order,
         };
-        for found in (least..=MAX_ORDER).rev() {
-            for from in fallbacks {
-                if self.occupied[*from as usize] & (1 << found) != 0 {
-                    let first = Pfn::new(self.lists[*from as usize][found as usize].first);
-                    for block in 0..1 << found.saturating_sub(PAGEBLOCK_ORDER) {
-                        frames.set_migrate_type(first + block * PAGEBLOCK_PAGES, migrate);
-                    }
-                    return Some(self.cut(frames, found.min(most), found, *from, migrate));
-                }
+        let occupied = |from: &MigrateType| u32::from(self.occupied[*from as usize]) >> least;
+        let any = fallbacks.iter().fold(0, |any, from| any | occupied(from));
+        if let Some(above) = any.checked_ilog2()
+            && let Some(from) = fallbacks.iter().find(|from| occupied(from) >> above != 0)
+        {
+            let found = least + above;
+            let first = Pfn::new(self.lists[*from as usize][found as usize].first);
+            for block in 0..1 << found.saturating_sub(PAGEBLOCK_ORDER) {
+                frames.set_migrate_type(first + block * PAGEBLOCK_PAGES, migrate);
             }
+            return Some(self.cut(frames, found.min(most), found, *from, migrate));
         }
         fallbacks
             .iter()
@@ -188,27 +198,24 @@ impl Buddy {
     #[inline]
     fn cut(
         &mut self,
-        frames: FrameTable,
+        frames: &FrameTable,
         order: u32,
         found: u32,
         from: MigrateType,
         to: MigrateType,
     ) -> (Pfn, u32) {
-        let pfn = Pfn::new(self.lists[from as usize][found as usize].first);
-        let frame = first_frame(frames, pfn.get());
-        self.unlink(frames, frame, pfn.get(), found, from);
-        if found >= PAGEBLOCK_ORDER && order < PAGEBLOCK_ORDER {
-            // SAFETY: the whole first pageblock was free in this allocator.
-            unsafe { frames.prepare(pfn, order, to) };
+        let pfn = self.lists[from as usize][found as usize].first;
+        let frame = first_frame(frames, pfn);
+        self.unlink(frames, frame, found, from);
+        self.pages[from as usize] -= 1 << found;
+        if found > order {
+            for half in (order..found).rev() {
+                self.link(frames, pfn | 1 << half, half, to);
+            }
+            self.pages[to as usize] += (1 << found) - (1 << order);
         }
-        let mut half = found;
-        while half > order {
-            half -= 1;
-            let upper = pfn.get() + (1 << half);
-            self.link(frames, upper, half, to);
-        }
-        frame.set_head(FrameKind::Allocated, order);
-        (pfn, order)
+        frame.set_plain_head(FrameKind::Allocated, order);
+        (Pfn::new(pfn), order)
     }
 
     /// Gives back a block of `2^order` pages and merges it with its free buddies.
@@ -216,7 +223,7 @@ impl Buddy {
     /// # Errors
     ///
     /// [`FreeError`], when `pfn` is not a block of that order in use as pages.
-    pub fn free(&mut self, frames: FrameTable, pfn: Pfn, order: u32) -> Result<(), FreeError> {
+    pub fn free(&mut self, frames: &FrameTable, pfn: Pfn, order: u32) -> Result<(), FreeError> {
         check_allocated(frames, pfn, order)?;
         self.release(frames, pfn, order);
         Ok(())
@@ -225,7 +232,7 @@ impl Buddy {
     /// As [`free`](Self::free), of a block known to be in use. Returns how many times it was
     /// merged.
     #[inline(always)]
-    pub(super) fn release(&mut self, frames: FrameTable, pfn: Pfn, order: u32) -> u32 {
+    pub(super) fn release(&mut self, frames: &FrameTable, pfn: Pfn, order: u32) -> u32 {
         self.merge(frames, pfn.get(), order, frames.migrate_type(pfn))
     }
 
@@ -233,7 +240,7 @@ impl Buddy {
     /// in it to the lists of that type. Returns the number of pages moved.
     ///
     /// Takes time in proportion to the number of free blocks in the pageblock.
-    pub(super) fn convert(&mut self, frames: FrameTable, start: Pfn, to: MigrateType) -> u32 {
+    pub(super) fn convert(&mut self, frames: &FrameTable, start: Pfn, to: MigrateType) -> u32 {
         debug_assert!(start.is_order_aligned(PAGEBLOCK_ORDER));
         self.split_around(frames, start);
         frames.set_migrate_type(start, to);
@@ -244,7 +251,7 @@ impl Buddy {
             match free.filter(|frame| frame.kind() == FrameKind::Free) {
                 Some(frame) => {
                     let order = frame.order();
-                    self.unlink(frames, frame, at, order, frame.list_type());
+                    self.remove(frames, frame, order);
                     // A whole pageblock may now match its neighbour.
                     self.merge(frames, at, order, to);
                     moved += 1 << order;
@@ -257,16 +264,17 @@ impl Buddy {
     }
 
     /// Cuts a free block larger than a pageblock into pageblocks if `pageblock` is one of them.
-    fn split_around(&mut self, frames: FrameTable, pageblock: Pfn) {
+    fn split_around(&mut self, frames: &FrameTable, pageblock: Pfn) {
         let first = pageblock.get() & !(MAX_BLOCK_PAGES - 1);
         if let Ok(frame) = frames.get(Pfn::new(first))
             && frame.kind() == FrameKind::Free
             && frame.order() == MAX_ORDER
         {
-            self.unlink(frames, frame, first, MAX_ORDER, frame.list_type());
+            self.remove(frames, frame, MAX_ORDER);
             for half in [first, first + PAGEBLOCK_PAGES] {
                 let list = frames.migrate_type(Pfn::new(half));
                 self.link(frames, half, PAGEBLOCK_ORDER, list);
+                self.pages[list as usize] += PAGEBLOCK_PAGES;
             }
         }
     }
@@ -280,76 +288,99 @@ impl Buddy {
 
     /// Merges the block with its free buddies and puts the result on a list. Returns the number of
     /// merges.
-    fn merge(&mut self, frames: FrameTable, pfn: u32, order: u32, migrate: MigrateType) -> u32 {
-        let start = order;
-        let (mut pfn, mut order) = (pfn, order);
-        first_frame(frames, pfn).set_kind(FrameKind::Tail);
-        while order < MAX_ORDER {
-            let buddy = pfn ^ (1 << order);
-            let frame = if order < PAGEBLOCK_ORDER {
-                // In the pageblock of a block smaller than that, so it has a descriptor.
-                first_frame(frames, buddy)
-            } else {
-                let Ok(frame) = frames.get(Pfn::new(buddy)) else {
-                    break;
-                };
-                frame
-            };
-            if !frame.is_head(FrameKind::Free, order) {
+    fn merge(&mut self, frames: &FrameTable, pfn: u32, order: u32, migrate: MigrateType) -> u32 {
+        let (mut at, mut merged) = (pfn, order);
+        first_frame(frames, pfn).set_tail();
+        self.pages[migrate as usize] += 1 << order;
+        while merged < PAGEBLOCK_ORDER {
+            let buddy = at ^ 1 << merged;
+            // In the pageblock of a block smaller than that, so it has a descriptor.
+            let frame = first_frame(frames, buddy);
+            let Some(list) = frame.as_free(merged) else {
                 break;
-            }
-            let list = frame.list_type();
-            if order >= PAGEBLOCK_ORDER && list != migrate {
-                if !(list.is_ordinary() && migrate.is_ordinary()) {
-                    break;
-                }
-                // So that what is cut from the block goes back to the lists it came from.
-                frames.set_migrate_type(Pfn::new(buddy), migrate);
-            }
-            self.unlink(frames, frame, buddy, order, list);
-            frame.set_kind(FrameKind::Tail);
-            pfn &= buddy;
-            order += 1;
+            };
+            self.absorb(frames, frame, merged, list, migrate);
+            at &= buddy;
+            merged += 1;
         }
-        self.link(frames, pfn, order, migrate);
-        order - start
+        if merged == PAGEBLOCK_ORDER && self.absorb_pageblock(frames, at ^ PAGEBLOCK_PAGES, migrate)
+        {
+            at &= !PAGEBLOCK_PAGES;
+            merged += 1;
+        }
+        self.link(frames, at, merged, migrate);
+        merged - order
     }
 
-    /// Puts a block at the front of its list. Its first descriptor is valid.
-    #[inline]
-    fn link(&mut self, frames: FrameTable, pfn: u32, order: u32, migrate: MigrateType) {
+    /// Takes the pageblock at `pfn` off its list, for a block of `migrate` beside it, if it is free
+    /// and may be merged with that. Whether it was.
+    fn absorb_pageblock(&mut self, frames: &FrameTable, pfn: u32, migrate: MigrateType) -> bool {
+        let Some(frame) = frames.get_ready(Pfn::new(pfn)) else {
+            return false;
+        };
+        let Some(list) = frame.as_free(PAGEBLOCK_ORDER) else {
+            return false;
+        };
+        if list != migrate {
+            if !(list.is_ordinary() && migrate.is_ordinary()) {
+                return false;
+            }
+            // So that what is cut from the block goes back to the lists it came from.
+            frames.set_migrate_type(Pfn::new(pfn), migrate);
+        }
+        self.absorb(frames, frame, PAGEBLOCK_ORDER, list, migrate);
+        true
+    }
+
+    /// Takes a free block off the list of `from`, as part of a block that `to` gets.
+    #[inline(always)]
+    fn absorb(
+        &mut self,
+        frames: &FrameTable,
+        frame: &Frame,
+        order: u32,
+        from: MigrateType,
+        to: MigrateType,
+    ) {
+        self.unlink(frames, frame, order, from);
+        if from != to {
+            self.pages[from as usize] -= 1 << order;
+            self.pages[to as usize] += 1 << order;
+        }
+        frame.set_tail();
+    }
+
+    /// Takes a free block out of the allocator.
+    fn remove(&mut self, frames: &FrameTable, frame: &Frame, order: u32) {
+        let list = frame.list_type();
+        self.unlink(frames, frame, order, list);
+        self.pages[list as usize] -= 1 << order;
+        frame.set_tail();
+    }
+
+    /// Puts a block at the front of its list. Its pages are counted by the caller.
+    #[inline(always)]
+    fn link(&mut self, frames: &FrameTable, pfn: u32, order: u32, migrate: MigrateType) {
         let list = &mut self.lists[migrate as usize][order as usize];
         let next = core::mem::replace(&mut list.first, pfn);
         list.blocks += 1;
-        let frame = first_frame(frames, pfn);
-        frame.set_head(FrameKind::Free, order);
-        frame.set_list_type(migrate);
-        frame.set_next(next);
-        frame.set_prev(NO_FRAME);
+        first_frame(frames, pfn).set_free(order, migrate, next);
         if next != NO_FRAME {
             first_frame(frames, next).set_prev(pfn);
         }
         self.occupied[migrate as usize] |= 1 << order;
-        self.pages[migrate as usize] += 1 << order;
     }
 
-    /// Takes a block off its list.
-    #[inline]
-    fn unlink(
-        &mut self,
-        frames: FrameTable,
-        frame: &Frame,
-        pfn: u32,
-        order: u32,
-        migrate: MigrateType,
-    ) {
-        let (next, prev) = (frame.next(), frame.prev());
+    /// Takes a block off its list. Its pages are counted by the caller.
+    #[inline(always)]
+    fn unlink(&mut self, frames: &FrameTable, frame: &Frame, order: u32, migrate: MigrateType) {
+        let (next, prev) = frame.links();
         if next != NO_FRAME {
             first_frame(frames, next).set_prev(prev);
         }
         let list = &mut self.lists[migrate as usize][order as usize];
         list.blocks -= 1;
-        if list.first == pfn {
+        if prev == NO_FRAME {
             list.first = next;
             if next == NO_FRAME {
                 self.occupied[migrate as usize] &= !(1 << order);
@@ -357,15 +388,20 @@ impl Buddy {
         } else {
             first_frame(frames, prev).set_next(next);
         }
-        self.pages[migrate as usize] -= 1 << order;
     }
+}
+
+/// The sum of counts of different frames. It needs no check: frames are numbered by a `u32`.
+#[inline(always)]
+fn sum(pages: &[u32]) -> u32 {
+    pages.iter().fold(0, |sum, pages| sum.wrapping_add(*pages))
 }
 
 /// The descriptor of the first frame of a block that is free, or of one next to a block smaller
 /// than a pageblock. The allocator makes the descriptors valid before it puts a block on a list,
 /// and nothing else writes the links.
 #[inline(always)]
-fn first_frame(frames: FrameTable, pfn: u32) -> &'static Frame {
+fn first_frame(frames: &FrameTable, pfn: u32) -> &'static Frame {
     // SAFETY: see above; a descriptor stays valid for good.
     unsafe { frames.frame_unchecked(Pfn::new(pfn)) }
 }

@@ -14,12 +14,17 @@
 //!
 //! A pageblock is set aside at boot for memory no page allocator ever owns.
 
+mod flags;
+mod lookup;
+mod memory_type;
+mod plain;
 mod table;
 mod words;
 
-pub(crate) use table::FrameLookup;
+pub(super) use flags::Group;
+pub(crate) use lookup::FrameLookup;
+pub(super) use plain::PlainFrames;
 pub use table::FrameTable;
-pub(super) use table::{Group, PlainFrames};
 pub use words::Frame;
 
 use super::MigrateType;
@@ -186,12 +191,33 @@ impl Frame {
     /// The migrate type of the list a free block is on.
     #[inline]
     pub(super) fn list_type(&self) -> MigrateType {
-        MigrateType::from_index(((self.head() & MIGRATE_MASK) >> MIGRATE_SHIFT) as u8)
+        list_type_in(self.head())
     }
 
-    #[inline]
-    pub(super) fn set_list_type(&self, migrate: MigrateType) {
-        self.set_head_bits(MIGRATE_MASK, (migrate as u64) << MIGRATE_SHIFT);
+    /// The migrate type of the list that a free block of `order` is on, if such a block starts here.
+    #[inline(always)]
+    pub(super) fn as_free(&self, order: u32) -> Option<MigrateType> {
+        let head = self.head();
+        let value = FrameKind::Free as u64 | u64::from(order) << ORDER_SHIFT;
+        (head & (KIND_MASK | ORDER_MASK) == value).then(|| list_type_in(head))
+    }
+
+    /// Makes a frame of write-back memory the first of a free block of `order`: the first one of the
+    /// list of `migrate`, before the block at `next`.
+    #[inline(always)]
+    pub(super) fn set_free(&self, order: u32, migrate: MigrateType, next: u32) {
+        let head = FrameKind::Free as u64
+            | u64::from(order) << ORDER_SHIFT
+            | (migrate as u64) << MIGRATE_SHIFT;
+        let links = u64::from(NO_FRAME) << u32::BITS | u64::from(next);
+        self.head.store(head, Ordering::Relaxed);
+        self.body.store(links, Ordering::Relaxed);
+    }
+
+    /// Makes a frame of write-back memory a tail.
+    #[inline(always)]
+    pub(super) fn set_tail(&self) {
+        self.head.store(0, Ordering::Relaxed);
     }
 
     /// Makes the frame the first of a block.
@@ -214,16 +240,11 @@ impl Frame {
         self.set_head_bits(KIND_MASK, kind as u64);
     }
 
-    /// The number of the next frame of the list the block is on.
-    #[inline]
-    pub(super) fn next(&self) -> u32 {
-        self.body() as u32
-    }
-
-    /// The number of the previous frame of the list the block is on.
-    #[inline]
-    pub(super) fn prev(&self) -> u32 {
-        (self.body() >> u32::BITS) as u32
+    /// The numbers of the next and the previous frame of the list the block is on.
+    #[inline(always)]
+    pub(super) fn links(&self) -> (u32, u32) {
+        let body = self.body();
+        (body as u32, (body >> u32::BITS) as u32)
     }
 
     #[inline]
@@ -291,6 +312,12 @@ impl Frame {
         let mask = SLAB_LINK_MASK << SLAB_PREV_SHIFT;
         self.set_head_bits(mask, u64::from(pfn) << SLAB_PREV_SHIFT);
     }
+}
+
+/// The migrate type in the first word of a free block's descriptor.
+#[inline(always)]
+fn list_type_in(head: u64) -> MigrateType {
+    MigrateType::from_index(((head & MIGRATE_MASK) >> MIGRATE_SHIFT) as u8)
 }
 
 /// A frame that was found to be the first of a block of some kind.

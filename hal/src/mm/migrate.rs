@@ -35,10 +35,13 @@ impl MigrateType {
     /// The type with number `index`; unknown numbers count as not movable.
     #[inline]
     pub(super) const fn from_index(index: u8) -> Self {
-        if (index as usize) < Self::COUNT {
-            Self::ALL[index as usize]
-        } else {
-            Self::Unmovable
+        match index {
+            1 => Self::Movable,
+            2 => Self::Reclaimable,
+            3 => Self::HighAtomic,
+            4 => Self::Cma,
+            5 => Self::Isolate,
+            _ => Self::Unmovable,
         }
     }
 

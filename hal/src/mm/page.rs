@@ -143,7 +143,7 @@ impl PageAllocator {
             if from < until {
                 let part = Pfn::new(from)..Pfn::new(until);
                 // SAFETY: the parts are disjoint pieces of the caller's range.
-                unsafe { zone.add_range(self.frames, part, MigrateType::Movable) }
+                unsafe { zone.add_range(&self.frames, part, MigrateType::Movable) }
                     .map_err(|TooManyRanges| InitError::TooManyRanges(range, kind))?;
                 from = until;
             }
@@ -172,7 +172,7 @@ impl PageAllocator {
         let kind = self.zone_of(range.start);
         let zone = &mut self.zones[kind as usize];
         // SAFETY: handed on to the caller.
-        unsafe { zone.add_range(self.frames, range, MigrateType::Cma) }
+        unsafe { zone.add_range(&self.frames, range, MigrateType::Cma) }
             .map_err(|TooManyRanges| InitError::TooManyRanges(area, kind))?;
         self.set_limits();
         Ok(())
@@ -209,8 +209,8 @@ impl PageAllocator {
 
     /// The frame descriptors.
     #[inline]
-    pub fn frames(&self) -> FrameTable {
-        self.frames
+    pub fn frames(&self) -> &FrameTable {
+        &self.frames
     }
 
     /// What a zone holds now.
@@ -311,9 +311,20 @@ impl PageAllocator {
 
     #[inline]
     fn alloc_plain(&self, gfp: Gfp, order: u32) -> Result<Pfn, AllocError> {
-        let pfn = match self.try_alloc(gfp, order, Mark::Low) {
+        let highest = self.start_zone[gfp.highest_zone() as usize];
+        let request = Request {
+            gfp,
+            order,
+            highest,
+            mark: Mark::Low,
+        };
+        // Apart from the general case, of which the usual one needs little.
+        let pfn = match self.zones[highest as usize].alloc(&self.frames, request) {
             Some(pfn) => pfn,
-            None => self.alloc_slow(gfp, order)?,
+            None => match self.try_alloc(gfp, order, Mark::Low) {
+                Some(pfn) => pfn,
+                None => self.alloc_slow(gfp, order)?,
+            },
         };
         if gfp.contains(Gfp::ZERO) {
             // SAFETY: the allocator just took the block, which is RAM in the direct map, off its
@@ -325,6 +336,7 @@ impl PageAllocator {
 
     /// Takes a block from the first zone that can spare it above `mark`, without any further
     /// effort.
+    #[cold]
     fn try_alloc(&self, gfp: Gfp, order: u32, mark: Mark) -> Option<Pfn> {
         let highest = self.start_zone[gfp.highest_zone() as usize];
         let request = Request {
@@ -336,7 +348,7 @@ impl PageAllocator {
         self.zones[..=highest as usize]
             .iter()
             .rev()
-            .find_map(|zone| zone.alloc(self.frames, request))
+            .find_map(|zone| zone.alloc(&self.frames, request))
     }
 
     /// Allocates one zeroed page. Linux: `get_zeroed_page`.
@@ -373,17 +385,16 @@ impl PageAllocator {
     /// [`free_pages`](Self::free_pages) for any block.
     #[inline(never)]
     pub(super) fn free_to_zone(&self, pfn: Pfn, order: u32) -> Result<(), FreeError> {
-        let free_plain = || {
-            check_allocated(self.frames, pfn, order)?;
-            self.zones[self.zone_of(pfn) as usize].free(self.frames, pfn, order);
-            Ok(())
-        };
-        match free_plain() {
+        match check_allocated(&self.frames, pfn, order) {
+            Ok(()) => {
+                self.zone_at(pfn).free(&self.frames, pfn, order);
+                Ok(())
+            }
             Err(FreeError::WrongKind {
                 kind: FrameKind::Accounted,
                 ..
-            }) => self.free_accounted(pfn, order, free_plain),
-            result => result,
+            }) => self.free_accounted(pfn, order, || self.free_to_zone(pfn, order)),
+            Err(error) => Err(error),
         }
     }
 
@@ -392,7 +403,7 @@ impl PageAllocator {
     #[doc(alias = "drain_local_pages")]
     pub fn drain(&self) {
         for zone in &self.zones {
-            zone.drain(self.frames);
+            zone.drain(&self.frames);
         }
     }
 
@@ -408,7 +419,7 @@ impl PageAllocator {
     #[doc(alias = "unreserve_highatomic_pageblock")]
     pub fn unreserve_highatomic(&self, all: bool) -> bool {
         let keep = u32::from(!all);
-        let dissolve = |zone: &Zone| zone.unreserve_highatomic(self.frames, keep);
+        let dissolve = |zone: &Zone| zone.unreserve_highatomic(&self.frames, keep);
         self.zones
             .iter()
             .map(dissolve)

@@ -70,7 +70,7 @@ pub(super) fn direct_map(va: VirtAddr) -> Result<PhysAddr, ObjectError> {
 
 /// The physical address behind `va` and its frame, if an allocator uses the memory there.
 pub(super) fn frame_of(
-    frames: FrameTable,
+    frames: &FrameTable,
     va: VirtAddr,
 ) -> Result<(PhysAddr, &'static Frame), ObjectError> {
     let pa = direct_map(va)?;

@@ -43,22 +43,22 @@ pub(super) unsafe fn zero(start: VirtAddr, len: usize) {
     }
 }
 
-/// Zeroes a page.
+/// Zeroes `pages` pages.
 ///
 /// # Safety
 ///
 /// As for [`zero`]; `start` is aligned to a page.
 #[inline]
-pub(super) unsafe fn zero_page(start: VirtAddr) {
+pub(super) unsafe fn zero_pages(start: VirtAddr, pages: usize) {
     /// Blocks zeroed before the loop looks again.
     const UNROLLED: usize = 16;
     let block = WORD << (cache::dczid_el0() & DCZID_BS);
     if cache::dczid_el0() & DCZID_DZP != 0 || block * UNROLLED > PAGE_SIZE {
         // SAFETY: handed on to the caller.
-        return unsafe { zero(start, PAGE_SIZE) };
+        return unsafe { zero(start, pages * PAGE_SIZE) };
     }
     let mut at = start;
-    let end = start + PAGE_SIZE;
+    let end = start + pages * PAGE_SIZE;
     while at != end {
         for _ in 0..UNROLLED {
             // SAFETY: blocks are powers of two, so each is aligned and 16 of them tile a page.

@@ -109,6 +109,8 @@ pub struct Zone {
     lists: Option<ListsOfCores>,
     managed: u32,
     watermarks: Watermarks,
+    /// Free pages from which on a first try for any block that is kept at hand succeeds.
+    plenty: u32,
     /// Pages this zone keeps from requests that may also be served by a higher zone, by the
     /// highest zone the request admits.
     reserve: [u32; ZoneKind::COUNT],
@@ -124,9 +126,10 @@ struct ListsOfCores {
     highest: u8,
 }
 
-/// Blocks of a full list that are given back before a free ends: half of it, unless that takes
-/// more merges than this. A merge costs some 60 instructions, one block takes ten at most.
-const MERGES_PER_FREE: u32 = 3;
+/// Blocks of a full list that are given back before a free ends, and merges made for them: half of
+/// the list, or fewer when they come to this. Each costs some 30 instructions. The last block may
+/// take ten merges, and open a pageblock.
+const STEPS_PER_FREE: u32 = 5;
 
 impl Zone {
     /// A zone without memory.
@@ -139,6 +142,7 @@ impl Zone {
                 low: 0,
                 high: 0,
             },
+            plenty: 0,
             reserve: [0; ZoneKind::COUNT],
             free: IrqLock::new(FreeMemory::new()),
         }
@@ -151,7 +155,7 @@ impl Zone {
     /// As for [`Buddy::add_range`](super::Buddy::add_range); no other core uses the frame table yet.
     pub(super) unsafe fn add_range(
         &mut self,
-        frames: FrameTable,
+        frames: &FrameTable,
         range: Range<Pfn>,
         migrate: MigrateType,
     ) -> Result<(), TooManyRanges> {
@@ -163,6 +167,7 @@ impl Zone {
     /// Sets the watermarks, and the pages kept from requests by the highest zone they admit.
     pub(super) fn set_limits(&mut self, watermarks: Watermarks, reserve: [u32; ZoneKind::COUNT]) {
         self.watermarks = watermarks;
+        self.plenty = watermarks.low + (1 << MAX_PCP_ORDER);
         self.reserve = reserve;
         self.free.get_mut().limit_highatomic(self.managed);
     }
@@ -215,26 +220,38 @@ impl Zone {
     }
 
     /// Takes a block if the zone may give one to the request, and fills the executing core's list.
-    pub(super) fn alloc(&self, frames: FrameTable, request: Request) -> Option<Pfn> {
-        let lists = self.lists();
+    #[inline]
+    pub(super) fn alloc(&self, frames: &FrameTable, request: Request) -> Option<Pfn> {
+        let list = self.list(request.order, || request.gfp.migrate_type());
         self.change(|free| {
-            let first = self.take(frames, free, lists, request);
-            if first.is_some() || request.mark == Mark::Low {
-                return first;
-            }
-            let lists = lists.filter(|lists| lists.pages() != 0)?;
-            // Blocks at hand may be what is missing.
-            give_all(frames, free, lists);
-            self.take(frames, free, None, request)
+            self.take(frames, free, list, request)
+                .or_else(|| self.gather_and_take(frames, free, request))
         })
     }
 
+    /// Tries again with what the executing core has at hand, unless this was a first try only.
+    #[cold]
+    fn gather_and_take(
+        &self,
+        frames: &FrameTable,
+        free: &mut FreeMemory,
+        request: Request,
+    ) -> Option<Pfn> {
+        if request.mark == Mark::Low {
+            return None;
+        }
+        let lists = self.lists().filter(|lists| lists.pages() != 0)?;
+        give_all(frames, free, lists);
+        self.take(frames, free, None, request)
+    }
+
     /// Takes a block out of `free`, or off the list it belongs on.
+    #[inline(always)]
     fn take(
         &self,
-        frames: FrameTable,
+        frames: &FrameTable,
         free: &mut FreeMemory,
-        lists: Option<ZoneLists<'_>>,
+        list: Option<&List>,
         request: Request,
     ) -> Option<Pfn> {
         let Request {
@@ -246,7 +263,6 @@ impl Zone {
             let kept = kept(&self.watermarks, &self.reserve, gfp, mark, request.highest);
             free.usable(gfp, mark).checked_sub(kept + (1 << order))?
         };
-        let list = lists.and_then(|lists| lists.list(order, gfp.migrate_type()));
         let Some(list) = list else {
             return free
                 .take(frames, gfp, order, order, mark)
@@ -263,23 +279,26 @@ impl Zone {
     }
 
     /// Gives back a block in use as pages, whose pageblock has type `migrate`.
-    pub(super) fn free(&self, frames: FrameTable, block: Pfn, order: u32) {
-        let list = self
-            .lists()
-            .and_then(|lists| lists.list(order, frames.migrate_type(block)));
-        let Some(list) = list else {
+    pub(super) fn free(&self, frames: &FrameTable, block: Pfn, order: u32) {
+        let Some(list) = self.list(order, || frames.migrate_type(block)) else {
             self.change(|free| free.give(frames, block, order));
             return;
         };
         if list.len() >= list.limit() {
-            self.change(|free| give_some(frames, free, list, order, list.limit().div_ceil(2)));
+            self.make_room(frames, list, order);
         }
         set_head(frames, block, FrameKind::PcpFree, order);
         list.push(block);
     }
 
+    /// Gives the oldest blocks of a full list back.
+    #[inline(never)]
+    fn make_room(&self, frames: &FrameTable, list: &List, order: u32) {
+        self.change(|free| give_some(frames, free, list, order, list.limit().div_ceil(2)));
+    }
+
     /// Gives back what the executing core has at hand.
-    pub(super) fn drain(&self, frames: FrameTable) {
+    pub(super) fn drain(&self, frames: &FrameTable) {
         if let Some(lists) = self.lists() {
             self.change(|free| give_all(frames, free, lists));
         }
@@ -287,12 +306,13 @@ impl Zone {
 
     /// Says anew whether blocks may be taken off the lists.
     pub(super) fn update_at_hand(&self) {
-        self.change(|_| ());
+        let mut free = self.free.lock();
+        self.tell_plenty(&mut free);
     }
 
     /// Dissolves pageblocks of the reserve for atomic requests until no more than `keep` are left.
     /// `false` if there was none to dissolve.
-    pub(super) fn unreserve_highatomic(&self, frames: FrameTable, keep: u32) -> bool {
+    pub(super) fn unreserve_highatomic(&self, frames: &FrameTable, keep: u32) -> bool {
         self.change(|free| free.unreserve_highatomic(frames, keep))
     }
 
@@ -302,16 +322,35 @@ impl Zone {
         self.lists.map(|lists| lists.at_hand.zone_lists(lists.zone))
     }
 
+    /// The executing core's list for blocks of `order` and `migrate`, if such are kept at hand.
+    #[inline]
+    fn list(&self, order: u32, migrate: impl FnOnce() -> MigrateType) -> Option<&'static List> {
+        if order > MAX_PCP_ORDER {
+            return None;
+        }
+        self.lists()?.list(order, migrate())
+    }
+
     /// Runs `f` on the free memory, under the lock, and notes what is left.
     #[inline]
     fn change<R>(&self, f: impl FnOnce(&mut FreeMemory) -> R) -> R {
         let mut free = self.free.lock();
         let result = f(&mut free);
-        if let Some(lists) = &self.lists {
-            let plenty = free.spare() >= self.watermarks.low + (1 << MAX_PCP_ORDER);
-            lists.at_hand.set_plenty(lists.zone, lists.highest, plenty);
+        if (free.spare() >= self.plenty) != free.told_plenty {
+            self.tell_plenty(&mut free);
         }
         result
+    }
+
+    /// Tells the cores whether they may take what they have at hand.
+    #[cold]
+    fn tell_plenty(&self, free: &mut FreeMemory) {
+        free.told_plenty = free.spare() >= self.plenty;
+        if let Some(lists) = &self.lists {
+            lists
+                .at_hand
+                .set_plenty(lists.zone, lists.highest, free.told_plenty);
+        }
     }
 }
 
@@ -329,8 +368,9 @@ fn kept(
 
 /// Takes a block for the request, and up to `extra` more from where they disturb nothing, onto
 /// `list`.
+#[inline(never)]
 fn fill(
-    frames: FrameTable,
+    frames: &FrameTable,
     free: &mut FreeMemory,
     list: &List,
     request: Request,
@@ -340,42 +380,49 @@ fn fill(
         gfp, order, mark, ..
     } = request;
     let most = order + (extra + 1).ilog2();
-    let (first, mut has) = free.take(frames, gfp, order, most, mark)?;
-    let mut wanted = extra + 1;
-    let mut run = first;
-    loop {
-        let blocks = 1 << (has - order);
-        // From the top down, so that they come off the list in order of their addresses.
-        for index in (0..blocks).rev() {
-            let block = run + (index << order);
-            if block != first {
-                set_head(frames, block, FrameKind::PcpFree, order);
-                list.push(block);
-            }
-        }
-        wanted -= blocks;
-        let most = order + wanted.checked_ilog2().unwrap_or(0);
-        match (wanted != 0).then(|| free.take_own(frames, gfp.migrate_type(), order, most)) {
-            Some(Some((next, order))) => (run, has) = (next, order),
-            _ => break,
-        }
+    let (first, has) = free.take(frames, gfp, order, most, mark)?;
+    let mut left = extra + 1 - (1 << (has - order));
+    if has > order {
+        set_head(frames, first, FrameKind::Allocated, order);
+        stock(
+            frames,
+            list,
+            first + (1 << order)..first + (1 << has),
+            order,
+        );
     }
-    set_head(frames, first, FrameKind::Allocated, order);
+    while let Some(most) = left.checked_ilog2()
+        && let Some((next, has)) = free.take_own(frames, gfp.migrate_type(), order, order + most)
+    {
+        stock(frames, list, next..next + (1 << has), order);
+        left -= 1 << (has - order);
+    }
     Some(first)
 }
 
+/// Puts `run`, blocks of `order` just taken out of the free memory, on `list`.
+fn stock(frames: &FrameTable, list: &List, run: Range<Pfn>, order: u32) {
+    let mut block = run.end.get();
+    // From the top down, so that they come off the list in order of their addresses.
+    while block > run.start.get() {
+        block -= 1 << order;
+        set_head(frames, Pfn::new(block), FrameKind::PcpFree, order);
+        list.push(Pfn::new(block));
+    }
+}
+
 /// Gives the oldest blocks of `list` back: `blocks` of them, or fewer if they take many merges.
-fn give_some(frames: FrameTable, free: &mut FreeMemory, list: &List, order: u32, blocks: u32) {
-    let (mut given, mut merges) = (0, 0);
+fn give_some(frames: &FrameTable, free: &mut FreeMemory, list: &List, order: u32, blocks: u32) {
+    let (mut given, mut steps) = (0, 0);
     list.give_oldest(|block| {
         given += 1;
-        merges += free.give(frames, block, order);
-        given < blocks && merges < MERGES_PER_FREE
+        steps += 1 + free.give(frames, block, order);
+        given < blocks && steps < STEPS_PER_FREE
     });
 }
 
 /// Gives all blocks of `lists` back.
-fn give_all(frames: FrameTable, free: &mut FreeMemory, lists: ZoneLists<'_>) {
+fn give_all(frames: &FrameTable, free: &mut FreeMemory, lists: ZoneLists<'_>) {
     for (order, list) in lists.iter() {
         list.give_oldest(|block| {
             free.give(frames, block, order);
@@ -384,9 +431,10 @@ fn give_all(frames: FrameTable, free: &mut FreeMemory, lists: ZoneLists<'_>) {
     }
 }
 
-/// Says what the block at `block`, whose pageblock is ready, is.
-fn set_head(frames: FrameTable, block: Pfn, kind: FrameKind, order: u32) {
-    if let Some(frame) = frames.get_ready(block) {
-        frame.set_head(kind, order);
-    }
+/// Says what the block at `block`, which is no longer or not yet part of the free memory, is.
+#[inline(always)]
+fn set_head(frames: &FrameTable, block: Pfn, kind: FrameKind, order: u32) {
+    // SAFETY: what has been taken out of the free memory lies in pageblocks that are ready.
+    let frame = unsafe { frames.frame_unchecked(block) };
+    frame.set_plain_head(kind, order);
 }

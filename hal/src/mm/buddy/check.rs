@@ -51,12 +51,23 @@ pub enum FreeError {
 ///
 /// [`FreeError`] when it is not. A block that has been merged with others since it was freed
 /// counts as [`WrongKind`](FreeError::WrongKind) with [`FrameKind::Tail`].
+#[inline(always)]
 pub(in crate::mm) fn check_allocated(
-    frames: FrameTable,
+    frames: &FrameTable,
     pfn: Pfn,
     order: u32,
 ) -> Result<(), FreeError> {
-    check_block(frames, pfn, order, &[FrameKind::Allocated])
+    // A copy, whose fields stay in registers past the atomic reads.
+    let table = *frames;
+    match table.get_ready(pfn) {
+        Some(frame)
+            if frame.is_head(FrameKind::Allocated, order)
+                && !table.was_ever_claimed(pfn, order) =>
+        {
+            Ok(())
+        }
+        _ => examine(frames, pfn, order, &[FrameKind::Allocated]),
+    }
 }
 
 /// As [`check_allocated`], but the block may be charged to an owner.
@@ -65,17 +76,19 @@ pub(in crate::mm) fn check_allocated(
 ///
 /// As there.
 pub(in crate::mm) fn check_pages(
-    frames: FrameTable,
+    frames: &FrameTable,
     pfn: Pfn,
     order: u32,
 ) -> Result<(), FreeError> {
     const PAGES: [FrameKind; 2] = [FrameKind::Allocated, FrameKind::Accounted];
-    check_block(frames, pfn, order, &PAGES)
+    examine(frames, pfn, order, &PAGES)
 }
 
-#[inline(always)]
-fn check_block(
-    frames: FrameTable,
+/// Whether `pfn` is a whole block of `order` of one of `kinds`: says what is wrong, if anything is.
+#[cold]
+#[inline(never)]
+fn examine(
+    frames: &FrameTable,
     pfn: Pfn,
     order: u32,
     kinds: &[FrameKind],

@@ -7,7 +7,7 @@ use core::ops::Range;
 
 /// The first frame of the block that holds `pfn`, free or in use. `None` for a frame of no block,
 /// and inside an allocation that is no block.
-pub(in crate::mm) fn block_at(frames: FrameTable, pfn: Pfn) -> Option<(Pfn, &'static Frame)> {
+pub(in crate::mm) fn block_at(frames: &FrameTable, pfn: Pfn) -> Option<(Pfn, &'static Frame)> {
     (0..=MAX_ORDER).find_map(|order| {
         let head = Pfn::new(pfn.get() & !((1 << order) - 1));
         let frame = frames.get(head).ok()?;
@@ -25,7 +25,7 @@ impl Buddy {
     /// What is kept consists of tails.
     pub(in crate::mm) fn claim(
         &mut self,
-        frames: FrameTable,
+        frames: &FrameTable,
         head: Pfn,
         wanted: &Range<Pfn>,
     ) -> Option<Pfn> {
@@ -35,8 +35,7 @@ impl Buddy {
         }
         let order = frame.order();
         let end = head + (1 << order);
-        self.unlink(frames, frame, head.get(), order, frame.list_type());
-        frame.set_kind(FrameKind::Tail);
+        self.remove(frames, frame, order);
         for rest in [head..wanted.start, wanted.end..end] {
             // SAFETY: the rest is part of a block that was free here a moment ago, which is made of
             // whole pageblocks or lies in one that is ready.
@@ -51,7 +50,7 @@ impl Buddy {
     ///
     /// The frames came from this allocator and belong to the caller. A pageblock that an end of the
     /// range cuts is ready, or all of it belongs to the caller.
-    pub(in crate::mm) unsafe fn give_back(&mut self, frames: FrameTable, range: Range<Pfn>) {
+    pub(in crate::mm) unsafe fn give_back(&mut self, frames: &FrameTable, range: Range<Pfn>) {
         let mut at = range.start;
         while at < range.end {
             let next = Pfn::new((at.get() | (PAGEBLOCK_PAGES - 1)) + 1).min(range.end);

@@ -5,15 +5,13 @@ use crate::mm::testing::{Oracle, frame_table};
 use crate::mmu::MemoryType;
 use proptest::prelude::*;
 
-fn table(frames: Range<u32>) -> FrameTable {
+fn table(frames: Range<u32>) -> &'static FrameTable {
     let start = PhysAddr::new(u64::from(frames.start) << 12);
-    frame_table(PhysRange::new(
-        start,
-        PhysAddr::new(u64::from(frames.end) << 12),
-    ))
+    let end = PhysAddr::new(u64::from(frames.end) << 12);
+    Box::leak(Box::new(frame_table(PhysRange::new(start, end))))
 }
 
-fn buddy(range: Range<u32>) -> (Buddy, FrameTable) {
+fn buddy(range: Range<u32>) -> (Buddy, &'static FrameTable) {
     let frames = table(range.clone());
     let mut buddy = Buddy::new();
     let pfns = Pfn::new(range.start)..Pfn::new(range.end);

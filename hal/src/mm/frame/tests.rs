@@ -95,7 +95,7 @@ fn cutting_a_pageblock_keeps_its_first_descriptor_and_type() {
     );
     for pfn in 0x801..0xA00 {
         let frame = frames.get(Pfn::new(pfn)).unwrap();
-        assert_eq!((frame.kind(), frame.next()), (FrameKind::Tail, 0));
+        assert_eq!((frame.kind(), frame.links()), (FrameKind::Tail, (0, 0)));
     }
     assert!(frames.get(Pfn::new(0xA00)).is_err());
     assert!(!prepare(frames, 0x1000, 0));

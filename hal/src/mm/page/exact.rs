@@ -58,7 +58,7 @@ impl PageAllocator {
     /// If it is such a block, it belongs to the caller.
     #[doc(alias = "split_page_memcg")]
     pub unsafe fn split_page(&self, pfn: Pfn, order: u32) -> Result<(), FreeError> {
-        check_pages(self.frames, pfn, order)?;
+        check_pages(&self.frames, pfn, order)?;
         // SAFETY: the block is the caller's.
         unsafe { self.split_off(pfn, order, 1 << order) };
         Ok(())

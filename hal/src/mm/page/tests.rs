@@ -1,3 +1,6 @@
+mod at_hand;
+mod zones;
+
 use super::*;
 use crate::mm::FrameError;
 use crate::mm::testing::{self, Oracle, frame_table, normal_machine, pages};
@@ -170,70 +173,6 @@ fn memalloc_takes_the_lowmem_reserve_too() {
 
 #[test]
 #[cfg_attr(miri, ignore = "too many pages for an interpreter")]
-fn pages_at_hand_do_not_move_the_floors() {
-    for (gfp, left) in [(Gfp::KERNEL, 256), (Gfp::ATOMIC, 96)] {
-        let pages = testing::with_lists(&[range(0, 64 * MIB)]);
-        let taken = drain(pages, gfp);
-        let zone = pages.zone(ZoneKind::Normal);
-        assert_eq!((zone.free, zone.at_hand), (left, 0), "{gfp:?}");
-        assert_eq!(taken.len() as u32, zone.managed - left);
-    }
-}
-
-#[test]
-fn a_page_at_hand_comes_back_first_and_is_not_freed_twice() {
-    let pages = testing::with_lists(&[range(0, 256 * MIB)]);
-    for order in 0..=3 {
-        let block = pages.alloc_pages(Gfp::KERNEL, order).unwrap();
-        let before = pages.zone(ZoneKind::Normal);
-        // SAFETY: the block is the test's, and never touched.
-        unsafe {
-            let wrong = pages.free_pages(block, order + 1);
-            assert!(matches!(wrong, Err(FreeError::WrongOrder { .. })));
-            assert_eq!(pages.free_pages(block, order), Ok(()));
-            assert_eq!(
-                pages.free_pages(block, order),
-                Err(FreeError::DoubleFree(block))
-            );
-        }
-        let after = pages.zone(ZoneKind::Normal);
-        assert_eq!(after.free, before.free);
-        assert_eq!(after.at_hand, before.at_hand + (1 << order));
-        assert_eq!(pages.alloc_pages(Gfp::KERNEL, order), Ok(block));
-        // SAFETY: as above.
-        unsafe { pages.free_pages(block, order) }.unwrap();
-    }
-    pages.drain();
-    let zone = pages.zone(ZoneKind::Normal);
-    assert_eq!((zone.at_hand, zone.free), (0, zone.managed));
-}
-
-#[test]
-fn a_block_with_a_frame_of_another_type_is_not_kept_at_hand() {
-    let pages = testing::with_lists(&[range(0, 256 * MIB)]);
-    let block = pages.alloc_pages(Gfp::KERNEL, 2).unwrap();
-    let memory_type = MemoryType::NormalNonCacheable;
-    let last = block + 3;
-    // SAFETY: the block is the test's, and never touched.
-    unsafe {
-        let claimed = pages
-            .frames()
-            .claim_memory_type(last..last + 1, memory_type);
-        claimed.unwrap();
-        assert_eq!(
-            pages.free_pages(block, 2),
-            Err(FreeError::MemoryType {
-                pfn: last,
-                memory_type
-            })
-        );
-        pages.frames().release_memory_type(last..last + 1);
-        assert_eq!(pages.free_pages(block, 2), Ok(()));
-    }
-}
-
-#[test]
-#[cfg_attr(miri, ignore = "too many pages for an interpreter")]
 fn only_atomic_requests_of_several_pages_build_a_reserve() {
     let size = 256 * MIB;
     let pages = pages(&[range(0, size)], NO_LIMIT, NO_LIMIT);
@@ -286,9 +225,9 @@ fn an_area_serves_movable_requests_first_while_it_has_most_of_the_free_memory() 
     let (area, rest) = (Pfn::new(0)..Pfn::new(6144), Pfn::new(6144)..Pfn::new(8192));
     // SAFETY: the table is the test's, and no page is touched.
     unsafe {
-        zone.add_range(frames, area.clone(), MigrateType::Cma)
+        zone.add_range(&frames, area.clone(), MigrateType::Cma)
             .unwrap();
-        zone.add_range(frames, rest, MigrateType::Movable).unwrap();
+        zone.add_range(&frames, rest, MigrateType::Movable).unwrap();
     }
     zone.set_limits(Watermarks::default(), [0; ZoneKind::COUNT]);
     let take = |gfp, order| {
@@ -299,7 +238,7 @@ fn an_area_serves_movable_requests_first_while_it_has_most_of_the_free_memory() 
             highest,
             mark,
         };
-        zone.alloc(frames, request).map(|pfn| area.contains(&pfn))
+        zone.alloc(&frames, request).map(|pfn| area.contains(&pfn))
     };
     // 4 of 6 blocks above half, then both alike; the area first again when it has more.
     let movable: Vec<_> = (0..6).map(|_| take(Gfp::HIGHUSER_MOVABLE, 10)).collect();
@@ -316,126 +255,6 @@ fn an_area_serves_movable_requests_first_while_it_has_most_of_the_free_memory() 
     assert_eq!(take(Gfp::KERNEL, 0), None);
     assert_eq!(take(Gfp::KERNEL | Gfp::RECLAIMABLE, 0), None);
     assert_eq!(take(Gfp::KERNEL | Gfp::MEMALLOC, 0), None);
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 48 }))]
-
-    /// Random calls with lists at hand, against a record of what is taken: every page is free, at
-    /// hand or taken, and each bad free is refused and changes nothing.
-    #[test]
-    fn pages_are_free_at_hand_or_taken(
-        steps in proptest::collection::vec(
-            (0..8_u32, 0..=5_u32, any::<usize>(), 0..4_usize),
-            if cfg!(miri) { 1..30 } else { 1..600_usize },
-        ),
-    ) {
-        let span = range(0, 128 * MIB);
-        let pages = testing::with_lists(&[span]);
-        let initial = pages.zone(ZoneKind::Normal);
-        let mut oracle = Oracle::default();
-        let (mut taken, mut freed) = (0, None);
-        let flags = [
-            Gfp::KERNEL,
-            Gfp::ATOMIC,
-            Gfp::HIGHUSER_MOVABLE,
-            Gfp::KERNEL | Gfp::RECLAIMABLE,
-        ];
-        for (what, order, pick, gfp) in steps {
-            match what {
-                0..4 => {
-                    let pfn = pages.alloc_pages(flags[gfp], order).unwrap();
-                    prop_assert!(pfn.is_order_aligned(order));
-                    prop_assert!(span.contains_range(&range(pfn.phys().get(), 4096 << order)));
-                    oracle.take(pfn.get().into(), 1 << order);
-                    taken += 1 << order;
-                    freed = None;
-                }
-                4..7 => if let Some((pfn, len)) = oracle.remove(pick) {
-                    let (pfn, order) = (Pfn::new(pfn as u32), len.ilog2());
-                    // SAFETY: the block is the test's; its pages are never touched.
-                    unsafe {
-                        prop_assert!(pages.free_pages(pfn, order + 1).is_err());
-                        if order > 0 {
-                            prop_assert!(pages.free_pages(pfn + 1, 0).is_err());
-                        }
-                        prop_assert_eq!(pages.free_pages(pfn, order), Ok(()));
-                        prop_assert!(pages.free_pages(pfn, order).is_err());
-                    }
-                    taken -= 1 << order;
-                    freed = Some((pfn, order));
-                },
-                _ => pages.drain(),
-            }
-            if let Some((pfn, order)) = freed {
-                // SAFETY: the block is free, and nothing was allocated since.
-                unsafe { prop_assert!(pages.free_pages(pfn, order).is_err()) };
-            }
-            let zone = pages.zone(ZoneKind::Normal);
-            prop_assert_eq!(zone.free + zone.at_hand + taken, zone.managed);
-        }
-        while let Some((pfn, len)) = oracle.remove(0) {
-            // SAFETY: as above.
-            unsafe { pages.free_pages(Pfn::new(pfn as u32), len.ilog2()) }.unwrap();
-        }
-        pages.drain();
-        prop_assert_eq!(pages.zone(ZoneKind::Normal), initial);
-    }
-}
-
-#[test]
-fn a_large_block_counts_against_the_floor_in_advance() {
-    let pages = pages(&[range(0, 16 * MIB)], NO_LIMIT, NO_LIMIT);
-    for left in [3072, 2048, 1024] {
-        assert!(pages.alloc_pages(Gfp::KERNEL, 10).is_ok());
-        assert_eq!(pages.free_pages_total(), left);
-    }
-    // 1024 - 1023 pages are not above the floor of 128, nor above that of an atomic request.
-    assert!(pages.alloc_pages(Gfp::KERNEL, 10).is_err());
-    assert!(pages.alloc_pages(Gfp::ATOMIC, 10).is_err());
-    assert!(pages.alloc_pages(Gfp::KERNEL | Gfp::MEMALLOC, 10).is_ok());
-}
-
-#[test]
-#[cfg_attr(miri, ignore = "too many pages for an interpreter")]
-fn requests_fall_back_to_lower_zones_only() {
-    let pages = three_zones(16);
-    let zone = |gfp| pages.zone_of(pages.alloc_pages(gfp, 0).unwrap());
-    assert_eq!(zone(Gfp::KERNEL), ZoneKind::Normal);
-    assert_eq!(zone(Gfp::KERNEL | Gfp::DMA32), ZoneKind::Dma32);
-    assert_eq!(zone(Gfp::KERNEL | Gfp::DMA), ZoneKind::Dma);
-    let dma32: Vec<_> = drain(pages, Gfp::KERNEL | Gfp::DMA32);
-    assert!(dma32.iter().all(|pfn| pfn.phys().get() < 32 * MIB));
-    assert!(dma32.iter().any(|pfn| pfn.phys().get() < 16 * MIB));
-    assert_eq!(zone(Gfp::KERNEL), ZoneKind::Normal);
-}
-
-#[test]
-#[cfg_attr(miri, ignore = "too many pages for an interpreter")]
-fn a_lower_zone_keeps_its_lowmem_reserve() {
-    let pages = three_zones(64);
-    let marks = pages.zone(ZoneKind::Dma).watermarks;
-    drain(pages, Gfp::KERNEL);
-    // 1/256 of the 32768 pages of the two zones above, and 1/256 of the 16384 above DMA32.
-    assert_eq!(pages.zone(ZoneKind::Dma).free, marks.min + 128);
-    assert_eq!(pages.zone(ZoneKind::Dma32).free, marks.min + 64);
-    assert_eq!(pages.zone(ZoneKind::Normal).free, marks.min);
-    drain(pages, Gfp::KERNEL | Gfp::DMA);
-    assert_eq!(pages.zone(ZoneKind::Dma).free, marks.min);
-}
-
-#[test]
-fn an_empty_dma_zone_passes_its_requests_up() {
-    // QEMU's virt: RAM starts where the DMA zone ends.
-    let gib = 1 << 30;
-    let pages = pages(
-        &[range(gib, 64 * MIB)],
-        PhysAddr::new(gib),
-        PhysAddr::new(4 * gib),
-    );
-    assert_eq!(pages.zone(ZoneKind::Dma).managed, 0);
-    let pfn = pages.alloc_pages(Gfp::KERNEL | Gfp::DMA, 3).unwrap();
-    assert_eq!(pages.zone_of(pfn), ZoneKind::Dma32);
 }
 
 #[test]

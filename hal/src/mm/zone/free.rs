@@ -30,6 +30,8 @@ pub(super) struct FreeMemory {
     /// may be.
     highatomic: u32,
     most_highatomic: u32,
+    /// Whether the cores have been told that they may take what they have at hand.
+    pub(super) told_plenty: bool,
 }
 
 impl FreeMemory {
@@ -40,6 +42,7 @@ impl FreeMemory {
             virgin_pages: 0,
             highatomic: 0,
             most_highatomic: 0,
+            told_plenty: false,
         }
     }
 
@@ -50,7 +53,7 @@ impl FreeMemory {
     /// As for [`Buddy::add_range`]; no other core uses the frame table yet.
     pub(super) unsafe fn add_range(
         &mut self,
-        frames: FrameTable,
+        frames: &FrameTable,
         range: Range<Pfn>,
         migrate: MigrateType,
     ) -> Result<u32, TooManyRanges> {
@@ -99,10 +102,7 @@ impl FreeMemory {
     /// Free pages any request may be given.
     #[inline]
     pub(super) fn spare(&self) -> u32 {
-        self.pages_of(MigrateType::Unmovable)
-            + self.pages_of(MigrateType::Movable)
-            + self.pages_of(MigrateType::Reclaimable)
-            + self.virgin_pages
+        self.buddy.ordinary_pages() + self.virgin_pages
     }
 
     /// Free pages that count for a request: those of contiguous memory areas only if it is
@@ -137,7 +137,7 @@ impl FreeMemory {
     #[inline(always)]
     pub(super) fn take(
         &mut self,
-        frames: FrameTable,
+        frames: &FrameTable,
         gfp: Gfp,
         order: u32,
         most: u32,
@@ -162,7 +162,7 @@ impl FreeMemory {
     /// Takes a block for an atomic request of more than one page that found the zone low: from the
     /// reserve, or else from elsewhere, and then the pageblock joins the reserve.
     #[cold]
-    fn take_atomic(&mut self, frames: FrameTable, gfp: Gfp, order: u32) -> Option<(Pfn, u32)> {
+    fn take_atomic(&mut self, frames: &FrameTable, gfp: Gfp, order: u32) -> Option<(Pfn, u32)> {
         if let Some(taken) = self
             .buddy
             .take(frames, order, order, MigrateType::HighAtomic)
@@ -188,7 +188,7 @@ impl FreeMemory {
     #[inline(never)]
     fn take_other(
         &mut self,
-        frames: FrameTable,
+        frames: &FrameTable,
         migrate: MigrateType,
         order: u32,
         most: u32,
@@ -210,7 +210,7 @@ impl FreeMemory {
     #[inline(always)]
     pub(super) fn take_own(
         &mut self,
-        frames: FrameTable,
+        frames: &FrameTable,
         migrate: MigrateType,
         order: u32,
         most: u32,
@@ -226,7 +226,7 @@ impl FreeMemory {
 
     /// Gives back a block in use as pages. Returns how many times it was merged.
     #[inline(always)]
-    pub(super) fn give(&mut self, frames: FrameTable, block: Pfn, order: u32) -> u32 {
+    pub(super) fn give(&mut self, frames: &FrameTable, block: Pfn, order: u32) -> u32 {
         let merges = self.buddy.release(frames, block, order);
         if order + merges == PAGEBLOCK_ORDER {
             self.complete(frames, block);
@@ -236,7 +236,7 @@ impl FreeMemory {
 
     /// Opens the virgin pageblock that keeps the free one of `block` from being a larger block.
     #[cold]
-    fn complete(&mut self, frames: FrameTable, block: Pfn) {
+    fn complete(&mut self, frames: &FrameTable, block: Pfn) {
         let start = block.get() & !(PAGEBLOCK_PAGES - 1);
         let buddy = start ^ PAGEBLOCK_PAGES;
         if start < buddy && self.virgin.last().is_some_and(|range| range.start == buddy) {
@@ -251,7 +251,7 @@ impl FreeMemory {
 
     /// Dissolves pageblocks of the reserve that have free memory until no more than `keep` are
     /// left. `false` if there was none to dissolve.
-    pub(super) fn unreserve_highatomic(&mut self, frames: FrameTable, keep: u32) -> bool {
+    pub(super) fn unreserve_highatomic(&mut self, frames: &FrameTable, keep: u32) -> bool {
         let before = self.highatomic;
         while self.highatomic > keep
             && let Some(block) = self.buddy.first_of(MigrateType::HighAtomic)
@@ -267,7 +267,7 @@ impl FreeMemory {
     /// Moves never-used memory to the lists of `migrate`: a pageblock, or if a block of `order` is
     /// larger, all up to the end of the next such block.
     #[cold]
-    fn open_virgin(&mut self, frames: FrameTable, migrate: MigrateType, order: u32) {
+    fn open_virgin(&mut self, frames: &FrameTable, migrate: MigrateType, order: u32) {
         let Some(range) = self.virgin.last_mut() else {
             return;
         };

@@ -36,23 +36,23 @@ fn pageblocks(range: &Range<Pfn>) -> impl Iterator<Item = Pfn> + use<> {
 impl Zone {
     /// Stops allocations from the pageblocks that `range`, of a contiguous memory area, touches: what
     /// is free there, and what will be, is isolated.
-    pub(in crate::mm) fn isolate(&self, frames: FrameTable, range: &Range<Pfn>) {
+    pub(in crate::mm) fn isolate(&self, frames: &FrameTable, range: &Range<Pfn>) {
         self.convert(frames, range, MigrateType::Isolate);
     }
 
     /// Ends what [`isolate`](Self::isolate) began: the free memory is lent again.
-    pub(in crate::mm) fn lend_again(&self, frames: FrameTable, range: &Range<Pfn>) {
+    pub(in crate::mm) fn lend_again(&self, frames: &FrameTable, range: &Range<Pfn>) {
         self.convert(frames, range, MigrateType::Cma);
     }
 
-    fn convert(&self, frames: FrameTable, range: &Range<Pfn>, to: MigrateType) {
+    fn convert(&self, frames: &FrameTable, range: &Range<Pfn>, to: MigrateType) {
         for block in pageblocks(range) {
             self.change(|free| free.buddy.convert(frames, block, to));
         }
     }
 
     /// Takes the free frames at the start of `wanted`, which is not empty, or says what is there.
-    pub(in crate::mm) fn take_range(&self, frames: FrameTable, wanted: &Range<Pfn>) -> Found {
+    pub(in crate::mm) fn take_range(&self, frames: &FrameTable, wanted: &Range<Pfn>) -> Found {
         self.change(|free| take_from(frames, &mut free.buddy, wanted))
     }
 
@@ -62,7 +62,7 @@ impl Zone {
     ///
     /// The frames are the caller's and consist of tails. Their pageblocks have been cut where the
     /// ends of `range` are not ends of pageblocks.
-    pub(in crate::mm) unsafe fn give_range(&self, frames: FrameTable, range: &Range<Pfn>) {
+    pub(in crate::mm) unsafe fn give_range(&self, frames: &FrameTable, range: &Range<Pfn>) {
         for block in pageblocks(range) {
             let start = block.max(range.start);
             let end = (block + PAGEBLOCK_PAGES).min(range.end);
@@ -74,7 +74,7 @@ impl Zone {
     /// Notes that the block at `pfn`, which is in use, is moved by `owner` from now on.
     pub(in crate::mm) fn set_movable(
         &self,
-        frames: FrameTable,
+        frames: &FrameTable,
         pfn: Pfn,
         owner: OwnerId,
         private: u32,
@@ -87,7 +87,7 @@ impl Zone {
     /// Ends [`set_movable`](Self::set_movable): the block may be freed.
     pub(in crate::mm) fn clear_movable(
         &self,
-        frames: FrameTable,
+        frames: &FrameTable,
         pfn: Pfn,
     ) -> Result<(), FreeError> {
         self.change_kind(frames, pfn, FrameKind::Movable, |frame| {
@@ -97,7 +97,7 @@ impl Zone {
 
     fn change_kind(
         &self,
-        frames: FrameTable,
+        frames: &FrameTable,
         pfn: Pfn,
         from: FrameKind,
         change: impl FnOnce(&Frame),
@@ -115,7 +115,7 @@ impl Zone {
 }
 
 /// What is at the start of `wanted`, taken if it is free.
-fn take_from(frames: FrameTable, buddy: &mut Buddy, wanted: &Range<Pfn>) -> Found {
+fn take_from(frames: &FrameTable, buddy: &mut Buddy, wanted: &Range<Pfn>) -> Found {
     let mut at = wanted.start;
     for _ in 0..BATCH {
         if at >= wanted.end {
