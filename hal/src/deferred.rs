@@ -15,7 +15,7 @@ use pending::Pending;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Work {
-    /// Background reclaim: shrinkers run until every zone is above its high watermark.
+    /// Background reclaim: shrinkers run until a zone is above its high watermark.
     Reclaim = 0,
     /// `vmalloc` areas freed by interrupt handlers, and the lazy purge.
     Vfree = 1,

@@ -1,7 +1,7 @@
 //! Reclaim: shrinkers run for a request that found no memory, and in the background before that.
 //!
 //! ```text
-//! free pages   high ---- background reclaim stops
+//! free pages   high ---- background reclaim stops, in any zone that can serve who woke it
 //!              low  ---- below it, a request wakes background reclaim
 //!              min  ---- below it, a blocking request reclaims by itself
 //! ```
@@ -22,6 +22,10 @@ const CLUSTER: u32 = 32;
 
 /// Objects a shrinker is asked for at a time: few, so that reclaim stops close to its goal.
 const BATCH: usize = 32;
+
+/// Runs of background reclaim in a row that gained nothing, after which it is not woken until direct
+/// reclaim gains something. Linux: `MAX_RECLAIM_RETRIES`.
+const MAX_FRUITLESS_RUNS: u32 = 16;
 
 /// What reclaim has done on a machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,7 +53,11 @@ pub(super) struct Reclaim {
     /// Where the next pass starts, so that no shrinker is always the first to be asked.
     next: AtomicUsize,
     waker: Once<fn()>,
-    pub(super) wakes: AtomicU32,
+    /// One more than the highest zone that the requests since the last background run admit.
+    woken_for: AtomicU32,
+    /// Background runs since one of any kind gained something.
+    fruitless_runs: AtomicU32,
+    wakes: AtomicU32,
     background_runs: AtomicU32,
     background_freed: AtomicUsize,
     direct_passes: AtomicU32,
@@ -64,6 +72,8 @@ impl Reclaim {
             shrinkers: Shrinkers::new(),
             next: AtomicUsize::new(0),
             waker: Once::new(),
+            woken_for: AtomicU32::new(0),
+            fruitless_runs: AtomicU32::new(0),
             wakes: AtomicU32::new(0),
             background_runs: AtomicU32::new(0),
             background_freed: AtomicUsize::new(0),
@@ -74,12 +84,27 @@ impl Reclaim {
         }
     }
 
-    /// Has background reclaim run soon. Any context.
-    pub(super) fn wake(&self) {
+    /// Has background reclaim run soon for a request that admits zones up to `highest`, unless it
+    /// was of no use lately. Any context.
+    pub(super) fn wake(&self, highest: ZoneKind) {
+        if self.fruitless_runs.load(Ordering::Relaxed) >= MAX_FRUITLESS_RUNS {
+            return;
+        }
         self.wakes.fetch_add(1, Ordering::Relaxed);
+        let admitted = highest as u32 + 1;
+        self.woken_for.fetch_max(admitted, Ordering::Relaxed);
         if let Some(wake) = self.waker.get() {
             wake();
         }
+    }
+
+    /// The highest zone that the requests since the last call admit; without one, the highest.
+    fn take_wake(&self) -> ZoneKind {
+        let admitted = self.woken_for.swap(0, Ordering::Relaxed) as usize;
+        let highest = admitted
+            .checked_sub(1)
+            .and_then(|index| ZoneKind::ALL.get(index));
+        *highest.unwrap_or(&ZoneKind::Normal)
     }
 
     /// One pass: asks every shrinker that `rights` reach for half of what it has, until there is
@@ -161,8 +186,11 @@ impl PageAllocator {
         self.reclaim.waker.call_once(|| wake);
     }
 
-    /// Runs shrinkers until every zone is above its high watermark, or they have nothing left.
-    /// Linux: `kswapd`. Task context, no lock held.
+    /// Runs shrinkers until a zone that the requests which woke it admit is above its high
+    /// watermark, or they have nothing left. Linux: `kswapd`. Task context, no lock held.
+    ///
+    /// One zone is enough: a request looks in all it admits, and memory in use may keep another one
+    /// from ever getting there.
     ///
     /// Only pages that every request may be given count, as they do for the request that woke it:
     /// those that contiguous memory areas lend would end it while the others are still short.
@@ -170,21 +198,32 @@ impl PageAllocator {
     pub fn background_reclaim(&self) {
         let reclaim = &self.reclaim;
         reclaim.background_runs.fetch_add(1, Ordering::Relaxed);
-        while !self.is_balanced() {
-            let freed = reclaim.shrink(Gfp::KERNEL, || self.is_balanced());
+        let highest = self.start_zone(reclaim.take_wake());
+        let mut gained = false;
+        while !self.is_balanced(highest) {
+            let freed = reclaim.shrink(Gfp::KERNEL, || self.is_balanced(highest));
             reclaim.background_freed.fetch_add(freed, Ordering::Relaxed);
+            gained |= freed > 0;
             if freed == 0 {
+                if !gained {
+                    reclaim.fruitless_runs.fetch_add(1, Ordering::Relaxed);
+                }
                 break;
             }
+            reclaim.fruitless_runs.store(0, Ordering::Relaxed);
         }
     }
 
-    /// Whether every zone with memory is above its high watermark.
-    fn is_balanced(&self) -> bool {
-        ZoneKind::ALL
+    /// Whether a zone up to `highest` is above its high watermark, for requests that admit those.
+    #[doc(alias = "pgdat_balanced")]
+    fn is_balanced(&self, highest: ZoneKind) -> bool {
+        let admitted = ZoneKind::ALL
             .into_iter()
-            .map(|kind| self.zone(kind))
-            .all(|zone| zone.managed == 0 || zone.spare() > zone.watermarks.high)
+            .take_while(|kind| *kind <= highest);
+        admitted.map(|kind| self.zone(kind)).any(|zone| {
+            let kept = zone.watermarks.high + zone.lowmem_reserve[highest as usize];
+            zone.managed != 0 && zone.spare() > kept
+        })
     }
 
     /// One pass of reclaim for a request of `order` with `rights`. Returns whether it gained
@@ -196,6 +235,9 @@ impl PageAllocator {
         reclaim.direct_passes.fetch_add(1, Ordering::Relaxed);
         let freed = reclaim.shrink(rights, || usable() >= goal);
         reclaim.direct_freed.fetch_add(freed, Ordering::Relaxed);
+        if freed > 0 {
+            reclaim.fruitless_runs.store(0, Ordering::Relaxed);
+        }
         freed > 0
     }
 }

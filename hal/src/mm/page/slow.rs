@@ -36,7 +36,7 @@ impl PageAllocator {
     pub(super) fn alloc_slow(&self, gfp: Gfp, order: u32) -> Result<Pfn, AllocError> {
         let rights = rights(gfp);
         if rights.contains(Gfp::KSWAPD_RECLAIM) {
-            self.reclaim.wake();
+            self.reclaim.wake(self.start_zone(gfp.highest_zone()));
         }
         // Without an idle core this is the time for background reclaim; but work put off may need
         // what the task has asked reclaim to leave alone.
