@@ -11,7 +11,7 @@
 
 use super::page::PageAllocator;
 use super::scope::memalloc_noreclaim;
-use super::shrinker::{MAX_SHRINKERS, Shrinkers};
+use super::shrinker::{Answer, MAX_SHRINKERS, Shrinkers};
 use super::zone::ZoneKind;
 use super::{Gfp, Shrinker, ShrinkerError, ShrinkerInfo};
 use crate::sync::Once;
@@ -44,6 +44,26 @@ pub struct ReclaimInfo {
     pub failures: u32,
     /// Failures that were reported: those without [`Gfp::NOWARN`].
     pub reports: u32,
+}
+
+/// What a pass of reclaim came to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pass {
+    /// Objects given up.
+    freed: usize,
+    /// Whether a shrinker was left out because it was running.
+    busy: bool,
+}
+
+/// What a pass of direct reclaim gained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Some memory.
+    Made,
+    /// None, but another core may be about to free some: it runs a shrinker.
+    Elsewhere,
+    /// None.
+    None,
 }
 
 /// The reclaim state of a page allocator.
@@ -108,17 +128,17 @@ impl Reclaim {
     }
 
     /// One pass: asks every shrinker that `rights` reach for half of what it has, until there is
-    /// `enough`. Returns the number of objects given up.
-    fn shrink(&self, rights: Gfp, enough: impl Fn() -> bool) -> usize {
+    /// `enough`.
+    fn shrink(&self, rights: Gfp, enough: impl Fn() -> bool) -> Pass {
         let _scope = memalloc_noreclaim();
         let first = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut freed = 0;
+        let mut pass = Pass::default();
         for offset in 0..MAX_SHRINKERS {
             if enough() {
                 break;
             }
             let index = first.wrapping_add(offset) % MAX_SHRINKERS;
-            freed += self.shrinkers.run(index, rights, |shrinker| {
+            let answer = self.shrinkers.run(index, rights, |shrinker| {
                 let mut left = shrinker.count().div_ceil(2);
                 let mut freed = 0;
                 while left > 0 && !enough() {
@@ -132,8 +152,13 @@ impl Reclaim {
                 }
                 freed
             });
+            match answer {
+                Answer::Gave(freed) => pass.freed += freed,
+                Answer::Busy => pass.busy = true,
+                Answer::Unreached => {}
+            }
         }
-        freed
+        pass
     }
 }
 
@@ -201,11 +226,11 @@ impl PageAllocator {
         let highest = self.start_zone(reclaim.take_wake());
         let mut gained = false;
         while !self.is_balanced(highest) {
-            let freed = reclaim.shrink(Gfp::KERNEL, || self.is_balanced(highest));
+            let Pass { freed, busy } = reclaim.shrink(Gfp::KERNEL, || self.is_balanced(highest));
             reclaim.background_freed.fetch_add(freed, Ordering::Relaxed);
             gained |= freed > 0;
             if freed == 0 {
-                if !gained {
+                if !gained && !busy {
                     reclaim.fruitless_runs.fetch_add(1, Ordering::Relaxed);
                 }
                 break;
@@ -226,19 +251,23 @@ impl PageAllocator {
         })
     }
 
-    /// One pass of reclaim for a request of `order` with `rights`. Returns whether it gained
-    /// anything. Linux: `__perform_reclaim`.
-    pub(super) fn direct_reclaim(&self, rights: Gfp, order: u32) -> bool {
+    /// One pass of reclaim for a request of `order` with `rights`.
+    #[doc(alias = "__perform_reclaim")]
+    pub(super) fn direct_reclaim(&self, rights: Gfp, order: u32) -> Progress {
         let reclaim = &self.reclaim;
         let usable = || self.usable_pages(rights);
         let goal = usable() + CLUSTER.max(1 << order);
         reclaim.direct_passes.fetch_add(1, Ordering::Relaxed);
-        let freed = reclaim.shrink(rights, || usable() >= goal);
+        let Pass { freed, busy } = reclaim.shrink(rights, || usable() >= goal);
         reclaim.direct_freed.fetch_add(freed, Ordering::Relaxed);
         if freed > 0 {
             reclaim.fruitless_runs.store(0, Ordering::Relaxed);
+            Progress::Made
+        } else if busy {
+            Progress::Elsewhere
+        } else {
+            Progress::None
         }
-        freed > 0
     }
 }
 

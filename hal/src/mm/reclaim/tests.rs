@@ -103,7 +103,7 @@ fn background_reclaim_that_gains_nothing_is_left_alone() {
     // Until a request of its own accord finds something.
     let cache = PageCache::register(pages, "cache", Gfp::empty(), 0);
     assert_eq!(cache.fill(Gfp::ATOMIC, 1), 1);
-    assert!(pages.direct_reclaim(Gfp::KERNEL, 0));
+    assert_eq!(pages.direct_reclaim(Gfp::KERNEL, 0), Progress::Made);
     assert!(wake());
 }
 
@@ -116,7 +116,7 @@ fn passes_start_with_another_shrinker_each() {
     }
     while pages.alloc_pages(Gfp::NOWAIT, 0).is_ok() {}
     for _ in 0..MAX_SHRINKERS {
-        assert!(pages.direct_reclaim(Gfp::KERNEL, 0));
+        assert_eq!(pages.direct_reclaim(Gfp::KERNEL, 0), Progress::Made);
     }
     assert!(caches.iter().all(|cache| cache.held() < 500));
 }
