@@ -15,7 +15,7 @@ use pending::Pending;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Work {
-    /// Background reclaim: shrinkers run until every zone is above its high watermark.
+    /// Background reclaim: shrinkers run until a zone is above its high watermark.
     Reclaim = 0,
     /// `vmalloc` areas freed by interrupt handlers, and the lazy purge.
     Vfree = 1,
@@ -92,6 +92,18 @@ mod tests {
     use crate::mm::scope::{memalloc_noreclaim, rights};
     use crate::sync::IrqLock;
     use core::sync::atomic::Ordering;
+
+    #[test]
+    fn work_that_waits_wakes_whoever_sleeps_when_it_is_added_again() {
+        let pending = Pending::new(AtomicU32::new(0), AtomicU32::new(0));
+        pending.sleeps(1);
+        assert_eq!(pending.add(4), Some(1));
+        // The core is awake and busy with something else, and another one has gone to sleep.
+        pending.wakes(1);
+        pending.sleeps(5);
+        assert_eq!(pending.add(4), Some(5));
+        assert!(pending.take(4) && !pending.take(4));
+    }
 
     static RUNS: AtomicU32 = AtomicU32::new(0);
 

@@ -16,8 +16,9 @@
 //! When memory runs low, shrinkers give some back: see [`Shrinker`], [`ReclaimInfo`] and the scopes
 //! in [`scope`].
 //!
-//! Locks: slab cache before zone. Neither lock is held while memory is zeroed, and no allocator
-//! allocates while it holds one.
+//! Locks: slab cache before zone. Neither lock is held while memory that is handed out is zeroed;
+//! a zone's is while the descriptors of a pageblock used for the first time are, which are two
+//! pages. No allocator allocates while it holds a lock.
 
 mod buddy;
 mod cma;

@@ -20,14 +20,15 @@ impl Pending {
         Self { work, idle }
     }
 
-    /// Adds the work with the one bit `bit`. The number of a core to wake for it, if one sleeps and
-    /// the work did not wait already.
+    /// Adds the work with the one bit `bit`. The number of a core to wake for it, if one sleeps: also
+    /// when the work waits already, because the core that was woken for it may have found something
+    /// else to do first.
     #[must_use = "the core sleeps on"]
     pub(super) fn add(&self, bit: u32) -> Option<u32> {
-        let waited = self.work.fetch_or(bit, Ordering::Release) & bit != 0;
+        self.work.fetch_or(bit, Ordering::Release);
         fence(Ordering::SeqCst);
         let idle = self.idle.load(Ordering::Relaxed);
-        (!waited && idle != 0).then(|| idle.trailing_zeros())
+        (idle != 0).then(|| idle.trailing_zeros())
     }
 
     /// Whether any work of `bits` waits.

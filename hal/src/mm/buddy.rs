@@ -239,7 +239,8 @@ impl Buddy {
     /// Gives the pageblock that starts at `start` another migrate type and moves the free blocks
     /// in it to the lists of that type. Returns the number of pages moved.
     ///
-    /// Takes time in proportion to the number of free blocks in the pageblock.
+    /// Takes time in proportion to the pageblock's free blocks and its pages in use: a block in use
+    /// does not say where it ends, so its frames are looked at one by one.
     pub(super) fn convert(&mut self, frames: &FrameTable, start: Pfn, to: MigrateType) -> u32 {
         debug_assert!(start.is_order_aligned(PAGEBLOCK_ORDER));
         self.split_around(frames, start);

@@ -229,11 +229,17 @@ impl PageAllocator {
         ZoneKind::ALL.iter().map(|kind| self.zone(*kind).free).sum()
     }
 
+    /// The zone that requests which admit zones up to `highest` start with.
+    #[inline]
+    pub(super) fn start_zone(&self, highest: ZoneKind) -> ZoneKind {
+        self.start_zone[highest as usize]
+    }
+
     /// Free pages that a request with `gfp` could be given if no watermark kept them.
     pub(super) fn usable_pages(&self, gfp: Gfp) -> u32 {
         let movable = gfp.migrate_type() == MigrateType::Movable;
         let usable = |zone: ZoneInfo| zone.spare() + if movable { zone.free_cma } else { 0 };
-        let highest = self.start_zone[gfp.highest_zone() as usize];
+        let highest = self.start_zone(gfp.highest_zone());
         let admitted = self.zones[..=highest as usize].iter();
         admitted.map(|zone| usable(zone.info())).sum()
     }
@@ -338,7 +344,7 @@ impl PageAllocator {
     /// effort.
     #[cold]
     fn try_alloc(&self, gfp: Gfp, order: u32, mark: Mark) -> Option<Pfn> {
-        let highest = self.start_zone[gfp.highest_zone() as usize];
+        let highest = self.start_zone(gfp.highest_zone());
         let request = Request {
             gfp,
             order,

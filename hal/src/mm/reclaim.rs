@@ -1,7 +1,7 @@
 //! Reclaim: shrinkers run for a request that found no memory, and in the background before that.
 //!
 //! ```text
-//! free pages   high ---- background reclaim stops
+//! free pages   high ---- background reclaim stops, in any zone that can serve who woke it
 //!              low  ---- below it, a request wakes background reclaim
 //!              min  ---- below it, a blocking request reclaims by itself
 //! ```
@@ -11,7 +11,7 @@
 
 use super::page::PageAllocator;
 use super::scope::memalloc_noreclaim;
-use super::shrinker::{MAX_SHRINKERS, Shrinkers};
+use super::shrinker::{Answer, MAX_SHRINKERS, Shrinkers};
 use super::zone::ZoneKind;
 use super::{Gfp, Shrinker, ShrinkerError, ShrinkerInfo};
 use crate::sync::Once;
@@ -22,6 +22,10 @@ const CLUSTER: u32 = 32;
 
 /// Objects a shrinker is asked for at a time: few, so that reclaim stops close to its goal.
 const BATCH: usize = 32;
+
+/// Runs of background reclaim in a row that gained nothing, after which it is not woken until direct
+/// reclaim gains something. Linux: `MAX_RECLAIM_RETRIES`.
+const MAX_FRUITLESS_RUNS: u32 = 16;
 
 /// What reclaim has done on a machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,6 +46,26 @@ pub struct ReclaimInfo {
     pub reports: u32,
 }
 
+/// What a pass of reclaim came to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pass {
+    /// Objects given up.
+    freed: usize,
+    /// Whether a shrinker was left out because it was running.
+    busy: bool,
+}
+
+/// What a pass of direct reclaim gained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Some memory.
+    Made,
+    /// None, but another core may be about to free some: it runs a shrinker.
+    Elsewhere,
+    /// None.
+    None,
+}
+
 /// The reclaim state of a page allocator.
 #[derive(Debug)]
 pub(super) struct Reclaim {
@@ -49,7 +73,11 @@ pub(super) struct Reclaim {
     /// Where the next pass starts, so that no shrinker is always the first to be asked.
     next: AtomicUsize,
     waker: Once<fn()>,
-    pub(super) wakes: AtomicU32,
+    /// One more than the highest zone that the requests since the last background run admit.
+    woken_for: AtomicU32,
+    /// Background runs since one of any kind gained something.
+    fruitless_runs: AtomicU32,
+    wakes: AtomicU32,
     background_runs: AtomicU32,
     background_freed: AtomicUsize,
     direct_passes: AtomicU32,
@@ -64,6 +92,8 @@ impl Reclaim {
             shrinkers: Shrinkers::new(),
             next: AtomicUsize::new(0),
             waker: Once::new(),
+            woken_for: AtomicU32::new(0),
+            fruitless_runs: AtomicU32::new(0),
             wakes: AtomicU32::new(0),
             background_runs: AtomicU32::new(0),
             background_freed: AtomicUsize::new(0),
@@ -74,26 +104,41 @@ impl Reclaim {
         }
     }
 
-    /// Has background reclaim run soon. Any context.
-    pub(super) fn wake(&self) {
+    /// Has background reclaim run soon for a request that admits zones up to `highest`, unless it
+    /// was of no use lately. Any context.
+    pub(super) fn wake(&self, highest: ZoneKind) {
+        if self.fruitless_runs.load(Ordering::Relaxed) >= MAX_FRUITLESS_RUNS {
+            return;
+        }
         self.wakes.fetch_add(1, Ordering::Relaxed);
+        let admitted = highest as u32 + 1;
+        self.woken_for.fetch_max(admitted, Ordering::Relaxed);
         if let Some(wake) = self.waker.get() {
             wake();
         }
     }
 
+    /// The highest zone that the requests since the last call admit; without one, the highest.
+    fn take_wake(&self) -> ZoneKind {
+        let admitted = self.woken_for.swap(0, Ordering::Relaxed) as usize;
+        let highest = admitted
+            .checked_sub(1)
+            .and_then(|index| ZoneKind::ALL.get(index));
+        *highest.unwrap_or(&ZoneKind::Normal)
+    }
+
     /// One pass: asks every shrinker that `rights` reach for half of what it has, until there is
-    /// `enough`. Returns the number of objects given up.
-    fn shrink(&self, rights: Gfp, enough: impl Fn() -> bool) -> usize {
+    /// `enough`.
+    fn shrink(&self, rights: Gfp, enough: impl Fn() -> bool) -> Pass {
         let _scope = memalloc_noreclaim();
         let first = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut freed = 0;
+        let mut pass = Pass::default();
         for offset in 0..MAX_SHRINKERS {
             if enough() {
                 break;
             }
             let index = first.wrapping_add(offset) % MAX_SHRINKERS;
-            freed += self.shrinkers.run(index, rights, |shrinker| {
+            let answer = self.shrinkers.run(index, rights, |shrinker| {
                 let mut left = shrinker.count().div_ceil(2);
                 let mut freed = 0;
                 while left > 0 && !enough() {
@@ -107,8 +152,13 @@ impl Reclaim {
                 }
                 freed
             });
+            match answer {
+                Answer::Gave(freed) => pass.freed += freed,
+                Answer::Busy => pass.busy = true,
+                Answer::Unreached => {}
+            }
         }
-        freed
+        pass
     }
 }
 
@@ -161,8 +211,11 @@ impl PageAllocator {
         self.reclaim.waker.call_once(|| wake);
     }
 
-    /// Runs shrinkers until every zone is above its high watermark, or they have nothing left.
-    /// Linux: `kswapd`. Task context, no lock held.
+    /// Runs shrinkers until a zone that the requests which woke it admit is above its high
+    /// watermark, or they have nothing left. Linux: `kswapd`. Task context, no lock held.
+    ///
+    /// One zone is enough: a request looks in all it admits, and memory in use may keep another one
+    /// from ever getting there.
     ///
     /// Only pages that every request may be given count, as they do for the request that woke it:
     /// those that contiguous memory areas lend would end it while the others are still short.
@@ -170,33 +223,51 @@ impl PageAllocator {
     pub fn background_reclaim(&self) {
         let reclaim = &self.reclaim;
         reclaim.background_runs.fetch_add(1, Ordering::Relaxed);
-        while !self.is_balanced() {
-            let freed = reclaim.shrink(Gfp::KERNEL, || self.is_balanced());
+        let highest = self.start_zone(reclaim.take_wake());
+        let mut gained = false;
+        while !self.is_balanced(highest) {
+            let Pass { freed, busy } = reclaim.shrink(Gfp::KERNEL, || self.is_balanced(highest));
             reclaim.background_freed.fetch_add(freed, Ordering::Relaxed);
+            gained |= freed > 0;
             if freed == 0 {
+                if !gained && !busy {
+                    reclaim.fruitless_runs.fetch_add(1, Ordering::Relaxed);
+                }
                 break;
             }
+            reclaim.fruitless_runs.store(0, Ordering::Relaxed);
         }
     }
 
-    /// Whether every zone with memory is above its high watermark.
-    fn is_balanced(&self) -> bool {
-        ZoneKind::ALL
+    /// Whether a zone up to `highest` is above its high watermark, for requests that admit those.
+    #[doc(alias = "pgdat_balanced")]
+    fn is_balanced(&self, highest: ZoneKind) -> bool {
+        let admitted = ZoneKind::ALL
             .into_iter()
-            .map(|kind| self.zone(kind))
-            .all(|zone| zone.managed == 0 || zone.spare() > zone.watermarks.high)
+            .take_while(|kind| *kind <= highest);
+        admitted.map(|kind| self.zone(kind)).any(|zone| {
+            let kept = zone.watermarks.high + zone.lowmem_reserve[highest as usize];
+            zone.managed != 0 && zone.spare() > kept
+        })
     }
 
-    /// One pass of reclaim for a request of `order` with `rights`. Returns whether it gained
-    /// anything. Linux: `__perform_reclaim`.
-    pub(super) fn direct_reclaim(&self, rights: Gfp, order: u32) -> bool {
+    /// One pass of reclaim for a request of `order` with `rights`.
+    #[doc(alias = "__perform_reclaim")]
+    pub(super) fn direct_reclaim(&self, rights: Gfp, order: u32) -> Progress {
         let reclaim = &self.reclaim;
         let usable = || self.usable_pages(rights);
         let goal = usable() + CLUSTER.max(1 << order);
         reclaim.direct_passes.fetch_add(1, Ordering::Relaxed);
-        let freed = reclaim.shrink(rights, || usable() >= goal);
+        let Pass { freed, busy } = reclaim.shrink(rights, || usable() >= goal);
         reclaim.direct_freed.fetch_add(freed, Ordering::Relaxed);
-        freed > 0
+        if freed > 0 {
+            reclaim.fruitless_runs.store(0, Ordering::Relaxed);
+            Progress::Made
+        } else if busy {
+            Progress::Elsewhere
+        } else {
+            Progress::None
+        }
     }
 }
 

@@ -59,6 +59,17 @@ pub struct ShrinkerInfo {
     pub freed: usize,
 }
 
+/// What asking a shrinker came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It gave up so many objects.
+    Gave(usize),
+    /// It is running already, and may give up some.
+    Busy,
+    /// There is none, or it needs more than the request has.
+    Unreached,
+}
+
 #[derive(Clone, Copy)]
 struct Entry {
     shrinker: &'static dyn Shrinker,
@@ -116,16 +127,19 @@ impl Shrinkers {
         index: usize,
         rights: Gfp,
         f: impl FnOnce(&dyn Shrinker) -> usize,
-    ) -> usize {
+    ) -> Answer {
         let shrinker = {
             let mut entries = self.entries.lock();
             match entries.get_mut(index) {
-                Some(Some(entry)) if !entry.running && rights.contains(entry.shrinker.needs()) => {
+                Some(Some(entry)) if rights.contains(entry.shrinker.needs()) => {
+                    if entry.running {
+                        return Answer::Busy;
+                    }
                     entry.running = true;
                     entry.calls += 1;
                     entry.shrinker
                 }
-                _ => return 0,
+                _ => return Answer::Unreached,
             }
         };
         let freed = f(shrinker);
@@ -134,7 +148,7 @@ impl Shrinkers {
             entry.running = false;
             entry.freed = entry.freed.saturating_add(freed);
         }
-        freed
+        Answer::Gave(freed)
     }
 
     pub(super) fn info(&self) -> impl Iterator<Item = ShrinkerInfo> {

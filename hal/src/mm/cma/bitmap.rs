@@ -63,9 +63,18 @@ impl Bitmap {
             let end = first.checked_add(count).filter(|end| *end <= self.bits)?;
             match self.last_set(first..end) {
                 None => return Some(first),
-                Some(bit) => first = align(bit + 1)?,
+                Some(bit) => first = align(self.next_clear(bit + 1))?,
             }
         }
+    }
+
+    /// The first bit at or after `from` that is clear, or the number of bits.
+    fn next_clear(&self, from: u32) -> u32 {
+        let clear = masks(from..self.bits).find_map(|(index, mask)| {
+            let clear = !self.words.get(index)? & mask;
+            (clear != 0).then(|| index as u32 * WORD + clear.trailing_zeros())
+        });
+        clear.unwrap_or(self.bits)
     }
 
     /// The last bit of `range` that is set.
@@ -77,7 +86,7 @@ impl Bitmap {
     }
 }
 
-/// The words that hold bits of `range`, which is not empty, and which bits of each.
+/// The words that hold bits of `range`, and which bits of each.
 fn masks(range: Range<u32>) -> impl DoubleEndedIterator<Item = (usize, u64)> {
     (range.start / WORD..range.end.div_ceil(WORD)).map(move |index| {
         let first = range.start.saturating_sub(index * WORD).min(WORD - 1);

@@ -5,7 +5,8 @@
 //!     -> (blocking requests) reclaim, try again
 //!         -> the first time, but not for NORETRY, gather what is set aside: on the lists of cores
 //!            that answer, in the reserve; try again
-//!         -> once for NORETRY and for large blocks, else while there is progress
+//!         -> once for NORETRY and for large blocks, else while there is progress, or for a while in
+//!            which another core runs a shrinker
 //!     -> fail, report; NOFAIL waits and goes on
 //! ```
 
@@ -13,6 +14,7 @@ use super::PageAllocator;
 use crate::addr::Pfn;
 use crate::arch::{counter, cpu};
 use crate::deferred;
+use crate::mm::reclaim::Progress;
 use crate::mm::report::{self, Cause};
 use crate::mm::scope::rights;
 use crate::mm::watermark::Mark;
@@ -27,6 +29,10 @@ const COSTLY_ORDER: u32 = 3;
 /// Most passes for a costly block with [`Gfp::RETRY_MAYFAIL`]. Linux: `MAX_RECLAIM_RETRIES`.
 const COSTLY_PASSES: u32 = 16;
 
+/// Passes that gain nothing but wait for a shrinker that runs on another core: milliseconds, at one
+/// event of the counter's stream each.
+const BUSY_PASSES: u32 = 64;
+
 /// Seconds without any progress after which a request that must not fail gives the machine up.
 const HOPELESS_S: u64 = 3;
 
@@ -36,7 +42,7 @@ impl PageAllocator {
     pub(super) fn alloc_slow(&self, gfp: Gfp, order: u32) -> Result<Pfn, AllocError> {
         let rights = rights(gfp);
         if rights.contains(Gfp::KSWAPD_RECLAIM) {
-            self.reclaim.wake();
+            self.reclaim.wake(self.start_zone(gfp.highest_zone()));
         }
         // Without an idle core this is the time for background reclaim; but work put off may need
         // what the task has asked reclaim to leave alone.
@@ -65,7 +71,7 @@ impl PageAllocator {
     /// Reclaims and tries again as often as the flags say.
     fn reclaim_and_retry(&self, rights: Gfp, order: u32) -> Option<Pfn> {
         let costly = order > COSTLY_ORDER;
-        let mut passes = 0;
+        let (mut passes, mut busy_passes) = (0, 0);
         loop {
             let progress = self.direct_reclaim(rights, order);
             passes += 1;
@@ -87,10 +93,17 @@ impl PageAllocator {
             if passes >= most {
                 return None;
             }
-            if !progress {
-                // A request that makes every effort is worth the last of the reserve.
-                let dissolved = self.unreserve_highatomic(true);
-                return dissolved.then(|| self.try_alloc(rights, order, Mark::Min))?;
+            match progress {
+                Progress::Made => busy_passes = 0,
+                Progress::Elsewhere if busy_passes < BUSY_PASSES => {
+                    busy_passes += 1;
+                    cpu::wait_for_event();
+                }
+                Progress::Elsewhere | Progress::None => {
+                    // A request that makes every effort is worth the last of the reserve.
+                    let dissolved = self.unreserve_highatomic(true);
+                    return dissolved.then(|| self.try_alloc(rights, order, Mark::Min))?;
+                }
             }
         }
     }
@@ -120,7 +133,7 @@ impl PageAllocator {
             if let Some(pfn) = self.try_alloc(rights, order, Mark::Min) {
                 return pfn;
             }
-            if rights.may_block() && self.direct_reclaim(rights, order) {
+            if rights.may_block() && self.direct_reclaim(rights, order) == Progress::Made {
                 stalled_since = None;
             } else {
                 // A core may answer now that did not before.

@@ -61,6 +61,53 @@ fn background_reclaim_ends_when_nothing_is_left() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many pages for an interpreter")]
+fn p9_a_zone_that_stays_low_does_not_empty_the_shrinkers() {
+    let (dma, ram) = (PhysAddr::new(16 << 20), PhysAddr::new(32 << 20));
+    let pages = pages(&[PhysRange::new(PhysAddr::new(0), ram)], dma, dma);
+    let zone = |kind| pages.zone(kind);
+    // The DMA zone is full for good.
+    while pages.alloc_pages(Gfp::NOWAIT | Gfp::DMA, 0).is_ok() {}
+    let cache = PageCache::register(pages, "cache", Gfp::empty(), 0);
+    let held = cache.fill(Gfp::NOWAIT, usize::MAX);
+    pages.background_reclaim();
+    let (spare, high) = (
+        zone(ZoneKind::Normal).spare(),
+        zone(ZoneKind::Normal).watermarks.high,
+    );
+    assert!(spare > high && spare <= high + BATCH as u32, "{spare}");
+    let low = zone(ZoneKind::Dma);
+    assert!(low.spare() <= low.watermarks.min + low.lowmem_reserve[2]);
+    assert!(cache.held() + 2 * (high as usize) > held);
+    // For who needs that zone, the other does not count.
+    assert!(pages.alloc_pages(Gfp::NOWAIT | Gfp::DMA, 0).is_err());
+    pages.background_reclaim();
+    assert_eq!(cache.held(), 0);
+}
+
+#[test]
+fn background_reclaim_that_gains_nothing_is_left_alone() {
+    let pages = machine();
+    while pages.alloc_pages(Gfp::NOWAIT, 0).is_ok() {}
+    let wakes = || pages.reclaim_info().wakes;
+    let wake = || {
+        let before = wakes();
+        assert!(pages.alloc_pages(Gfp::NOWAIT, 0).is_err());
+        wakes() > before
+    };
+    for run in 0..MAX_FRUITLESS_RUNS {
+        assert!(wake(), "run {run}");
+        pages.background_reclaim();
+    }
+    assert!(!wake());
+    // Until a request of its own accord finds something.
+    let cache = PageCache::register(pages, "cache", Gfp::empty(), 0);
+    assert_eq!(cache.fill(Gfp::ATOMIC, 1), 1);
+    assert_eq!(pages.direct_reclaim(Gfp::KERNEL, 0), Progress::Made);
+    assert!(wake());
+}
+
+#[test]
 fn passes_start_with_another_shrinker_each() {
     let pages = machine();
     let caches = ["a", "b"].map(|name| PageCache::register(pages, name, Gfp::empty(), 0));
@@ -69,7 +116,7 @@ fn passes_start_with_another_shrinker_each() {
     }
     while pages.alloc_pages(Gfp::NOWAIT, 0).is_ok() {}
     for _ in 0..MAX_SHRINKERS {
-        assert!(pages.direct_reclaim(Gfp::KERNEL, 0));
+        assert_eq!(pages.direct_reclaim(Gfp::KERNEL, 0), Progress::Made);
     }
     assert!(caches.iter().all(|cache| cache.held() < 500));
 }

@@ -5,6 +5,7 @@ use crate::mm::{
     GfpError, Misuse, Shrinker, ZoneKind, memalloc_nofs, memalloc_noio, memalloc_noreclaim,
 };
 use crate::smp::tests::spawn_other_core;
+use crate::sync::{Once, PerCpu};
 use std::sync::atomic::AtomicUsize;
 
 const MIB: u64 = 1 << 20;
@@ -289,6 +290,48 @@ fn a_shrinker_that_allocates_is_served_from_the_reserve_and_not_entered_again() 
     assert!(pages.alloc_pages(Gfp::NOFS, 0).is_err());
     assert_eq!(needy.deepest.load(Ordering::Relaxed), 1);
     assert_eq!(needy.served.load(Ordering::Relaxed), 1);
+}
+
+/// A shrinker during whose call another task asks for memory.
+struct Amid {
+    pages: &'static PageAllocator,
+    served: Once<bool>,
+}
+
+impl Shrinker for Amid {
+    fn name(&self) -> &'static str {
+        "amid"
+    }
+
+    fn count(&self) -> usize {
+        1
+    }
+
+    fn scan(&self, _wanted: usize, _gfp: Gfp) -> usize {
+        let ask = || self.pages.alloc_pages(Gfp::KERNEL, 0).is_ok();
+        let another_task = PerCpu::current().scopes();
+        let served = self.served.call_once(|| another_task.outside(ask).unwrap());
+        usize::from(*served)
+    }
+}
+
+/// Whether a request is served while a shrinker runs elsewhere and another one gives nothing up
+/// at its first `reluctance` calls; and the passes that took.
+fn ask_amid_a_call(reluctance: usize) -> (bool, u32) {
+    let (pages, _) = full(Gfp::empty(), reluctance);
+    let served = Once::new();
+    let amid = Box::leak(Box::new(Amid { pages, served }));
+    pages.register_shrinker(amid).unwrap();
+    let gfp = Gfp::KERNEL | Gfp::NORETRY;
+    let _ = pages.alloc_pages(gfp, 0);
+    let passes = pages.reclaim_info().direct_passes - 1;
+    (*amid.served.get().unwrap(), passes)
+}
+
+#[test]
+fn a_shrinker_that_runs_elsewhere_is_worth_waiting_for() {
+    assert_eq!(ask_amid_a_call(10), (true, 10));
+    assert_eq!(ask_amid_a_call(usize::MAX), (false, 1 + BUSY_PASSES));
 }
 
 #[test]
