@@ -1,5 +1,7 @@
 //! Pages: alignment, splitting and merging, exact sizes, refusals, exhaustion, several cores.
 
+mod leaks;
+
 use super::mapping;
 use crate::failslab::lightly;
 use crate::ledger::Ledger;
@@ -25,7 +27,14 @@ pub(super) const SUITE: Suite = Suite {
             aligned_planted,
         ),
         test("split_and_merge_restore_the_histogram", split_and_merge),
-        test("a_leak_is_found_planted", leak_planted),
+        test("a_leaked_page_is_found_planted", leaks::page),
+        test("a_leaked_object_is_found_planted", leaks::object),
+        test("a_leaked_area_is_found_planted", leaks::area),
+        test("leaked_registers_are_found_planted", leaks::registers),
+        test("a_leaked_claim_is_found_planted", leaks::claim),
+        test("a_leaked_table_is_found_planted", leaks::table),
+        test("a_leaked_shrinker_is_found_planted", leaks::shrinker),
+        test("a_leaked_charge_is_found_planted", leaks::charge),
         test("orders_above_the_largest_are_refused", order_too_large),
         test("zeroed_pages_are_zero", zeroed),
         test("zeroed_pages_are_zero_planted", zeroed_planted),
@@ -133,24 +142,6 @@ fn split_and_merge() -> Outcome {
     if let Some(difference) = before.difference(&after) {
         check!(false, "{difference}");
     }
-    Ok(())
-}
-
-fn leak_planted() -> Outcome {
-    let before = check_ok!(Ledger::take());
-    let leaked = check_ok!(Pages::alloc(Gfp::KERNEL, 0));
-    let Some(difference) = before.difference(&check_ok!(Ledger::take())) else {
-        check!(false, "a missing page was not found");
-        return Ok(());
-    };
-    diagnostic(format_args!("found: {difference}"));
-    check_ok!(leaked.free());
-    let object = check_ok!(Object::alloc(64, Gfp::KERNEL));
-    let found = before.difference(&check_ok!(Ledger::take()));
-    check!(found.is_some(), "a missing object was not found");
-    check_ok!(object.free());
-    let left = before.difference(&check_ok!(Ledger::take()));
-    check!(left.is_none(), "the plants are gone, but {left:?}");
     Ok(())
 }
 
