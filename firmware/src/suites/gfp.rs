@@ -3,9 +3,10 @@
 use super::interrupt::InInterrupt;
 use super::pressure::{Cache, allocator, from_zone, reclaim_info, squeeze, take_all};
 use crate::ledger::Ledger;
+use crate::failslab::genuine;
 use crate::memory::Pages;
 use crate::memory::hoard::top_zone;
-use crate::report::{Outcome, Suite, diagnostic, stop_for_error};
+use crate::report::{Outcome, Stop, Suite, diagnostic, stop_for_error};
 use crate::{check, check_ok};
 use core::fmt::Write;
 use hal::addr::PAGE_SIZE;
@@ -133,12 +134,12 @@ fn atomic() -> Outcome {
     Ok(())
 }
 
-/// Which of the three caches a request with `gfp` asks.
-fn asked(gfp: Gfp) -> Result<[bool; 3], crate::report::Stop> {
+/// Which of the three caches a request with `gfp` asks, which must be refused: none of them gives its
+/// page up, and nobody else has any.
+fn asked(gfp: Gfp) -> Result<[bool; 3], Stop> {
     let caches = [&PLAIN, &NEEDS_IO, &NEEDS_FS];
     let before = caches.map(Cache::scans);
-    // The request may be served all the same: an idle core may have freed something.
-    let served = Pages::alloc(gfp | Gfp::NOWARN, 0).map(drop);
+    let served = genuine(|| Pages::alloc(gfp | Gfp::NOWARN, 0).map(drop))?;
     let after = caches.map(Cache::scans);
     let asked = core::array::from_fn(|cache| after[cache] > before[cache]);
     diagnostic(format_args!("{gfp}: plain, I/O, files asked: {asked:?}"));
@@ -262,7 +263,7 @@ fn transhuge_light() -> Outcome {
     // The request is movable, so what contiguous memory areas lend would serve it.
     take_all(&mut ballast, Gfp::NOWAIT | Gfp::MOVABLE)?;
     let before = reclaim_info()?;
-    let refused = Pages::alloc(Gfp::TRANSHUGE_LIGHT, HUGE).map(drop);
+    let refused = genuine(|| Pages::alloc(Gfp::TRANSHUGE_LIGHT, HUGE).map(drop))?;
     let after = reclaim_info()?;
     drop(ballast);
     check!(refused.is_err(), "served without memory");
@@ -315,14 +316,14 @@ fn nofail_misuse() -> Outcome {
 
 /// A blocking request with `extra` that cannot be served however much single pages are given up:
 /// how many passes of reclaim it takes, with `pages` in the cache.
-fn passes_to_fail(extra: Gfp, order: u32, pages: usize) -> Result<u32, crate::report::Stop> {
+fn passes_to_fail(extra: Gfp, order: u32, pages: usize) -> Result<u32, Stop> {
     let _cache = PLAIN.register(pages, 0)?;
     for _ in 0..pages {
         PLAIN.take(Gfp::KERNEL)?;
     }
     let ballast = squeeze()?;
     let before = reclaim_info()?.direct_passes;
-    let refused = Pages::alloc(BLOCKING | extra, order).map(drop);
+    let refused = genuine(|| Pages::alloc(BLOCKING | extra, order).map(drop))?;
     let passes = reclaim_info()?.direct_passes - before;
     drop(ballast);
     check!(refused.is_err(), "order {order} was served");
@@ -351,9 +352,9 @@ fn retry_mayfail() -> Outcome {
 fn nowarn() -> Outcome {
     let ballast = squeeze()?;
     let before = reclaim_info()?;
-    let silent = Pages::alloc(Gfp::NOFS | Gfp::NOWARN, 0).map(drop);
+    let silent = genuine(|| Pages::alloc(Gfp::NOFS | Gfp::NOWARN, 0).map(drop))?;
     let between = reclaim_info()?;
-    let loud = Pages::alloc(Gfp::NOFS, 0).map(drop);
+    let loud = genuine(|| Pages::alloc(Gfp::NOFS, 0).map(drop))?;
     let after = reclaim_info()?;
     drop(ballast);
     check!(silent.is_err() && loud.is_err(), "served without memory");

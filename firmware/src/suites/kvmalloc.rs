@@ -1,6 +1,7 @@
 //! `kvmalloc`: contiguous if that is easy, else by pages.
 
 use super::mapping;
+use crate::failslab::genuine;
 use crate::memory::hoard::{LOWEST_ZONE, SLACK, fragment};
 use crate::memory::{self, Area, Kv, Object};
 use crate::report::{Outcome, Suite, Test, diagnostic, failed_operation};
@@ -78,9 +79,10 @@ fn falls_back_planted() -> Outcome {
 fn limits() -> Outcome {
     let hoard = fragment(SIZE / PAGE_SIZE + SLACK)?;
     let dma = Gfp::DMA;
-    let refused =
-        [Gfp::ATOMIC, Gfp::NOWAIT, Gfp::NOIO].map(|gfp| Kv::alloc(SIZE, gfp | dma).map(drop));
-    let small = Kv::alloc(PAGE_SIZE, LOWEST_ZONE);
+    let refused = genuine(|| {
+        [Gfp::ATOMIC, Gfp::NOWAIT, Gfp::NOIO].map(|gfp| Kv::alloc(SIZE, gfp | dma).map(drop))
+    })?;
+    let small = genuine(|| Kv::alloc(PAGE_SIZE, LOWEST_ZONE))?;
     let direct = small
         .as_ref()
         .map(|memory| !mm::is_vmalloc_addr(memory.va()));

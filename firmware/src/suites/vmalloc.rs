@@ -5,6 +5,7 @@ mod remap;
 
 use super::pressure::reclaim_info;
 use super::{mapping, probe};
+use crate::failslab::genuine;
 use crate::ledger::Ledger;
 use crate::machine::machine;
 use crate::memory::hoard::{Hoard, LOWEST_ZONE, SLACK, capacity, fragment};
@@ -360,7 +361,7 @@ fn exhaustion() -> Outcome {
             "no room to note it"
         );
         let free = mm::pages().map_or(0, |pages| pages.free_pages_total()) as usize;
-        let refused = Area::alloc((free + 1) * PAGE_SIZE).map(drop);
+        let refused = genuine(|| Area::alloc((free + 1) * PAGE_SIZE).map(drop))?;
         let Err(error) = refused else {
             check!(false, "more than the free memory was given out");
             return Ok(());
