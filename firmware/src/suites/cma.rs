@@ -213,8 +213,8 @@ fn pinned() -> Outcome {
     let pfn = pin.pfn();
     let before = cma.stats();
     let refusal = Contiguous::alloc(cma, count, 0).map(drop);
-    if let Err(CmaError::NoTarget(error)) = refusal {
-        return failed_operation(format_args!("{error}"));
+    if let Err(error @ CmaError::NoTarget(_)) = refusal {
+        return failed_operation(&error);
     }
     check!(
         refusal == Err(CmaError::Busy(pfn)),

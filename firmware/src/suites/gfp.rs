@@ -230,7 +230,7 @@ fn owner_limit() -> Outcome {
     );
     check!(left == 0, "{left} bytes stay charged");
     match error {
-        AllocError::NoMemory { .. } => return Err(stop_for_error()),
+        AllocError::NoMemory { .. } => return Err(stop_for_error(&error)),
         error => check!(named, "{error}"),
     }
     Ok(())

@@ -4,7 +4,7 @@ use super::mapping;
 use crate::failslab::genuine;
 use crate::memory::hoard::{LOWEST_ZONE, SLACK, fragment};
 use crate::memory::{self, Area, Kv, Object};
-use crate::report::{Outcome, Suite, Test, diagnostic, failed_operation};
+use crate::report::{Outcome, Suite, Test, diagnostic, fell_back};
 use crate::{check, check_ok};
 use hal::addr::PAGE_SIZE;
 use hal::mm::{self, Gfp, KVMALLOC_MAX_SIZE, KvmallocError, VmallocError};
@@ -38,7 +38,7 @@ fn contiguous() -> Outcome {
         let off = mapping::off_the_direct_map(memory.va().align_down(PAGE_SIZE), size);
         if let Some(va) = off {
             // What could not be had in one piece comes in pages.
-            return failed_operation(format_args!("{size} bytes: {va} is not in the direct map"));
+            return fell_back(format_args!("{size} bytes: {va} is not in the direct map"));
         }
         memory.fill(1);
     }
@@ -71,7 +71,7 @@ fn falls_back_planted() -> Outcome {
     let memory = check_ok!(Kv::alloc(SIZE, Gfp::KERNEL));
     let found = check_ok!(pieces(&memory));
     if found != (false, 1) {
-        return failed_operation(format_args!("contiguous memory is judged {found:?}"));
+        return fell_back(format_args!("contiguous memory is judged {found:?}"));
     }
     Ok(())
 }

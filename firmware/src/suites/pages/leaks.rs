@@ -4,6 +4,7 @@ use super::super::plant;
 use crate::ledger::{Item, Ledger, Place};
 use crate::machine::machine;
 use crate::memory::{Object, Pages, Registers, Remapped};
+use crate::oom::OutOfMemory;
 use crate::report::{Outcome, Stop, diagnostic};
 use crate::{check, check_ok};
 use core::fmt::Display;
@@ -12,7 +13,7 @@ use hal::mm::{self, Gfp, IoKind, Owner, Protection, Shrinker};
 
 /// Has `leak` leak something, which the ledger must find to be `growth` more of `wanted`. What it
 /// returns is dropped or freed by `mend`.
-fn is_found<T, E: Display>(
+fn is_found<T, E: Display + OutOfMemory>(
     wanted: (Place, isize),
     leak: impl FnOnce() -> Result<T, E>,
     mend: impl FnOnce(T) -> Outcome,
