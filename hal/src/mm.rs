@@ -89,7 +89,7 @@ pub use slab::{Site, SlabFault, SlabReport, set_slab_hook, take_slab_report};
 pub use vmalloc::{
     AreaInfo, AreaKind, PageSource, Protection, PurgeInfo, Vmalloc, VmallocError, is_vmalloc_addr,
 };
-pub use watermark::{Mark, Watermarks};
+pub use watermark::Watermarks;
 pub use zone::{MAX_RANGES, Zone, ZoneInfo, ZoneKind};
 
 #[cfg(target_os = "none")]

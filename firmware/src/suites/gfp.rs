@@ -1,9 +1,10 @@
 //! GFP flags: what each lets a request do, measured.
 
 use super::interrupt::InInterrupt;
+use super::limits::Limits;
 use super::pressure::{Cache, allocator, from_zone, reclaim_info, squeeze, take_all};
-use crate::ledger::Ledger;
 use crate::failslab::genuine;
+use crate::ledger::Ledger;
 use crate::memory::Pages;
 use crate::memory::hoard::top_zone;
 use crate::report::{Outcome, Stop, Suite, diagnostic, stop_for_error};
@@ -76,35 +77,25 @@ fn floors() -> Outcome {
     {
         let mut ballast = super::pressure::ballast()?;
         let top = top_zone();
-        let marks = allocator()?.zone(top).watermarks;
-        for (name, gfp, floor) in [
-            ("NOWAIT", Gfp::NOWAIT, marks.min),
-            ("KERNEL", Gfp::KERNEL, marks.min),
-            (
-                "KERNEL|HIGH",
-                Gfp::KERNEL | Gfp::HIGH,
-                marks.min - marks.min / 2,
-            ),
-            ("ATOMIC", Gfp::ATOMIC, marks.floor(Gfp::ATOMIC)),
-            ("KERNEL|MEMALLOC", Gfp::KERNEL | Gfp::MEMALLOC, 0),
+        let limits = Limits::of(top);
+        for (name, gfp) in [
+            ("NOWAIT", Gfp::NOWAIT),
+            ("KERNEL", Gfp::KERNEL),
+            ("KERNEL|HIGH", Gfp::KERNEL | Gfp::HIGH),
+            ("ATOMIC", Gfp::ATOMIC),
+            ("KERNEL|MEMALLOC", Gfp::KERNEL | Gfp::MEMALLOC),
         ] {
+            let floor = limits.floor(gfp);
             take_all(&mut ballast, gfp)?;
             let zone = allocator()?.zone(top);
             // What contiguous memory areas lend is for movable requests.
             let free = zone.free - zone.free_cma;
             diagnostic(format_args!(
                 "{name}: refused with {free} pages of zone {top} free, min is {}",
-                marks.min
+                limits.marks.min
             ));
             check!(free == floor, "{name} stopped at {free} pages, not {floor}");
         }
-        let half = marks.min - marks.min / 2;
-        let atomic = marks.floor(Gfp::ATOMIC);
-        check!(
-            atomic == half - half / 4,
-            "{atomic} is not 3/8 of {}",
-            marks.min
-        );
     }
     let difference = before.difference(&check_ok!(Ledger::take()));
     check!(difference.is_none(), "{difference:?}");

@@ -2,6 +2,7 @@
 
 mod leaks;
 
+use super::limits::Limits;
 use super::mapping;
 use crate::failslab::lightly;
 use crate::ledger::Ledger;
@@ -349,12 +350,10 @@ fn exact_planted() -> Outcome {
 fn exhaustion() -> Outcome {
     let before = check_ok!(Ledger::take());
     {
-        let Some(allocator) = mm::pages() else {
-            return Err(Stop::Failed);
-        };
+        let allocator = mm::pages().ok_or(Stop::Failed)?;
         let top = top_zone();
-        let marks = allocator.zone(top).watermarks;
-        let singles = allocator.zone(top).watermarks.high as usize;
+        let limits = Limits::of(top);
+        let singles = limits.marks.high as usize;
         let mut hoard = check_ok!(Hoard::new(capacity(singles)));
         for gfp in [Gfp::KERNEL | Gfp::NOWARN, Gfp::ATOMIC | Gfp::NOWARN] {
             let mut refusal = None;
@@ -366,7 +365,7 @@ fn exhaustion() -> Outcome {
             check!(named, "{refusal:?}");
             // What a contiguous area lends to movable pages does not count.
             let zone = allocator.zone(top);
-            let (free, floor) = (zone.free - zone.free_cma, marks.floor(gfp));
+            let (free, floor) = (zone.free - zone.free_cma, limits.floor(gfp));
             diagnostic(format_args!(
                 "{gfp:?}: refused with {free} pages of zone {top} free"
             ));
