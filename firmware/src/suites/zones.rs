@@ -321,6 +321,10 @@ fn highatomic() -> Outcome {
             "zone {top}: at most {reserve} free pages in the reserve, which may have {most}"
         ));
         check!(reserve <= most, "{reserve} pages in the reserve");
+        check!(
+            reserve != 0 || most == 0,
+            "no atomic request made its pageblock join the reserve"
+        );
     }
     let difference = before.difference(&check_ok!(Ledger::take()));
     check!(difference.is_none(), "{difference:?}");
