@@ -4,7 +4,8 @@
 //! happened, or end because an operation failed ([`Stop::Injected`]). A wrong verdict, memory that
 //! is missing afterwards, a panic or a hang is a failure. Of a range, each test is run with every N
 //! until it makes fewer allocations than that. What a test allocates only to have less memory left
-//! does not count ([`fault::pause`]), and random calls are fewer ([`lightly`]).
+//! does not count ([`fault::pause`]), a refusal that a test waits for is told from one on purpose
+//! ([`genuine`]), and random calls are fewer ([`lightly`]).
 
 use crate::check_ok;
 use crate::cmdline::Failslab;
@@ -85,6 +86,22 @@ pub fn lightly(amount: usize) -> usize {
         amount.div_ceil(SHARE)
     } else {
         amount
+    }
+}
+
+/// What `f` returns, unless the allocation that was made to fail was one of its own. For requests that
+/// are to be refused: one that was refused on purpose shows nothing.
+///
+/// # Errors
+///
+/// [`Stop::Injected`] then.
+pub(crate) fn genuine<T>(f: impl FnOnce() -> T) -> Result<T, Stop> {
+    let before = fault::has_fired();
+    let result = f();
+    if fault::has_fired() == before {
+        Ok(result)
+    } else {
+        Err(Stop::Injected)
     }
 }
 

@@ -36,6 +36,8 @@ pub mod machine;
 #[expect(unsafe_code, reason = "owns raw memory of each kind")]
 mod memory;
 #[cfg(target_os = "none")]
+mod oom;
+#[cfg(target_os = "none")]
 pub mod payload;
 #[cfg(target_os = "none")]
 pub mod report;

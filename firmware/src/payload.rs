@@ -76,7 +76,8 @@ pub fn run(method: Method) -> Outcome {
     let (hash, chunk) = match copied {
         Ok(copied) => copied,
         Err(fault) => {
-            return report::failed_operation(format_args!("payload by {method}: {fault}"));
+            report::diagnostic(format_args!("payload by {method}"));
+            return report::failed_operation(&fault);
         }
     };
     report::diagnostic(format_args!(

@@ -7,6 +7,7 @@
 use crate::check_ok;
 use crate::console;
 use crate::ledger::Ledger;
+use crate::oom::OutOfMemory;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use hal::mm::{FailureReport, Gfp, Misuse, fault};
@@ -299,16 +300,17 @@ pub fn end(totals: &Totals) {
 /// How a test ends of whose requests for memory `refused` were refused: on purpose if it is the one
 /// that was made to fail.
 pub fn stop_for_refusals(refused: usize) -> Stop {
-    if refused == 1 {
-        stop_for_error()
+    if refused == 1 && fault::has_fired() {
+        Stop::Injected
     } else {
         Stop::Failed
     }
 }
 
-/// How a test ends whose operation failed: on purpose, if an allocation was made to fail.
-pub fn stop_for_error() -> Stop {
-    if fault::has_fired() {
+/// How a test ends whose operation failed with `error`: on purpose, if an allocation was made to fail
+/// and the error says so.
+pub(crate) fn stop_for_error(error: &impl OutOfMemory) -> Stop {
+    if error.is_out_of_memory() && fault::has_fired() {
         Stop::Injected
     } else {
         Stop::Failed
@@ -320,9 +322,20 @@ pub fn stop_for_error() -> Stop {
 /// # Errors
 ///
 /// Always: [`stop_for_error`].
-pub fn failed_operation<T>(why: fmt::Arguments<'_>) -> Result<T, Stop> {
-    diagnostic(why);
-    Err(stop_for_error())
+pub(crate) fn failed_operation<T>(error: &(impl OutOfMemory + fmt::Display)) -> Result<T, Stop> {
+    diagnostic(format_args!("{error}"));
+    Err(stop_for_error(error))
+}
+
+/// Says what came in the place of what was asked for, as it may where an allocation was made to fail,
+/// and is the end of the test.
+///
+/// # Errors
+///
+/// Always: [`Stop::Injected`], or [`Stop::Failed`] if nothing was made to fail.
+pub fn fell_back<T>(to: fmt::Arguments<'_>) -> Result<T, Stop> {
+    diagnostic(to);
+    Err(stop_for_refusals(1))
 }
 
 /// Says why a test fails, and is the failure.
@@ -376,7 +389,7 @@ macro_rules! check_ok {
                     line!(),
                     stringify!($result)
                 ));
-                return Err($crate::report::stop_for_error());
+                return Err($crate::report::stop_for_error(&error));
             }
         }
     };

@@ -17,6 +17,7 @@ mod interrupt;
 mod ioremap;
 mod kmalloc;
 mod kvmalloc;
+mod limits;
 pub(crate) mod mapping;
 mod mmu;
 mod pages;

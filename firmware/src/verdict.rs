@@ -85,7 +85,7 @@ pub fn print() -> Outcome {
             }
             Err(fault) => {
                 report::diagnostic(format_args!("{}: {fault}", engine.device().name()));
-                outcome = Err(report::stop_for_error());
+                outcome = Err(report::stop_for_error(&fault));
             }
         }
     }

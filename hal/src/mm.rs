@@ -57,7 +57,9 @@ pub use error::AllocError;
 pub(crate) use frame::FrameLookup;
 pub use frame::{Frame, FrameError, FrameKind, FrameTable, MemoryTypeError, PAGEBLOCK_ORDER};
 pub use gfp::{Gfp, GfpError};
-pub use ioremap::{IoKind, Ioremap, IoremapError, Resource, ResourceError, request_mem_region};
+pub use ioremap::{
+    IoKind, Ioremap, IoremapError, Resource, ResourceError, claimed_regions, request_mem_region,
+};
 pub use kmalloc::{
     CLASSES, DMA_ALIGN, Kmalloc, MAX_CLASS_SIZE, MAX_SIZE, PackedKmalloc, ReallocError,
     ZERO_SIZE_PTR, class_align, class_of, class_size,
@@ -88,7 +90,7 @@ pub use slab::{Site, SlabFault, SlabReport, set_slab_hook, take_slab_report};
 pub use vmalloc::{
     AreaInfo, AreaKind, PageSource, Protection, PurgeInfo, Vmalloc, VmallocError, is_vmalloc_addr,
 };
-pub use watermark::{Mark, Watermarks};
+pub use watermark::Watermarks;
 pub use zone::{MAX_RANGES, Zone, ZoneInfo, ZoneKind};
 
 #[cfg(target_os = "none")]

@@ -1,18 +1,14 @@
 //! Blocks held so that nobody else has them, and a zone whose free memory is every other page.
 
 use super::{Object, Pages};
-use crate::report::{Stop, diagnostic, stop_for_error};
+use crate::report::Stop;
+use crate::{check, check_ok};
 use hal::addr::{PAGE_SIZE, Pfn};
-use hal::mm::fault::{self, Paused};
-use hal::mm::{self, AllocError, Gfp, MAX_ORDER, ZoneKind};
+use hal::mm::{self, AllocError, Gfp, MAX_ORDER, ZoneKind, fault};
 
 /// Blocks held so that nobody else has them.
-///
-/// While there is one, no allocation is made to fail: who hoards watches what requests do without
-/// memory, and one that failed on purpose would look the same.
 #[derive(Debug)]
 pub(crate) struct Hoard {
-    _paused: Paused,
     /// Frame number times 16 plus order: both fit, since physical addresses end at 2^40.
     table: Object,
     len: usize,
@@ -25,11 +21,7 @@ impl Hoard {
     /// An empty hoard for `capacity` blocks.
     pub(crate) fn new(capacity: usize) -> Result<Self, AllocError> {
         let table = Object::alloc(capacity.max(1) * size_of::<u32>(), Gfp::KERNEL)?;
-        Ok(Self {
-            _paused: fault::pause(),
-            table,
-            len: 0,
-        })
+        Ok(Self { table, len: 0 })
     }
 
     /// Blocks held.
@@ -64,8 +56,10 @@ impl Hoard {
     }
 
     /// Allocates blocks of `order` into the hoard until there are no more; returns the refusal,
-    /// or `None` if the hoard is full.
+    /// or `None` if the hoard is full. None of the allocations is made to fail, which would look as
+    /// if there were no more.
     pub(crate) fn fill(&mut self, gfp: Gfp, order: u32) -> Option<AllocError> {
+        let _paused = fault::pause();
         loop {
             match Pages::alloc(gfp, order) {
                 Ok(pages) => self.push(pages).ok()?,
@@ -137,24 +131,20 @@ fn lowest_zone() -> ZoneKind {
 /// Takes all free memory of [`LOWEST_ZONE`] but `wanted` pages above the watermark, none next to another that is
 /// free. Dropping the hoard undoes it.
 pub(crate) fn fragment(wanted: usize) -> Result<Hoard, Stop> {
-    let fail = |error: &dyn core::fmt::Display| {
-        diagnostic(format_args!("cannot fragment the zone: {error}"));
-        stop_for_error()
-    };
     let zone = mm::pages().ok_or(Stop::Failed)?.zone(lowest_zone());
     let singles = 2 * (zone.watermarks.min as usize + wanted);
     if singles * PAGE_SIZE > zone.free as usize * PAGE_SIZE / 2 {
         return Err(Stop::Skipped("too little memory to fragment"));
     }
-    let mut hoard = Hoard::new(capacity(singles)).map_err(|error| fail(&error))?;
+    let mut hoard = check_ok!(Hoard::new(capacity(singles)));
+    let _paused = fault::pause();
     for _ in 0..singles {
-        let page = Pages::alloc(LOWEST_ZONE, 0).map_err(|error| fail(&error))?;
-        hoard.push(page).map_err(|_| fail(&"no room to note it"))?;
+        let page = check_ok!(Pages::alloc(LOWEST_ZONE, 0));
+        check!(hoard.push(page).is_ok(), "no room to note it");
     }
     for order in (0..=MAX_ORDER).rev() {
-        if hoard.fill(ALL_OF_IT, order).is_none() {
-            return Err(fail(&"no room to note it"));
-        }
+        let refusal = hoard.fill(ALL_OF_IT, order);
+        check!(refusal.is_some(), "no room to note it");
     }
     // The pages with even numbers stay taken, so that no two free ones can merge.
     hoard.release(|pfn| !pfn.is_order_aligned(1));

@@ -3,6 +3,7 @@
 mod lodged;
 
 use super::mapping;
+use crate::failslab::genuine;
 use crate::machine::machine;
 use crate::memory::Pages;
 use crate::memory::contiguous::{Contiguous, release_foreign};
@@ -112,8 +113,9 @@ fn lending() -> Outcome {
     let mut samples = check_ok!(Hoard::new(kinds.len() * SAMPLES));
     let mut lent = None;
     for gfp in kinds {
+        let gfp = gfp | zone | Gfp::NOWARN | Gfp::NORETRY;
         for _ in 0..SAMPLES {
-            let Ok(page) = Pages::alloc(gfp | zone | Gfp::NOWARN | Gfp::NORETRY, 0) else {
+            let Ok(page) = genuine(|| Pages::alloc(gfp, 0))? else {
                 break;
             };
             lent = lent.or(cma.contains(page.pfn()).then_some((page.pfn(), gfp)));
@@ -211,8 +213,8 @@ fn pinned() -> Outcome {
     let pfn = pin.pfn();
     let before = cma.stats();
     let refusal = Contiguous::alloc(cma, count, 0).map(drop);
-    if let Err(CmaError::NoTarget(error)) = refusal {
-        return failed_operation(format_args!("{error}"));
+    if let Err(error @ CmaError::NoTarget(_)) = refusal {
+        return failed_operation(&error);
     }
     check!(
         refusal == Err(CmaError::Busy(pfn)),

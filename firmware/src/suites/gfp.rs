@@ -1,11 +1,13 @@
 //! GFP flags: what each lets a request do, measured.
 
 use super::interrupt::InInterrupt;
+use super::limits::Limits;
 use super::pressure::{Cache, allocator, from_zone, reclaim_info, squeeze, take_all};
+use crate::failslab::genuine;
 use crate::ledger::Ledger;
 use crate::memory::Pages;
 use crate::memory::hoard::top_zone;
-use crate::report::{Outcome, Suite, diagnostic, stop_for_error};
+use crate::report::{Outcome, Stop, Suite, diagnostic, stop_for_error};
 use crate::{check, check_ok};
 use core::fmt::Write;
 use hal::addr::PAGE_SIZE;
@@ -75,35 +77,25 @@ fn floors() -> Outcome {
     {
         let mut ballast = super::pressure::ballast()?;
         let top = top_zone();
-        let marks = allocator()?.zone(top).watermarks;
-        for (name, gfp, floor) in [
-            ("NOWAIT", Gfp::NOWAIT, marks.min),
-            ("KERNEL", Gfp::KERNEL, marks.min),
-            (
-                "KERNEL|HIGH",
-                Gfp::KERNEL | Gfp::HIGH,
-                marks.min - marks.min / 2,
-            ),
-            ("ATOMIC", Gfp::ATOMIC, marks.floor(Gfp::ATOMIC)),
-            ("KERNEL|MEMALLOC", Gfp::KERNEL | Gfp::MEMALLOC, 0),
+        let limits = Limits::of(top);
+        for (name, gfp) in [
+            ("NOWAIT", Gfp::NOWAIT),
+            ("KERNEL", Gfp::KERNEL),
+            ("KERNEL|HIGH", Gfp::KERNEL | Gfp::HIGH),
+            ("ATOMIC", Gfp::ATOMIC),
+            ("KERNEL|MEMALLOC", Gfp::KERNEL | Gfp::MEMALLOC),
         ] {
+            let floor = limits.floor(gfp);
             take_all(&mut ballast, gfp)?;
             let zone = allocator()?.zone(top);
             // What contiguous memory areas lend is for movable requests.
             let free = zone.free - zone.free_cma;
             diagnostic(format_args!(
                 "{name}: refused with {free} pages of zone {top} free, min is {}",
-                marks.min
+                limits.marks.min
             ));
             check!(free == floor, "{name} stopped at {free} pages, not {floor}");
         }
-        let half = marks.min - marks.min / 2;
-        let atomic = marks.floor(Gfp::ATOMIC);
-        check!(
-            atomic == half - half / 4,
-            "{atomic} is not 3/8 of {}",
-            marks.min
-        );
     }
     let difference = before.difference(&check_ok!(Ledger::take()));
     check!(difference.is_none(), "{difference:?}");
@@ -133,12 +125,12 @@ fn atomic() -> Outcome {
     Ok(())
 }
 
-/// Which of the three caches a request with `gfp` asks.
-fn asked(gfp: Gfp) -> Result<[bool; 3], crate::report::Stop> {
+/// Which of the three caches a request with `gfp` asks, which must be refused: none of them gives its
+/// page up, and nobody else has any.
+fn asked(gfp: Gfp) -> Result<[bool; 3], Stop> {
     let caches = [&PLAIN, &NEEDS_IO, &NEEDS_FS];
     let before = caches.map(Cache::scans);
-    // The request may be served all the same: an idle core may have freed something.
-    let served = Pages::alloc(gfp | Gfp::NOWARN, 0).map(drop);
+    let served = genuine(|| Pages::alloc(gfp | Gfp::NOWARN, 0).map(drop))?;
     let after = caches.map(Cache::scans);
     let asked = core::array::from_fn(|cache| after[cache] > before[cache]);
     diagnostic(format_args!("{gfp}: plain, I/O, files asked: {asked:?}"));
@@ -229,7 +221,7 @@ fn owner_limit() -> Outcome {
     );
     check!(left == 0, "{left} bytes stay charged");
     match error {
-        AllocError::NoMemory { .. } => return Err(stop_for_error()),
+        AllocError::NoMemory { .. } => return Err(stop_for_error(&error)),
         error => check!(named, "{error}"),
     }
     Ok(())
@@ -262,7 +254,7 @@ fn transhuge_light() -> Outcome {
     // The request is movable, so what contiguous memory areas lend would serve it.
     take_all(&mut ballast, Gfp::NOWAIT | Gfp::MOVABLE)?;
     let before = reclaim_info()?;
-    let refused = Pages::alloc(Gfp::TRANSHUGE_LIGHT, HUGE).map(drop);
+    let refused = genuine(|| Pages::alloc(Gfp::TRANSHUGE_LIGHT, HUGE).map(drop))?;
     let after = reclaim_info()?;
     drop(ballast);
     check!(refused.is_err(), "served without memory");
@@ -315,14 +307,14 @@ fn nofail_misuse() -> Outcome {
 
 /// A blocking request with `extra` that cannot be served however much single pages are given up:
 /// how many passes of reclaim it takes, with `pages` in the cache.
-fn passes_to_fail(extra: Gfp, order: u32, pages: usize) -> Result<u32, crate::report::Stop> {
+fn passes_to_fail(extra: Gfp, order: u32, pages: usize) -> Result<u32, Stop> {
     let _cache = PLAIN.register(pages, 0)?;
     for _ in 0..pages {
         PLAIN.take(Gfp::KERNEL)?;
     }
     let ballast = squeeze()?;
     let before = reclaim_info()?.direct_passes;
-    let refused = Pages::alloc(BLOCKING | extra, order).map(drop);
+    let refused = genuine(|| Pages::alloc(BLOCKING | extra, order).map(drop))?;
     let passes = reclaim_info()?.direct_passes - before;
     drop(ballast);
     check!(refused.is_err(), "order {order} was served");
@@ -351,9 +343,9 @@ fn retry_mayfail() -> Outcome {
 fn nowarn() -> Outcome {
     let ballast = squeeze()?;
     let before = reclaim_info()?;
-    let silent = Pages::alloc(Gfp::NOFS | Gfp::NOWARN, 0).map(drop);
+    let silent = genuine(|| Pages::alloc(Gfp::NOFS | Gfp::NOWARN, 0).map(drop))?;
     let between = reclaim_info()?;
-    let loud = Pages::alloc(Gfp::NOFS, 0).map(drop);
+    let loud = genuine(|| Pages::alloc(Gfp::NOFS, 0).map(drop))?;
     let after = reclaim_info()?;
     drop(ballast);
     check!(silent.is_err() && loud.is_err(), "served without memory");

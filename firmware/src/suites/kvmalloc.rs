@@ -1,9 +1,10 @@
 //! `kvmalloc`: contiguous if that is easy, else by pages.
 
 use super::mapping;
+use crate::failslab::genuine;
 use crate::memory::hoard::{LOWEST_ZONE, SLACK, fragment};
 use crate::memory::{self, Area, Kv, Object};
-use crate::report::{Outcome, Suite, Test, diagnostic, failed_operation};
+use crate::report::{Outcome, Suite, Test, diagnostic, fell_back};
 use crate::{check, check_ok};
 use hal::addr::PAGE_SIZE;
 use hal::mm::{self, Gfp, KVMALLOC_MAX_SIZE, KvmallocError, VmallocError};
@@ -37,7 +38,7 @@ fn contiguous() -> Outcome {
         let off = mapping::off_the_direct_map(memory.va().align_down(PAGE_SIZE), size);
         if let Some(va) = off {
             // What could not be had in one piece comes in pages.
-            return failed_operation(format_args!("{size} bytes: {va} is not in the direct map"));
+            return fell_back(format_args!("{size} bytes: {va} is not in the direct map"));
         }
         memory.fill(1);
     }
@@ -70,7 +71,7 @@ fn falls_back_planted() -> Outcome {
     let memory = check_ok!(Kv::alloc(SIZE, Gfp::KERNEL));
     let found = check_ok!(pieces(&memory));
     if found != (false, 1) {
-        return failed_operation(format_args!("contiguous memory is judged {found:?}"));
+        return fell_back(format_args!("contiguous memory is judged {found:?}"));
     }
     Ok(())
 }
@@ -78,9 +79,10 @@ fn falls_back_planted() -> Outcome {
 fn limits() -> Outcome {
     let hoard = fragment(SIZE / PAGE_SIZE + SLACK)?;
     let dma = Gfp::DMA;
-    let refused =
-        [Gfp::ATOMIC, Gfp::NOWAIT, Gfp::NOIO].map(|gfp| Kv::alloc(SIZE, gfp | dma).map(drop));
-    let small = Kv::alloc(PAGE_SIZE, LOWEST_ZONE);
+    let refused = genuine(|| {
+        [Gfp::ATOMIC, Gfp::NOWAIT, Gfp::NOIO].map(|gfp| Kv::alloc(SIZE, gfp | dma).map(drop))
+    })?;
+    let small = genuine(|| Kv::alloc(PAGE_SIZE, LOWEST_ZONE))?;
     let direct = small
         .as_ref()
         .map(|memory| !mm::is_vmalloc_addr(memory.va()));

@@ -1,5 +1,8 @@
 //! Pages: alignment, splitting and merging, exact sizes, refusals, exhaustion, several cores.
 
+mod leaks;
+
+use super::limits::Limits;
 use super::mapping;
 use crate::failslab::lightly;
 use crate::ledger::Ledger;
@@ -25,7 +28,14 @@ pub(super) const SUITE: Suite = Suite {
             aligned_planted,
         ),
         test("split_and_merge_restore_the_histogram", split_and_merge),
-        test("a_leak_is_found_planted", leak_planted),
+        test("a_leaked_page_is_found_planted", leaks::page),
+        test("a_leaked_object_is_found_planted", leaks::object),
+        test("a_leaked_area_is_found_planted", leaks::area),
+        test("leaked_registers_are_found_planted", leaks::registers),
+        test("a_leaked_claim_is_found_planted", leaks::claim),
+        test("a_leaked_table_is_found_planted", leaks::table),
+        test("a_leaked_shrinker_is_found_planted", leaks::shrinker),
+        test("a_leaked_charge_is_found_planted", leaks::charge),
         test("orders_above_the_largest_are_refused", order_too_large),
         test("zeroed_pages_are_zero", zeroed),
         test("zeroed_pages_are_zero_planted", zeroed_planted),
@@ -133,24 +143,6 @@ fn split_and_merge() -> Outcome {
     if let Some(difference) = before.difference(&after) {
         check!(false, "{difference}");
     }
-    Ok(())
-}
-
-fn leak_planted() -> Outcome {
-    let before = check_ok!(Ledger::take());
-    let leaked = check_ok!(Pages::alloc(Gfp::KERNEL, 0));
-    let Some(difference) = before.difference(&check_ok!(Ledger::take())) else {
-        check!(false, "a missing page was not found");
-        return Ok(());
-    };
-    diagnostic(format_args!("found: {difference}"));
-    check_ok!(leaked.free());
-    let object = check_ok!(Object::alloc(64, Gfp::KERNEL));
-    let found = before.difference(&check_ok!(Ledger::take()));
-    check!(found.is_some(), "a missing object was not found");
-    check_ok!(object.free());
-    let left = before.difference(&check_ok!(Ledger::take()));
-    check!(left.is_none(), "the plants are gone, but {left:?}");
     Ok(())
 }
 
@@ -358,12 +350,10 @@ fn exact_planted() -> Outcome {
 fn exhaustion() -> Outcome {
     let before = check_ok!(Ledger::take());
     {
-        let Some(allocator) = mm::pages() else {
-            return Err(Stop::Failed);
-        };
+        let allocator = mm::pages().ok_or(Stop::Failed)?;
         let top = top_zone();
-        let marks = allocator.zone(top).watermarks;
-        let singles = allocator.zone(top).watermarks.high as usize;
+        let limits = Limits::of(top);
+        let singles = limits.marks.high as usize;
         let mut hoard = check_ok!(Hoard::new(capacity(singles)));
         for gfp in [Gfp::KERNEL | Gfp::NOWARN, Gfp::ATOMIC | Gfp::NOWARN] {
             let mut refusal = None;
@@ -375,7 +365,7 @@ fn exhaustion() -> Outcome {
             check!(named, "{refusal:?}");
             // What a contiguous area lends to movable pages does not count.
             let zone = allocator.zone(top);
-            let (free, floor) = (zone.free - zone.free_cma, marks.floor(gfp));
+            let (free, floor) = (zone.free - zone.free_cma, limits.floor(gfp));
             diagnostic(format_args!(
                 "{gfp:?}: refused with {free} pages of zone {top} free"
             ));

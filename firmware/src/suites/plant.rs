@@ -1,11 +1,11 @@
 //! Mappings that are wrong on purpose, and a page of the image to try them on.
 
 use core::cell::UnsafeCell;
-use hal::addr::{PAGE_SIZE, PhysRange, VirtAddr};
+use hal::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
 use hal::arch::exception::{Backtrace, backtrace};
 use hal::arch::{barrier, cache};
 use hal::layout::EARLY;
-use hal::mmu::{Attributes, Level, MapError, MemoryType};
+use hal::mmu::{Attributes, Level, MapError, MemoryType, TableMemory};
 
 use crate::boot;
 use crate::machine::machine;
@@ -95,6 +95,24 @@ impl Drop for Plant {
     fn drop(&mut self) {
         // Without the mapping there is nothing to remove; the test has failed before.
         let _ = self.unmap();
+    }
+}
+
+/// A translation table that is in use and in no tree, until it is dropped.
+#[derive(Debug)]
+pub(super) struct LooseTable(PhysAddr);
+
+impl LooseTable {
+    /// Takes a table, if there is memory for one.
+    pub(super) fn take() -> Option<Self> {
+        machine().tables.lock().memory_mut().alloc().map(Self)
+    }
+}
+
+impl Drop for LooseTable {
+    fn drop(&mut self) {
+        // SAFETY: the table was handed out to `self` and never linked.
+        unsafe { machine().tables.lock().memory_mut().free(self.0) };
     }
 }
 

@@ -5,6 +5,7 @@ mod gather;
 use super::pressure::{
     ANYWHERE, Cache, allocator, ballast, from_zone, populated, reclaim_info, squeeze, take_all,
 };
+use crate::failslab::genuine;
 use crate::machine::machine;
 use crate::memory::hoard::top_zone;
 use crate::memory::{Area, Pages};
@@ -124,7 +125,7 @@ fn background() -> Outcome {
     CACHE.open(ANYWHERE);
     let start = machine().timer.now_ns();
     // Whether this one is served depends on how soon another core reclaims.
-    drop(Pages::alloc(Gfp::NOWAIT, 0));
+    genuine(|| drop(Pages::alloc(Gfp::NOWAIT, 0)))?;
     while excess()? == 0 && machine().timer.now_ns() - start < PATIENCE_NS {
         // With one core nobody else does it.
         deferred::run_pending();
@@ -175,7 +176,8 @@ fn noreclaim() -> Outcome {
     CACHE.take(Gfp::KERNEL)?;
     let mut ballast = squeeze()?;
     let scope = mm::memalloc_noreclaim();
-    let refused = Pages::alloc(Gfp::KERNEL | Gfp::NOMEMALLOC | Gfp::NOWARN, 0).map(drop);
+    let request = Gfp::KERNEL | Gfp::NOMEMALLOC | Gfp::NOWARN;
+    let refused = genuine(|| Pages::alloc(request, 0).map(drop))?;
     let full = take_all(&mut ballast, Gfp::KERNEL);
     drop(scope);
     let info = zone(top_zone())?;

@@ -1,5 +1,6 @@
 //! Zones: who is served from where, what is kept for whom, and what lies beside what.
 
+use super::limits::{self, Limits};
 use crate::ledger::Ledger;
 use crate::memory::Pages;
 use crate::memory::hoard::{Hoard, capacity, top_zone};
@@ -7,7 +8,7 @@ use crate::report::{Outcome, Stop, Suite, diagnostic};
 use crate::{check, check_ok};
 use core::sync::atomic::{AtomicU32, Ordering};
 use hal::addr::PhysAddr;
-use hal::mm::{self, FreeError, Gfp, MAX_ORDER, Mark, PAGEBLOCK_ORDER, ZoneInfo, ZoneKind};
+use hal::mm::{self, FreeError, Gfp, MAX_ORDER, PAGEBLOCK_ORDER, ZoneInfo, ZoneKind, fault};
 use hal::smp;
 
 /// The suite.
@@ -86,8 +87,7 @@ fn fallback() -> Outcome {
     let zone = allocator.zone(top);
     let large = zone.blocks[MAX_ORDER as usize];
     // Lower zones are tried before any mark below low is.
-    let kept = zone.kept(Gfp::KERNEL, Mark::Low, top);
-    let spare = zone.free.saturating_sub(kept) >= 1 << MAX_ORDER;
+    let spare = zone.free.saturating_sub(Limits::of(top).marks.low) >= 1 << MAX_ORDER;
     check!(
         large == 0 || !spare,
         "zone {top} still had {large} blocks to give"
@@ -111,20 +111,32 @@ fn hoard_for_all() -> Result<Hoard, Stop> {
     Ok(check_ok!(Hoard::new(capacity(marks.iter().sum()))))
 }
 
-/// The pages that count for a request with `gfp` in `zone`, and those it has to leave, if they
-/// differ although the zone gives no more.
-fn off_the_formula(zone: &ZoneInfo, gfp: Gfp, highest: ZoneKind) -> Option<(u32, u32)> {
+/// The pages that count for a request with `gfp` in `zone`, and those it has to leave by `limits`, if
+/// they differ although the zone gives no more.
+fn off_the_formula(
+    zone: &ZoneInfo,
+    limits: &Limits,
+    gfp: Gfp,
+    highest: ZoneKind,
+) -> Option<(u32, u32)> {
     let highatomic = match gfp.contains(Gfp::HIGH) {
         true => 0,
         false => zone.free_highatomic,
     };
     let usable = zone.free - zone.free_cma - highatomic;
-    let kept = zone.kept(gfp, Mark::Min, highest);
+    let kept = limits.floor(gfp) + limits.lowmem_reserve[highest as usize];
     (usable != kept).then_some((usable, kept))
 }
 
 fn formula() -> Outcome {
     let allocator = mm::pages().ok_or(Stop::Failed)?;
+    for kind in ZoneKind::ALL {
+        let (limits, zone) = (Limits::of(kind), allocator.zone(kind));
+        check!(
+            limits.are_kept(&zone),
+            "zone {kind}: {limits:?} by the formula, {zone:?}"
+        );
+    }
     let before = check_ok!(Ledger::take());
     {
         let mut hoard = hoard_for_all()?;
@@ -142,9 +154,10 @@ fn formula() -> Outcome {
                 if zone.managed == 0 {
                     continue;
                 }
-                let off = off_the_formula(&zone, gfp, top);
+                let limits = Limits::of(kind);
+                let off = off_the_formula(&zone, &limits, gfp, top);
                 check!(off.is_none(), "{gfp:?} in zone {kind}: {off:?}");
-                let reserve = zone.lowmem_reserve[top as usize];
+                let reserve = limits.lowmem_reserve[top as usize];
                 diagnostic(format_args!(
                     "{gfp:?}: zone {kind} left with {} pages, {reserve} of them lowmem reserve",
                     zone.free
@@ -161,19 +174,27 @@ fn formula_planted() -> Outcome {
     let allocator = mm::pages().ok_or(Stop::Failed)?;
     let top = top_zone();
     let mut zone = allocator.zone(top);
+    // A machine of twice the size: the zone's share is another.
+    let mut twice = limits::managed();
+    twice[ZoneKind::Normal as usize] += twice.iter().sum::<u32>();
+    let wrong = Limits::new(top, twice);
+    check!(!wrong.are_kept(&zone), "a wrong total passes: {wrong:?}");
+    let limits = Limits::of(top);
     (zone.free_cma, zone.free_highatomic) = (0, 0);
-    zone.free = zone.kept(Gfp::KERNEL, Mark::Min, top);
+    zone.free = limits.floor(Gfp::KERNEL) + limits.lowmem_reserve[top as usize];
+    let off = |zone: &ZoneInfo, limits| off_the_formula(zone, limits, Gfp::KERNEL, top);
     check!(
-        off_the_formula(&zone, Gfp::KERNEL, top).is_none(),
+        off(&zone, &limits).is_none(),
         "the floor itself is not the formula's"
     );
-    for pages in [zone.free - 1, zone.free + 1] {
-        let wrong = ZoneInfo {
-            free: pages,
-            ..zone
-        };
-        let found = off_the_formula(&wrong, Gfp::KERNEL, top);
-        check!(found.is_some(), "{pages} pages pass for the floor");
+    check!(
+        off(&zone, &wrong).is_some(),
+        "{} pages pass for the floor of a larger machine",
+        zone.free
+    );
+    for free in [zone.free - 1, zone.free + 1] {
+        let found = off(&ZoneInfo { free, ..zone }, &limits);
+        check!(found.is_some(), "{free} pages pass for the floor");
     }
     Ok(())
 }
@@ -181,10 +202,8 @@ fn formula_planted() -> Outcome {
 fn lowmem_reserve() -> Outcome {
     let allocator = mm::pages().ok_or(Stop::Failed)?;
     let top = top_zone();
-    let keeps = |kind: &ZoneKind| {
-        let zone = allocator.zone(*kind);
-        zone.managed != 0 && zone.lowmem_reserve[top as usize] != 0
-    };
+    let reserve = |kind: ZoneKind| Limits::of(kind).lowmem_reserve[top as usize];
+    let keeps = |kind: &ZoneKind| allocator.zone(*kind).managed != 0 && reserve(*kind) != 0;
     let Some(lowest) = ZoneKind::ALL.into_iter().find(keeps) else {
         return Err(Stop::Skipped("all memory is in one zone"));
     };
@@ -194,8 +213,9 @@ fn lowmem_reserve() -> Outcome {
     };
     let mut hoard = hoard_for_all()?;
     exhaust(&mut hoard, Gfp::KERNEL | Gfp::NOWARN)?;
-    let kept = allocator.zone(lowest).lowmem_reserve[top as usize];
+    let kept = reserve(lowest);
     let mut served = 0;
+    let _paused = fault::pause();
     while let Ok(page) = Pages::alloc(limited | Gfp::NOWARN, 0) {
         let zone = allocator.zone_of(page.pfn());
         check!(zone == lowest, "{} of zone {zone}", page.pfn());
@@ -292,6 +312,7 @@ fn highatomic() -> Outcome {
             "a reserve without need"
         );
         let mut reserve = 0;
+        let _paused = fault::pause();
         while let Ok(block) = Pages::alloc(Gfp::ATOMIC | Gfp::NOWARN, 1) {
             reserve = reserve.max(allocator.zone(top).free_highatomic);
             check!(hoard.push(block).is_ok(), "no room to note it");
@@ -300,6 +321,10 @@ fn highatomic() -> Outcome {
             "zone {top}: at most {reserve} free pages in the reserve, which may have {most}"
         ));
         check!(reserve <= most, "{reserve} pages in the reserve");
+        check!(
+            reserve != 0 || most == 0,
+            "no atomic request made its pageblock join the reserve"
+        );
     }
     let difference = before.difference(&check_ok!(Ledger::take()));
     check!(difference.is_none(), "{difference:?}");

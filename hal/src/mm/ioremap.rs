@@ -6,7 +6,7 @@
 
 mod resource;
 
-pub use resource::{Resource, ResourceError, request_mem_region};
+pub use resource::{Resource, ResourceError, claimed_regions, request_mem_region};
 
 use super::va::{AreaId, VaAllocator, VaError};
 use super::vmalloc::{AreaInfo, AreaKind};

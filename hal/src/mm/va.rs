@@ -305,9 +305,10 @@ impl<D: Copy, const CHUNKS: usize> VaAllocator<D, CHUNKS> {
         Some(self.area(start, pages, data))
     }
 
-    /// Chunks added with [`grow`](Self::grow), which are kept for good.
-    pub fn chunks(&self) -> usize {
-        self.arena.chunks()
+    /// Where the chunk number `index` of those added with [`grow`](Self::grow) lies. They are kept
+    /// for good.
+    pub fn chunk(&self, index: usize) -> Option<VirtAddr> {
+        self.arena.chunk(index)
     }
 
     /// All areas, by address.

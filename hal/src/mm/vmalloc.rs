@@ -322,9 +322,11 @@ impl<P: PageSource> Vmalloc<P> {
         self.translate(va).map(PhysAddr::pfn)
     }
 
-    /// Frames taken for descriptors of areas, which are kept for good.
-    pub fn kept_frames(&self) -> usize {
-        self.areas.lock().va.chunks()
+    /// Frames taken for descriptors of areas, which are kept for good. No lock is held between two.
+    pub fn kept_frames(&self) -> impl Iterator<Item = Pfn> + '_ {
+        let chunk = |index| self.areas.lock().va.chunk(index);
+        let frames = (0..CHUNKS).map_while(chunk).map(layout::virt_to_phys);
+        frames.flatten().map(PhysAddr::pfn)
     }
 
     fn translate(&self, va: VirtAddr) -> Result<PhysAddr, VmallocError> {

@@ -84,12 +84,6 @@ impl ZoneInfo {
     pub fn spare(&self) -> u32 {
         self.free - self.free_cma - self.free_highatomic
     }
-
-    /// How many pages must stay free when a request is served: those that back its rights in a try
-    /// down to `mark`, and those kept for requests no higher zone can serve.
-    pub fn kept(&self, gfp: Gfp, mark: Mark, highest: ZoneKind) -> u32 {
-        kept(&self.watermarks, &self.lowmem_reserve, gfp, mark, highest)
-    }
 }
 
 /// What is asked of a zone.

@@ -55,7 +55,6 @@ pub struct KernelTableMemory {
     /// 0 ends the list, no table lies there.
     freed: u64,
     taken: usize,
-    allocated: usize,
 }
 
 impl KernelTableMemory {
@@ -75,7 +74,6 @@ impl KernelTableMemory {
             allocator: None,
             freed: 0,
             taken: 0,
-            allocated: 0,
         }
     }
 
@@ -105,15 +103,18 @@ impl KernelTableMemory {
         self.taken
     }
 
-    /// Frames the allocator has given so far, which are kept for good.
-    pub const fn frames_allocated(&self) -> usize {
-        self.allocated
+    /// Tables that were freed and wait for the next demand.
+    pub fn freed_tables(&self) -> impl Iterator<Item = PhysAddr> + '_ {
+        let first = (self.freed != 0).then(|| PhysAddr::new(self.freed));
+        core::iter::successors(first, |table| {
+            // SAFETY: a table on the list is ours, mapped, and starts with the link.
+            let next = unsafe { self.virt(*table).as_ptr::<u64>().read() };
+            (next != 0).then(|| PhysAddr::new(next))
+        })
     }
 
-    fn take_allocated(&mut self) -> Option<PhysAddr> {
-        let frame = self.allocator.and_then(|alloc| alloc())?;
-        self.allocated += 1;
-        Some(frame.phys())
+    fn take_allocated(&self) -> Option<PhysAddr> {
+        Some(self.allocator?()?.phys())
     }
 
     /// Takes a freed table, if there is one.
@@ -204,13 +205,13 @@ mod tests {
         let second = memory.alloc().unwrap();
         assert_ne!(first, second);
         assert_eq!(memory.tables_in_use(), 2);
-        assert_eq!(memory.frames_allocated(), 1);
         // SAFETY: both were handed out above and never linked.
         unsafe {
             memory.free(first);
             memory.free(second);
         }
         assert_eq!(memory.tables_in_use(), 0);
+        assert!(memory.freed_tables().eq([second, first]));
         assert_eq!(memory.alloc(), Some(second));
         assert_eq!(memory.alloc(), Some(first));
     }

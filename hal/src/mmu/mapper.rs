@@ -280,7 +280,7 @@ impl<M: TableMemory> Mapper<M> {
     }
 
     #[inline]
-    fn table(&self, pa: PhysAddr) -> &Table {
+    pub(super) fn table(&self, pa: PhysAddr) -> &Table {
         // SAFETY: `pa` is the root or was linked by this tree, so it came from `memory`, which
         // keeps it mapped at `virt`; entries are atomics, so walkers may read them meanwhile. A
         // table is freed by `&mut self` only, when this borrow has ended.

@@ -138,6 +138,24 @@ impl<M: TableMemory> Mapper<M> {
             Some(run)
         })
     }
+
+    /// Calls `f` with every table the root leads to, itself not among them. Reads every entry above
+    /// level 3.
+    pub fn for_each_table(&self, mut f: impl FnMut(PhysAddr)) {
+        self.for_each_below(self.root(), Level::ROOT, &mut f);
+    }
+
+    fn for_each_below(&self, table: PhysAddr, level: Level, f: &mut impl FnMut(PhysAddr)) {
+        let Some(below) = level.next() else {
+            return;
+        };
+        for entry in self.table(table).entries_from(0) {
+            if let Some(table) = entry.load().next_table(level) {
+                f(table);
+                self.for_each_below(table, below, f);
+            }
+        }
+    }
 }
 
 #[cfg(test)]

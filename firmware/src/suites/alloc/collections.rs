@@ -1,9 +1,11 @@
 //! Rust's own collections on the machine's memory: nothing else in the firmware uses them.
 //!
-//! No allocation is made to fail here: a collection that has not asked first ends the machine then.
+//! No allocation is made to fail while a collection grows that has not asked first: it ends the machine
+//! then.
 
 extern crate alloc as rust;
 
+use crate::failslab::genuine;
 use crate::ledger::Ledger;
 use crate::machine::machine;
 use crate::random::Random;
@@ -151,9 +153,13 @@ pub(super) fn zeroed() -> Outcome {
 }
 
 pub(super) fn refused() -> Outcome {
-    let _paused = fault::pause();
     leaves_nothing(|| {
         let mut bytes = Vec::<u8>::new();
+        // Room for an object, a block of pages, an area.
+        for size in [100, 3 * PAGE_SIZE, 2 * MAX_SIZE] {
+            let room = genuine(|| bytes.try_reserve_exact(size))?;
+            check!(room.is_ok() && bytes.capacity() >= size, "{room:?}");
+        }
         bytes.extend_from_slice(b"kept");
         let too_much = bytes.try_reserve_exact(isize::MAX as usize - 5);
         check!(too_much.is_err(), "{} bytes", bytes.capacity());

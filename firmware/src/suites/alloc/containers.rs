@@ -5,7 +5,7 @@ use crate::ledger::Ledger;
 use crate::machine::machine;
 use crate::memory::hoard::{Hoard, capacity};
 use crate::random::{Random, nth};
-use crate::report::{Outcome, diagnostic, failed_operation};
+use crate::report::{Outcome, diagnostic, fell_back};
 use crate::suites::mapping::physical_breaks;
 use crate::{check, check_ok, check_served};
 use core::cell::Cell;
@@ -63,7 +63,7 @@ pub(super) fn placement() -> Outcome {
             let wrong = misplaced(vec, window);
             if kind == "KVVec" && misplaced(vec, &VMALLOC).is_none() {
                 // What could not be had in one piece comes in pages.
-                return failed_operation(format_args!("{kind} of {size} bytes: {wrong:?}"));
+                return fell_back(format_args!("{kind} of {size} bytes: {wrong:?}"));
             }
             check!(wrong.is_none(), "{kind} of {size} bytes: {wrong:?}");
         }

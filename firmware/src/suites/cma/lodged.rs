@@ -78,15 +78,16 @@ impl Lodged {
         };
         check_ok!(pool.open(pages, mm::migration()));
         let count = cma.count().min(lightly(MOVED as usize) as u32);
-        let paused = fault::pause();
         let rest = match cma.count() - count {
             0 => None,
             rest => Some(check_ok!(Contiguous::alloc(cma, rest, 0))),
         };
         let mut crowd = check_ok!(Crowd::new(pool, count as usize));
         let hoard = hoard(cma)?;
+        // The crowd ends with the first page it does not get.
+        let paused = fault::pause();
         crowd.gather();
-        drop(hoard);
+        drop((paused, hoard));
         let in_area = |page: &&mut MovablePage| cma.contains(page.pfn());
         let inside = crowd.pages().iter_mut().filter(in_area).count() as u32;
         check!(
@@ -96,7 +97,6 @@ impl Lodged {
         for (number, page) in crowd.pages().iter_mut().enumerate() {
             fill(page, number);
         }
-        drop(paused);
         Ok(Self {
             crowd,
             inside,

@@ -3,6 +3,7 @@
 use super::each_engine;
 use crate::machine::machine;
 use crate::memory::{Object, reachable};
+use crate::oom::OutOfMemory;
 use crate::report::{self, Outcome, Stop};
 use crate::submission::{copy_while, submit_while_busy};
 use crate::{check, check_ok, check_served, pattern};
@@ -54,14 +55,15 @@ enum CopyFault {
     Bytes(#[from] pattern::Mismatch),
 }
 
-/// What the end of a copy means for a test: of all that can go wrong, only a request for memory may
-/// have been made to fail.
-fn outcome_of(copy: Result<(), CopyFault>) -> Outcome {
-    match copy {
-        Ok(()) => Ok(()),
-        Err(CopyFault::Memory(error)) => report::failed_operation(format_args!("{error}")),
-        Err(fault) => report::failed(format_args!("{fault}")),
+impl OutOfMemory for CopyFault {
+    fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::Memory(error) if error.is_out_of_memory())
     }
+}
+
+/// What the end of a copy means for a test.
+fn outcome_of(copy: Result<(), CopyFault>) -> Outcome {
+    copy.or_else(|fault| report::failed_operation(&fault))
 }
 
 /// Sleeps a little, so that who waits for an engine does not keep it from working.

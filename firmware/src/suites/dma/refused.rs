@@ -3,6 +3,7 @@
 use super::each_engine;
 use crate::machine::machine;
 use crate::memory::{Area, Object, reachable};
+use crate::oom::OutOfMemory;
 use crate::report::{self, Outcome, Stop};
 use crate::submission::{map_refused, submit_refused};
 use crate::{check, check_ok, pattern};
@@ -40,6 +41,8 @@ enum NotRefused {
     #[error("{0} was refused as something else: {1}")]
     OtherName(&'static str, DmaError),
 }
+
+impl OutOfMemory for NotRefused {}
 
 /// Whether `result` is the refusal that `is_named` knows.
 fn refusal<T>(

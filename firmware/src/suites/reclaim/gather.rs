@@ -4,6 +4,7 @@
 //! it there or nowhere. Its twin makes a request that does not look there and must be refused.
 
 use super::super::pressure::{allocator, squeeze};
+use crate::failslab::genuine;
 use crate::machine::machine;
 use crate::memory::hoard::top_zone;
 use crate::memory::{Area, Pages};
@@ -38,7 +39,7 @@ fn is_served_from_another_core(gfp: Gfp) -> Result<bool, Stop> {
     if at_hand == 0 {
         return Err(Stop::Skipped("the zone is too small for pages at hand"));
     }
-    let served = Pages::alloc(gfp, 0).map(drop);
+    let served = genuine(|| Pages::alloc(gfp, 0).map(drop))?;
     diagnostic(format_args!(
         "{gfp}, {at_hand} pages at hand on core {other}: {served:?}"
     ));
@@ -96,7 +97,7 @@ fn is_served_from_the_reserve(gfp: Gfp) -> Result<bool, Stop> {
         return Err(Stop::Skipped("the zone is too small for a reserve"));
     }
     drop(page);
-    let served = Pages::alloc(gfp, 0).map(drop);
+    let served = genuine(|| Pages::alloc(gfp, 0).map(drop))?;
     let left = allocator()?.zone(top_zone()).free_highatomic;
     diagnostic(format_args!(
         "{gfp}, {reserve} pages in the reserve, then {left}: {served:?}"

@@ -5,9 +5,11 @@ use super::is_gone;
 use crate::memory::{Area, vfree_by_address};
 use crate::report::{Outcome, Stop, diagnostic};
 use crate::{check, check_ok};
-use core::sync::atomic::{AtomicUsize, Ordering};
-use hal::addr::{PAGE_SIZE, VirtAddr};
-use hal::mm::{self, PurgeInfo};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use hal::addr::{PAGE_SIZE, Pfn, VirtAddr};
+use hal::mm::{self, PurgeInfo, VmallocError};
+use hal::smp;
+use hal::sync::{IrqLock, PerCpu};
 
 fn purge_info() -> Result<PurgeInfo, Stop> {
     mm::purge_info().ok_or(Stop::Failed)
@@ -48,21 +50,72 @@ pub(super) fn limits() -> Outcome {
 /// The area [`FREE_IN_INTERRUPT`] frees.
 static ADDRESS: AtomicUsize = AtomicUsize::new(0);
 
-/// Frees an area twice: the second time it is refused by name.
-static FREE_IN_INTERRUPT: InInterrupt<bool> = InInterrupt::new(|| {
+/// What came of a free in an interrupt.
+struct Deferral {
+    first: Result<(), VmallocError>,
+    /// The frame behind the area, after the free.
+    frame: Result<Pfn, VmallocError>,
+    /// Areas that wait for a task to take them down, after the free.
+    deferred: usize,
+    twice: Result<(), VmallocError>,
+}
+
+static FREE_IN_INTERRUPT: InInterrupt<Deferral> = InInterrupt::new(|| {
     let address = ADDRESS.load(Ordering::Relaxed);
-    let first = vfree_by_address(address);
-    let twice = vfree_by_address(address);
-    first == Ok(()) && twice == Err(mm::VmallocError::NotAnArea(VirtAddr::new(address)))
+    Deferral {
+        first: vfree_by_address(address),
+        frame: mm::vmalloc_to_page(VirtAddr::new(address)),
+        deferred: mm::purge_info().map_or(0, |info| info.deferred),
+        twice: vfree_by_address(address),
+    }
 });
+
+/// Frees the area at [`ADDRESS`] in an interrupt of this core while the others are kept busy, so that
+/// none of them takes it down meanwhile.
+fn free_in_interrupt() -> Result<Deferral, Stop> {
+    let me = PerCpu::current().index();
+    let done = AtomicBool::new(false);
+    let outcome = IrqLock::new(None);
+    check_ok!(smp::run_on_all(|core| {
+        if core == me {
+            let deferral = FREE_IN_INTERRUPT.run();
+            *outcome.lock() = Some(deferral);
+            done.store(true, Ordering::Release);
+        } else {
+            while !done.load(Ordering::Acquire) {
+                core::hint::spin_loop();
+            }
+        }
+    }));
+    outcome.lock().take().unwrap_or(Err(Stop::Failed))
+}
 
 pub(super) fn in_interrupt() -> Outcome {
     let area = check_ok!(Area::alloc(3 * PAGE_SIZE));
     let va = area.va();
+    let frame = mm::vmalloc_to_page(va);
+    let before = purge_info()?.deferred;
     ADDRESS.store(area.into_address(), Ordering::Relaxed);
-    let right = FREE_IN_INTERRUPT.run()?;
-    check!(right, "the first free was refused or the second was not");
+    let deferral = free_in_interrupt()?;
+    check_ok!(deferral.first);
+    check!(
+        deferral.frame == frame,
+        "unmapped in the interrupt: {:?}",
+        deferral.frame
+    );
+    check!(
+        deferral.deferred == before + 1,
+        "{} areas wait, {before} before",
+        deferral.deferred
+    );
+    check!(
+        deferral.twice == Err(VmallocError::NotAnArea(va)),
+        "the second free: {:?}",
+        deferral.twice
+    );
     mm::vm_unmap_aliases();
+    let left = purge_info()?.deferred;
+    check!(left == 0, "{left} areas still wait");
     for va in [va, va + 2 * PAGE_SIZE] {
         check!(is_gone(va), "{va} still answers");
     }

@@ -45,24 +45,21 @@ pub(super) fn order() -> Outcome {
     Ok(())
 }
 
+/// Checks what the MMU and the tables say of a mapping.
+fn judge(mapped: &Remapped<'_>, memory_type: MemoryType, access: Access) -> Outcome {
+    let par = translate::read_el1(mapped.va()).memory_type();
+    let leaf = machine().tables.lock().leaf(mapped.va());
+    let found = leaf.and_then(|leaf| leaf.access());
+    let executable = leaf.is_none_or(|leaf| leaf.descriptor().is_executable());
+    check!(
+        par == Some(memory_type) && found == Some(access) && !executable,
+        "{par:?} {found:?}, {memory_type} {access} wanted, executable: {executable}"
+    );
+    Ok(())
+}
+
 pub(super) fn attributes() -> Outcome {
     let block = check_ok!(Pages::alloc(Gfp::KERNEL, ORDER));
-    let device = machine().engines.first().map(|engine| engine.device());
-    let coherent = match device {
-        Some(device) => Some(check_ok!(machine().pool.alloc(device, PAGE_SIZE))),
-        None => None,
-    };
-    let judge = |mapped: &Remapped<'_>, memory_type, access| {
-        let par = translate::read_el1(mapped.va()).memory_type();
-        let leaf = machine().tables.lock().leaf(mapped.va());
-        let found = leaf.and_then(|leaf| leaf.access());
-        let executable = leaf.is_none_or(|leaf| leaf.descriptor().is_executable());
-        check!(
-            par == Some(memory_type) && found == Some(access) && !executable,
-            "{par:?} {found:?}, {memory_type} {access} wanted, executable: {executable}"
-        );
-        Ok(())
-    };
     for (protection, access) in [
         (Protection::ReadWrite, Access::ReadWrite),
         (Protection::ReadOnly, Access::ReadOnly),
@@ -70,12 +67,16 @@ pub(super) fn attributes() -> Outcome {
         let mapped = check_ok!(Remapped::backwards(&block, protection));
         judge(&mapped, MemoryType::NormalWriteBack, access)?;
     }
-    if let Some(coherent) = &coherent {
-        let protection = Protection::NonCacheable;
-        let mapped = check_ok!(Remapped::of_coherent(coherent, protection));
-        judge(&mapped, MemoryType::NormalNonCacheable, Access::ReadWrite)?;
-    }
     Ok(())
+}
+
+pub(super) fn not_cacheable() -> Outcome {
+    let Some(engine) = machine().engines.first() else {
+        return Err(Stop::Skipped("no DMA engine"));
+    };
+    let coherent = check_ok!(machine().pool.alloc(engine.device(), PAGE_SIZE));
+    let mapped = check_ok!(Remapped::of_coherent(&coherent, Protection::NonCacheable));
+    judge(&mapped, MemoryType::NormalNonCacheable, Access::ReadWrite)
 }
 
 pub(super) fn types() -> Outcome {

@@ -82,6 +82,14 @@ pub fn request_mem_region(
     Ok(Resource(claim))
 }
 
+/// The ranges that are claimed and by whom, in the order they were claimed. Any context. Linux:
+/// `/proc/iomem`.
+#[doc(alias = "iomem")]
+pub fn claimed_regions() -> impl Iterator<Item = (PhysRange, &'static str)> {
+    let claims = CLAIMS.lock().clone();
+    claims.into_iter().map(|claim| (claim.range, claim.owner))
+}
+
 /// Gives the range up. Linux: `release_mem_region`.
 impl Drop for Resource {
     fn drop(&mut self) {
@@ -113,9 +121,12 @@ mod tests {
             assert_eq!(request_mem_region(other, "spi").err(), Some(busy));
         }
         let behind = request_mem_region(range(0x0900_1000, 1), "rtc").unwrap();
+        let both = [(uart, "uart"), (range(0x0900_1000, 1), "rtc")];
+        assert!(claimed_regions().eq(both));
         drop(first);
         drop(request_mem_region(uart, "spi").unwrap());
         drop(behind);
+        assert_eq!(claimed_regions().count(), 0);
         let empty = range(0x0900_0000, 0);
         assert_eq!(
             request_mem_region(empty, "none").err(),

@@ -237,8 +237,8 @@ pub fn purge_info() -> Option<PurgeInfo> {
 }
 
 /// Frames that describe `vmalloc` areas, which are kept for good: [`Vmalloc::kept_frames`].
-pub fn vmalloc_kept_frames() -> usize {
-    VMALLOC.get().map_or(0, Vmalloc::kept_frames)
+pub fn vmalloc_kept_frames() -> impl Iterator<Item = Pfn> {
+    VMALLOC.get().into_iter().flat_map(Vmalloc::kept_frames)
 }
 
 /// The areas of the `vmalloc` window, then those of the ioremap window, by address. No lock is

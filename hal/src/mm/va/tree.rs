@@ -5,7 +5,7 @@
 //! the recursion at 30 for any window.
 
 use super::VaError;
-use crate::addr::{PAGE_SIZE, Pfn};
+use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::layout;
 
 /// "No node": a real node of height 0 without a gap, so that reading it needs no test.
@@ -264,9 +264,10 @@ impl<D: Copy, const CHUNKS: usize> Arena<D, CHUNKS> {
         Some((node.start, node.pages, node.data))
     }
 
-    /// Nodes' memory added to what is inside, in chunks.
-    pub(super) fn chunks(&self) -> usize {
-        self.more.len()
+    /// Where the chunk number `index` of those added lies.
+    pub(super) fn chunk(&self, index: usize) -> Option<VirtAddr> {
+        let chunk = self.more.get(index)?;
+        Some(VirtAddr::from_ptr(&raw const **chunk))
     }
 
     /// Makes `pages` from `start` an area, and names it. They lie in the gap after `before`.

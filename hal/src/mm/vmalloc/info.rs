@@ -111,6 +111,8 @@ pub struct PurgeInfo {
     pub limit: usize,
     /// Flushes so far.
     pub flushes: u64,
+    /// Areas that were freed where they could not be taken down, and have not been yet.
+    pub deferred: usize,
 }
 
 impl<P: PageSource> Vmalloc<P> {
@@ -132,6 +134,11 @@ impl<P: PageSource> Vmalloc<P> {
             bytes: areas.quarantine.stale_bytes(),
             limit: areas.limit,
             flushes: areas.flushes,
+            deferred: areas
+                .va
+                .iter()
+                .filter(|area| area.data.state == State::Deferred)
+                .count(),
         }
     }
 

@@ -191,11 +191,19 @@ fn a_live_block_is_never_split() {
     assert_eq!(mapper.leaves(VA, VA + 2 * BLOCK).count(), 2);
 }
 
+/// Tables the root leads to.
+fn tables_of(mapper: &KernelMapper) -> usize {
+    let mut tables = 0;
+    mapper.for_each_table(|_| tables += 1);
+    tables
+}
+
 #[test]
 fn a_block_replaces_an_empty_table_after_a_full_break() {
     let mut mapper = scratch_mapper(2);
     map(&mut mapper, VA, PA + PAGE_SIZE, PAGE_SIZE).unwrap();
     assert_eq!(mapper.memory_mut().tables_in_use(), 2);
+    assert_eq!(tables_of(&mapper), 2);
 
     // While the table holds a page, the block falls back to pages around it.
     map(&mut mapper, VA + BLOCK, PA, BLOCK).unwrap();
@@ -214,6 +222,8 @@ fn a_block_replaces_an_empty_table_after_a_full_break() {
     );
     assert_eq!(mapper.leaf(VA).unwrap().level, Level::L2);
     assert_eq!(mapper.memory_mut().tables_in_use(), 1);
+    assert_eq!(mapper.memory_mut().freed_tables().count(), 1);
+    assert_eq!(tables_of(&mapper), 1);
 }
 
 #[test]

@@ -1,0 +1,148 @@
+//! Which errors say that memory has run out: only they may follow from an allocation that was made
+//! to fail (see [`failslab`](crate::failslab)). Any other error fails its test.
+
+use crate::memory::contiguous::Retype;
+use crate::pattern::Mismatch;
+use crate::verdict::Fault;
+use core::fmt;
+use hal::addr::VirtAddr;
+use hal::alloc::{AllocError as ContainerError, PushError, RemoveError};
+use hal::arch::exception::FaultReport;
+use hal::dma::DmaError;
+use hal::drivers::gic::GicError;
+use hal::drivers::irq::IrqError;
+use hal::drivers::timer::TimerError;
+use hal::mm::{
+    AllocError, CacheError, CmaError, DestroyError, FreeError, IoremapError, KmapError,
+    KvmallocError, MemoryTypeError, ObjectError, ReallocError, ResourceError, ShrinkerError,
+    TooManyOwners, VmallocError,
+};
+use hal::mmu::MapError;
+use hal::smp::SmpError;
+
+/// An error of an operation that a test needs.
+pub(crate) trait OutOfMemory {
+    /// Whether it says that memory has run out.
+    fn is_out_of_memory(&self) -> bool {
+        false
+    }
+}
+
+impl OutOfMemory for AllocError {
+    fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::NoMemory { .. })
+    }
+}
+
+impl OutOfMemory for MapError {
+    fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::OutOfTables(_))
+    }
+}
+
+impl OutOfMemory for VmallocError {
+    fn is_out_of_memory(&self) -> bool {
+        match self {
+            Self::OutOfMemory { .. } => true,
+            Self::Map(error) => error.is_out_of_memory(),
+            _ => false,
+        }
+    }
+}
+
+impl OutOfMemory for KvmallocError {
+    fn is_out_of_memory(&self) -> bool {
+        match self {
+            Self::Kmalloc(error) => error.is_out_of_memory(),
+            Self::Vmalloc(error) => error.is_out_of_memory(),
+            _ => false,
+        }
+    }
+}
+
+impl OutOfMemory for ContainerError {
+    fn is_out_of_memory(&self) -> bool {
+        match self {
+            Self::Kmalloc(error) => error.is_out_of_memory(),
+            Self::Vmalloc(error) => error.is_out_of_memory(),
+            Self::Kvmalloc(error) => error.is_out_of_memory(),
+            _ => false,
+        }
+    }
+}
+
+impl OutOfMemory for ReallocError {
+    fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::Alloc(error) if error.is_out_of_memory())
+    }
+}
+
+impl OutOfMemory for CmaError {
+    fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::NoTarget(error) if error.is_out_of_memory())
+    }
+}
+
+impl OutOfMemory for KmapError {
+    fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::Map(error) if error.is_out_of_memory())
+    }
+}
+
+impl OutOfMemory for IoremapError {
+    fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::Map(error) if error.is_out_of_memory())
+    }
+}
+
+impl OutOfMemory for Fault {
+    fn is_out_of_memory(&self) -> bool {
+        match self {
+            Self::Dma(error) => error.is_out_of_memory(),
+            Self::Kmalloc(error) => error.is_out_of_memory(),
+            Self::Vmalloc(error) => error.is_out_of_memory(),
+        }
+    }
+}
+
+impl OutOfMemory for Retype {
+    fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::Tables(error) if error.is_out_of_memory())
+    }
+}
+
+/// What has other reasons, whatever was made to fail.
+macro_rules! other_reasons {
+    ($($error:ty),* $(,)?) => { $(impl OutOfMemory for $error {})* };
+}
+
+other_reasons!(
+    CacheError,
+    DestroyError,
+    // The coherent pool was set aside at boot.
+    DmaError,
+    FaultReport,
+    FreeError,
+    GicError,
+    IrqError,
+    MemoryTypeError,
+    Mismatch,
+    ObjectError,
+    RemoveError,
+    ResourceError,
+    ShrinkerError,
+    SmpError,
+    TimerError,
+    VirtAddr,
+    fmt::Error,
+    TooManyOwners,
+    str,
+);
+
+impl<T> OutOfMemory for PushError<T> {}
+
+impl<E: OutOfMemory + ?Sized> OutOfMemory for &E {
+    fn is_out_of_memory(&self) -> bool {
+        (**self).is_out_of_memory()
+    }
+}
