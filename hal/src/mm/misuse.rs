@@ -81,25 +81,4 @@ pub fn set_misuse_hook(hook: fn(Misuse, Gfp)) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kinds_are_numbered_apart() {
-        let gfp = Gfp::KERNEL;
-        let all = [
-            Misuse::Context(Context::Task),
-            Misuse::Context(Context::Interrupt),
-            Misuse::Context(Context::LockHeld),
-            Misuse::Context(Context::IrqsMasked),
-            Misuse::Flags(GfpError::UnknownBits { bits: 0, gfp }),
-            Misuse::Flags(GfpError::TwoZones(gfp)),
-            Misuse::Flags(GfpError::TwoMigrateTypes(gfp)),
-            Misuse::Flags(GfpError::NofailNoretry(gfp)),
-            Misuse::Flags(GfpError::NofailNonblocking(gfp)),
-            Misuse::NofailOrder(2),
-            Misuse::OrderTooLarge(11),
-        ];
-        assert!(all.iter().map(|misuse| misuse.kind()).eq(0..KINDS));
-    }
-}
+mod tests;
