@@ -27,6 +27,19 @@ fn kinds_are_numbered_apart() {
     assert!(all.iter().map(|misuse| misuse.kind()).eq(0..KINDS));
 }
 
+#[test]
+fn silent_misuses_leave_the_report_to_the_first_loud_one() {
+    let reported = AtomicU32::new(0);
+    let told = |misuse: Misuse, gfp| misuse.is_reported_now(&reported, gfp);
+    let (large, nofail) = (Misuse::OrderTooLarge(11), Misuse::NofailOrder(2));
+    assert!(!told(large, GFP));
+    assert!(told(large, Gfp::KERNEL));
+    assert!(!told(Misuse::OrderTooLarge(12), Gfp::KERNEL));
+    assert!(!told(large, GFP));
+    assert!(told(nofail, Gfp::KERNEL));
+    assert!(!told(nofail, Gfp::KERNEL));
+}
+
 /// Runs `f` as each kind of code that may not block.
 fn where_nothing_blocks(mut f: impl FnMut(Context)) {
     let lock = IrqLock::new(());
