@@ -8,6 +8,7 @@
 pub mod cmdline;
 pub mod glob;
 pub mod pattern;
+pub mod placement;
 pub mod random;
 
 #[cfg(target_os = "none")]

@@ -104,7 +104,7 @@ fn describe(machine: &Machine, cmdline: &CmdLine<'_>) {
     for reserved in machine.map.reserved() {
         report::note(format_args!("reserved {reserved}"));
     }
-    describe_areas(machine);
+    describe_areas(machine, cmdline);
     for absent in &machine.absent_cores {
         report::warning(format_args!("{absent}"));
     }
@@ -115,11 +115,20 @@ fn describe(machine: &Machine, cmdline: &CmdLine<'_>) {
     }
 }
 
-/// The contiguous memory areas, and the device tree's wishes that could not be met.
-fn describe_areas(machine: &Machine) {
+/// The contiguous memory areas, and the wishes of the device tree and of the command line that could
+/// not be met.
+fn describe_areas(machine: &Machine, cmdline: &CmdLine<'_>) {
     let areas = hal::mm::cma_areas();
     for area in areas {
         report::note(format_args!("{area}"));
+    }
+    let default = hal::mm::default_cma().map_or(0, |cma| cma.area().frames.size());
+    if let Some(asked) = cmdline.cma
+        && asked > default
+    {
+        report::warning(format_args!(
+            "cma={asked} cannot be had: the default contiguous memory area has {default} bytes"
+        ));
     }
     for node in &machine.description.cma {
         if !areas.iter().any(|area| area.area().name == node.name) {

@@ -8,6 +8,7 @@
 use super::cma;
 use super::image::Image;
 use crate::cmdline::CmdLine;
+use crate::placement::{self, POOL_ALIGN, Placement, Wishes};
 use core::mem::MaybeUninit;
 use core::slice;
 use hal::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
@@ -26,17 +27,6 @@ use thiserror::Error;
 
 /// Where a range of RAM is probed, clear of the device tree's view.
 const PROBE_VA: VirtAddr = VirtAddr::new(EARLY.base.get() + (EARLY.size / 2));
-
-/// Default size of the coherent pool: a 64th of RAM between these two.
-const POOL_MIN: u64 = 2 << 20;
-const POOL_MAX: u64 = 16 << 20;
-const POOL_SHARE: u64 = 64;
-
-/// The pool is made of whole level 2 blocks.
-const POOL_GRANULE: u64 = 2 << 20;
-
-/// The largest allocation of the pool is aligned to its size, so the pool is too.
-const POOL_ALIGN: usize = 4 << 20;
 
 const RW: Access = Access::ReadWrite;
 const CACHED: Attributes = Attributes::new(MemoryType::NormalWriteBack, RW);
@@ -319,10 +309,12 @@ pub fn build(
     cmdline: &CmdLine<'_>,
 ) -> Result<&'static CoherentPool, MemoryFault> {
     let limits = board.zone_limits();
-    // Where every master reaches it; a machine without RAM there has no such limited masters.
-    let pool = allocate_pool(map, limits.dma, cmdline)
-        .or_else(|_| allocate_pool(map, limits.dma32, cmdline))?;
-    let areas = cma::allocate(map, limits, description, cmdline);
+    let wishes = Wishes {
+        nodes: &description.cma,
+        cma: cmdline.cma,
+        coherent_pool: cmdline.coherent_pool,
+    };
+    let Placement { pool, areas } = placement::place(map, limits, &wishes)?;
     let area_tables = cma::allocate_tables(map, &areas)?;
     let table = allocate_frame_table(map)?;
     let descriptors = allocate_descriptors(map)?;
@@ -369,25 +361,6 @@ pub fn build(
             .set_allocator(|| mm::alloc_pages(Gfp::ATOMIC, 0).ok());
     }
     Ok(pool)
-}
-
-fn allocate_pool(
-    map: &mut MemoryMap,
-    below: PhysAddr,
-    cmdline: &CmdLine<'_>,
-) -> Result<PhysRange, memory_map::MapError> {
-    let default = (map.ram_size() / POOL_SHARE).clamp(POOL_MIN, POOL_MAX);
-    // A size that cannot be had costs the wish, not the boot; the report shows what was taken.
-    let asked = cmdline
-        .coherent_pool
-        .unwrap_or(default)
-        .clamp(POOL_GRANULE, POOL_MAX);
-    let mut allocate = |size: u64| {
-        let size = size.next_multiple_of(POOL_GRANULE) as usize;
-        let align = POOL_ALIGN.min(size.next_power_of_two());
-        map.allocate(size, align, Some(below), ReservedKind::CoherentPool)
-    };
-    allocate(asked).or_else(|_| allocate(default))
 }
 
 fn allocate_frame_table(map: &mut MemoryMap) -> Result<PhysRange, memory_map::MapError> {

@@ -1,5 +1,7 @@
 //! GFP flags: what each lets a request do, measured.
 
+mod contexts;
+
 use super::interrupt::InInterrupt;
 use super::limits::Limits;
 use super::pressure::{Cache, allocator, from_zone, reclaim_info, squeeze, take_all};
@@ -11,9 +13,8 @@ use crate::report::{Outcome, Stop, Suite, diagnostic, stop_for_error};
 use crate::{check, check_ok};
 use core::fmt::Write;
 use hal::addr::PAGE_SIZE;
-use hal::arch::cpu;
 use hal::mm::{self, AllocError, Gfp, GfpError, MAX_ORDER, Misuse, Owner};
-use hal::sync::{Context, IrqLock, PerCpu};
+use hal::sync::PerCpu;
 
 /// The suite.
 pub(super) const SUITE: Suite = Suite {
@@ -35,7 +36,8 @@ pub(super) const SUITE: Suite = Suite {
         g14_removed_flags_are_ignored_and_named: removed_flag,
         g15_highmem_has_no_effect: highmem,
         contradictions_are_named: contradictions,
-        k21_blocking_is_refused_by_context: contexts,
+        k21_blocking_is_refused_by_context: contexts::blocking,
+        k21_requests_that_do_not_block_are_served_everywhere: contexts::atomic,
         p4_orders_above_the_largest_are_counted: order_too_large,
     ],
 };
@@ -396,44 +398,6 @@ fn contradictions() -> Outcome {
         check!(counted == 1, "{error}: counted {counted} times");
         diagnostic(format_args!("{error}"));
     }
-    Ok(())
-}
-
-/// Makes a blocking request in the timer's interrupt.
-static BLOCK_IN_INTERRUPT: InInterrupt<Result<(), AllocError>> =
-    InInterrupt::new(|| Pages::alloc(Gfp::KERNEL | Gfp::NOWARN, 0).map(drop));
-
-fn contexts() -> Outcome {
-    let gfp = Gfp::KERNEL | Gfp::NOWARN;
-    let all = [Context::Interrupt, Context::LockHeld, Context::IrqsMasked];
-    let before = all.map(|context| Misuse::Context(context).count());
-    let in_interrupt = BLOCK_IN_INTERRUPT.run()?;
-    let lock = IrqLock::new(());
-    let held = lock.lock();
-    let with_lock = Pages::alloc(gfp, 0).map(drop);
-    drop(held);
-    let irq = cpu::irq_save();
-    let masked = Pages::alloc(gfp, 0).map(drop);
-    cpu::irq_restore(irq);
-    let after = all.map(|context| Misuse::Context(context).count());
-    for (index, result) in [in_interrupt, with_lock, masked].into_iter().enumerate() {
-        let context = all[index];
-        check!(
-            result == Err(AllocError::Context { context, gfp }),
-            "in {context}: {result:?}"
-        );
-        let counted = after[index] - before[index];
-        check!(counted == 1, "in {context}: counted {counted} times");
-        if let Err(error) = result {
-            diagnostic(format_args!("refused: {error}"));
-        }
-    }
-    // A task may block, and the others may ask without blocking.
-    check_ok!(Pages::alloc(gfp, 0).map(drop));
-    let held = lock.lock();
-    let atomic = Pages::alloc(Gfp::ATOMIC, 0).map(drop);
-    drop(held);
-    check_ok!(atomic);
     Ok(())
 }
 

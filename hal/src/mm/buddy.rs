@@ -52,7 +52,7 @@ struct List {
 /// Frames of two instances must not be buddies of each other: a boundary between them is aligned
 /// to [`MAX_ORDER`].
 #[derive(Debug)]
-pub struct Buddy {
+pub(super) struct Buddy {
     lists: [[List; ORDERS]; MigrateType::COUNT],
     /// Bit `k`: the list of order `k` is not empty.
     occupied: [u16; MigrateType::COUNT],
@@ -62,7 +62,7 @@ pub struct Buddy {
 
 impl Buddy {
     /// An allocator without memory.
-    pub const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         const EMPTY: List = List {
             first: NO_FRAME,
             blocks: 0,
@@ -76,7 +76,7 @@ impl Buddy {
 
     /// Pages in free blocks. Isolated ones, which nothing is allocated from, do not count.
     #[inline]
-    pub fn free_pages(&self) -> u32 {
+    pub(super) fn free_pages(&self) -> u32 {
         sum(&self.pages) - self.pages_of(MigrateType::Isolate)
     }
 
@@ -89,12 +89,12 @@ impl Buddy {
 
     /// Pages in free blocks of one migrate type.
     #[inline]
-    pub fn pages_of(&self, migrate: MigrateType) -> u32 {
+    pub(super) fn pages_of(&self, migrate: MigrateType) -> u32 {
         self.pages[migrate as usize]
     }
 
     /// Free blocks of one migrate type per order.
-    pub fn histogram_of(&self, migrate: MigrateType) -> Histogram {
+    pub(super) fn histogram_of(&self, migrate: MigrateType) -> Histogram {
         self.lists[migrate as usize].map(|list| list.blocks)
     }
 
@@ -108,7 +108,7 @@ impl Buddy {
     /// The frames are RAM, belong to the caller, are in no other allocator, and `frames` has
     /// descriptors for them. Where the range's ends cut a pageblock, no other core uses that
     /// pageblock's frames yet.
-    pub unsafe fn add_range(
+    pub(super) unsafe fn add_range(
         &mut self,
         frames: &FrameTable,
         range: Range<Pfn>,
@@ -128,18 +128,6 @@ impl Buddy {
             at += 1 << order;
         }
         at - range.start.get()
-    }
-
-    /// Takes a block of `2^order` pages of type `migrate`, splitting a larger one if need be.
-    /// Where the type has none left, a block of another type is taken over. `None` if no type the
-    /// request may use has a block.
-    pub fn alloc(&mut self, frames: &FrameTable, order: u32, migrate: MigrateType) -> Option<Pfn> {
-        if order > MAX_ORDER {
-            return None;
-        }
-        self.take(frames, order, order, migrate)
-            .or_else(|| self.steal(frames, order, order, migrate))
-            .map(|(pfn, _)| pfn)
     }
 
     /// Takes the smallest block of `order` or above, and no more of it than order `most`, from the
@@ -218,19 +206,8 @@ impl Buddy {
         (Pfn::new(pfn), order)
     }
 
-    /// Gives back a block of `2^order` pages and merges it with its free buddies.
-    ///
-    /// # Errors
-    ///
-    /// [`FreeError`], when `pfn` is not a block of that order in use as pages.
-    pub fn free(&mut self, frames: &FrameTable, pfn: Pfn, order: u32) -> Result<(), FreeError> {
-        check_allocated(frames, pfn, order)?;
-        self.release(frames, pfn, order);
-        Ok(())
-    }
-
-    /// As [`free`](Self::free), of a block known to be in use. Returns how many times it was
-    /// merged.
+    /// Gives back a block of `2^order` pages, known to be in use, and merges it with its free
+    /// buddies. Returns how many times it was merged.
     #[inline(always)]
     pub(super) fn release(&mut self, frames: &FrameTable, pfn: Pfn, order: u32) -> u32 {
         self.merge(frames, pfn.get(), order, frames.migrate_type(pfn))
@@ -405,12 +382,6 @@ fn sum(pages: &[u32]) -> u32 {
 fn first_frame(frames: &FrameTable, pfn: u32) -> &'static Frame {
     // SAFETY: see above; a descriptor stays valid for good.
     unsafe { frames.frame_unchecked(Pfn::new(pfn)) }
-}
-
-impl Default for Buddy {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 #[cfg(test)]

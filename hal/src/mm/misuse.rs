@@ -31,6 +31,11 @@ pub enum Misuse {
 const KINDS: usize = 12;
 
 static COUNTS: [AtomicU32; KINDS] = [const { AtomicU32::new(0) }; KINDS];
+
+/// Bit `k`: the hook was told of kind `k`.
+static REPORTED: AtomicU32 = AtomicU32::new(0);
+const _: () = assert!(KINDS <= u32::BITS as usize);
+
 static HOOK: Once<fn(Misuse, Gfp)> = Once::new();
 
 impl Misuse {
@@ -57,17 +62,23 @@ impl Misuse {
         COUNTS[self.kind()].load(Ordering::Relaxed)
     }
 
-    /// Counts a misuse by a request with `gfp`; the first of its kind is reported unless the
-    /// request has [`Gfp::NOWARN`]. Any context.
+    /// Counts a misuse by a request with `gfp`; the first of its kind that may be reported is. Any
+    /// context.
     #[cold]
     pub(super) fn note(self, gfp: Gfp) {
-        let before = COUNTS[self.kind()].fetch_add(1, Ordering::Relaxed);
-        if before == 0
-            && !gfp.contains(Gfp::NOWARN)
-            && let Some(hook) = HOOK.get()
+        COUNTS[self.kind()].fetch_add(1, Ordering::Relaxed);
+        if let Some(hook) = HOOK.get()
+            && self.is_reported_now(&REPORTED, gfp)
         {
             hook(self, gfp);
         }
+    }
+
+    /// Whether a request with `gfp` is the first of its kind to be reported, which it is from now
+    /// on. One with [`Gfp::NOWARN`] leaves the report to the next.
+    fn is_reported_now(self, reported: &AtomicU32, gfp: Gfp) -> bool {
+        let kind = 1 << self.kind();
+        !gfp.contains(Gfp::NOWARN) && reported.fetch_or(kind, Ordering::Relaxed) & kind == 0
     }
 }
 
@@ -78,33 +89,12 @@ pub(super) fn refuse_context(context: Context, gfp: Gfp) -> AllocError {
     AllocError::Context { context, gfp }
 }
 
-/// Says who is told of the first misuse of each kind; the first call wins. The hook may be called
+/// Says who is told of the first misuse of each kind that comes without [`Gfp::NOWARN`]; the first
+/// call wins. The hook may be called
 /// in any context and does not allocate.
 pub fn set_misuse_hook(hook: fn(Misuse, Gfp)) {
     HOOK.call_once(|| hook);
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kinds_are_numbered_apart() {
-        let gfp = Gfp::KERNEL;
-        let all = [
-            Misuse::Context(Context::Task),
-            Misuse::Context(Context::Interrupt),
-            Misuse::Context(Context::LockHeld),
-            Misuse::Context(Context::IrqsMasked),
-            Misuse::Flags(GfpError::UnknownBits { bits: 0, gfp }),
-            Misuse::Flags(GfpError::TwoZones(gfp)),
-            Misuse::Flags(GfpError::TwoMigrateTypes(gfp)),
-            Misuse::Flags(GfpError::NofailNoretry(gfp)),
-            Misuse::Flags(GfpError::NofailNonblocking(gfp)),
-            Misuse::NofailOrder(2),
-            Misuse::OrderTooLarge(11),
-            Misuse::NofailReclaim,
-        ];
-        assert!(all.iter().map(|misuse| misuse.kind()).eq(0..KINDS));
-    }
-}
+mod tests;

@@ -50,7 +50,12 @@ pub unsafe trait MovableOwner: Sync {
     /// # Errors
     ///
     /// [`Pinned`] if the block is not there or must stay; `new` is then left alone.
-    fn migrate(&self, old: Pfn, new: Pfn, private: u32) -> Result<(), Pinned>;
+    ///
+    /// # Safety
+    ///
+    /// `new` is a block of RAM of the same order in the direct map, which nobody uses: it is lent to
+    /// this call, and the owner's if the result is `Ok`.
+    unsafe fn migrate(&self, old: Pfn, new: Pfn, private: u32) -> Result<(), Pinned>;
 }
 
 /// A block that an owner moves.
@@ -172,19 +177,24 @@ impl Migration {
     ) -> Result<(), Unmoved> {
         let owner = self.owners.lock().get(usize::from(block.owner.0)).copied();
         let owner = owner.ok_or(Unmoved::Pinned)?;
-        // Without a new place the memory stays where it is: no reason to insist on one.
-        let gfp = (owner.gfp() | Gfp::MOVABLE | Gfp::NOWARN) - Gfp::NOFAIL;
+        // The charge for a block stays with whom it was made to. Without a new place the memory stays
+        // where it is: no reason to insist on one.
+        let gfp =
+            (owner.gfp() | Gfp::MOVABLE | Gfp::NOWARN) - (Gfp::ACCOUNT | Gfp::NOFAIL);
         let new = pages
             .alloc_pages(gfp, block.order)
             .map_err(Unmoved::NoTarget)?;
         // Before the owner knows the new place, because it may free it at once.
-        let zone = pages.zone_at(new);
-        let noted = zone.set_movable(pages.frames(), new, block.owner, block.private);
-        let moved = owner.migrate(block.pfn, new, block.private);
-        let left = match (noted, moved) {
-            (Ok(()), Ok(())) => block.pfn,
-            _ => new,
-        };
+        // SAFETY: the block was allocated above, and is reached by what the owner says of it.
+        if unsafe { Self::adopt(pages, new, block.owner, block.private) }.is_err() {
+            // SAFETY: the block was allocated above, and the owner never knew of it.
+            let freed = unsafe { pages.free_pages(new, block.order) };
+            debug_assert_eq!(freed, Ok(()));
+            return Err(Unmoved::Pinned);
+        }
+        // SAFETY: the block was allocated above, of the order of the old one, and is nobody else's.
+        let moved = unsafe { owner.migrate(block.pfn, new, block.private) };
+        let left = if moved.is_ok() { block.pfn } else { new };
         // SAFETY: the owner uses the other of the two blocks; this one was allocated above, or the
         // owner gave it up.
         unsafe {

@@ -28,7 +28,7 @@ pub use info::{AreaInfo, AreaKind, PurgeInfo};
 pub use vmap::Protection;
 
 use super::va::{AreaId, Chunk, VaAllocator, VaError};
-use super::{Gfp, MemoryTypeError, fault};
+use super::{Gfp, MemoryTypeError, Misuse, fault};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::deferred;
 use crate::layout::{self, VMALLOC};
@@ -214,7 +214,7 @@ impl<P: PageSource> Vmalloc<P> {
     #[doc(alias = "__vmalloc")]
     pub fn vmalloc_with(&self, size: usize, gfp: Gfp) -> Result<VirtAddr, VmallocError> {
         const REFUSED: Gfp = Gfp::NORETRY.union(Gfp::RETRY_MAYFAIL).union(Gfp::MOVABLE);
-        require_task()?;
+        require_task(gfp)?;
         if !gfp.may_block() {
             return Err(VmallocError::NonBlocking(gfp));
         }
@@ -511,11 +511,15 @@ pub fn is_vmalloc_addr(va: VirtAddr) -> bool {
     VMALLOC.contains(va)
 }
 
+/// Refuses, and counts, a request of a context that may not block.
 #[inline]
-fn require_task() -> Result<(), VmallocError> {
+fn require_task(gfp: Gfp) -> Result<(), VmallocError> {
     match PerCpu::current().context() {
         Context::Task => Ok(()),
-        context => Err(VmallocError::Context(context)),
+        context => {
+            Misuse::Context(context).note(gfp);
+            Err(VmallocError::Context(context))
+        }
     }
 }
 

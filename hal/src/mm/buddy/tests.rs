@@ -21,6 +21,25 @@ fn buddy(range: Range<u32>) -> (Buddy, &'static FrameTable) {
     (buddy, frames)
 }
 
+/// What a zone does with its free memory, without its lock.
+impl Buddy {
+    /// A block of `2^order` pages, from another migrate type if `migrate` has none left.
+    fn alloc(&mut self, frames: FrameTable, order: u32, migrate: MigrateType) -> Option<Pfn> {
+        if order > MAX_ORDER {
+            return None;
+        }
+        self.take(frames, order, order, migrate)
+            .or_else(|| self.steal(frames, order, order, migrate))
+            .map(|(pfn, _)| pfn)
+    }
+
+    fn free(&mut self, frames: FrameTable, pfn: Pfn, order: u32) -> Result<(), FreeError> {
+        check_allocated(frames, pfn, order)?;
+        self.release(frames, pfn, order);
+        Ok(())
+    }
+}
+
 fn histogram(buddy: &Buddy) -> Histogram {
     let of_types = MigrateType::ALL.map(|migrate| buddy.histogram_of(migrate));
     core::array::from_fn(|order| of_types.iter().map(|blocks| blocks[order]).sum())

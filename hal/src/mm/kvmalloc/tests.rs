@@ -4,7 +4,7 @@ use crate::mm::testing::normal_machine;
 use crate::mm::{MemoryTypeError, PageAllocator};
 use crate::mmu::MemoryType;
 use crate::mmu::kernel::scratch_mapper;
-use crate::sync::IrqLock;
+use crate::sync::{Context, IrqLock};
 
 struct Pages(&'static PageAllocator);
 
@@ -81,6 +81,29 @@ fn contiguous_memory_is_preferred() {
         unsafe { machine.kv().kvfree(object.as_ptr()) }.unwrap();
     }
     assert_eq!(machine.kv().kvmalloc(0, Gfp::KERNEL), Ok(ZERO_SIZE_PTR));
+}
+
+#[test]
+fn what_may_block_is_refused_under_a_lock() {
+    let machine = Machine::new();
+    let call = |size| {
+        let object = machine.kv().kvmalloc(size, Gfp::KERNEL)?;
+        // SAFETY: just allocated.
+        unsafe { machine.kv().kvfree(object.as_ptr()) }
+    };
+    let lock = IrqLock::new(());
+    for size in [64, 16 << 10] {
+        // What is freed stays at hand.
+        assert_eq!(call(size), Ok(()));
+        let guard = lock.lock();
+        let refused = call(size);
+        drop(guard);
+        let context = Context::LockHeld;
+        assert!(
+            matches!(refused, Err(KvmallocError::Kmalloc(AllocError::Context { context: found, .. })) if found == context),
+            "{refused:?}"
+        );
+    }
 }
 
 #[test]

@@ -123,10 +123,11 @@ pub struct MovablePool {
 
 impl MovablePool {
     /// A pool whose pages are allocated with `gfp`, movable whether it says so or not: its zone
-    /// bits are kept when a page moves.
+    /// bits are kept when a page moves. The pages are the pool's and charged to nobody, so
+    /// [`Gfp::ACCOUNT`] has no effect.
     pub const fn new(gfp: Gfp) -> Self {
         Self {
-            gfp: gfp.union(Gfp::MOVABLE),
+            gfp: gfp.difference(Gfp::ACCOUNT).union(Gfp::MOVABLE),
             home: Once::new(),
             slots: IrqLock::new(Slots {
                 chunks: heapless::Vec::new(),
@@ -168,9 +169,18 @@ impl MovablePool {
             debug_assert_eq!(freed, Ok(()));
         })?;
         // SAFETY: the page was allocated above; it is reached through its slot from now on.
-        let adopted = unsafe { Migration::adopt(home.pages, pfn, home.owner, slot) };
-        debug_assert_eq!(adopted, Ok(()));
-        Ok(MovablePage { pool: self, slot })
+        match unsafe { Migration::adopt(home.pages, pfn, home.owner, slot) } {
+            Ok(()) => Ok(MovablePage { pool: self, slot }),
+            // A page just allocated can be adopted; were it not, its slot leads nowhere.
+            Err(_) => {
+                self.slots.lock().put(slot);
+                // SAFETY: as above; no slot leads to it.
+                let freed = unsafe { home.pages.free_pages(pfn, 0) };
+                debug_assert_eq!(freed, Ok(()));
+                let gfp = self.gfp;
+                Err(AllocError::NoMemory { order: 0, gfp })
+            }
+        }
     }
 
     fn slot_for(&self, home: &Home, pfn: Pfn) -> Result<u32, AllocError> {
@@ -235,7 +245,7 @@ unsafe impl MovableOwner for MovablePool {
         self.gfp
     }
 
-    fn migrate(&self, old: Pfn, new: Pfn, private: u32) -> Result<(), Pinned> {
+    unsafe fn migrate(&self, old: Pfn, new: Pfn, private: u32) -> Result<(), Pinned> {
         let mut slots = self.slots.lock();
         let slot = slots
             .get(private)
@@ -244,7 +254,7 @@ unsafe impl MovableOwner for MovablePool {
         let from = layout::phys_to_virt(old.phys()).as_ptr::<u8>();
         let to = layout::phys_to_virt(new.phys()).as_ptr::<u8>();
         // SAFETY: the old page is the slot's, not pinned, and stays so under the lock; the new one
-        // is lent to this call.
+        // is lent to this call, by the caller's promise.
         unsafe { ptr::copy_nonoverlapping(from, to, PAGE_SIZE) };
         slot.frame = new.get();
         Ok(())

@@ -1,6 +1,6 @@
 use super::*;
-use crate::mm::FrameKind;
 use crate::mm::testing::normal_machine;
+use crate::mm::{FrameKind, Owner, charge_to};
 
 /// A pool of its own on a machine of `mib` MiB.
 fn pool(
@@ -66,6 +66,72 @@ fn a_pinned_page_stays() {
     assert_eq!(pin.pfn(), order.pfn);
     drop(pin);
     assert_eq!(migration.migrate(&turn, pages, &order), Ok(()));
+}
+
+#[test]
+fn pages_of_a_pool_are_charged_to_nobody() {
+    static OWNER: Owner = Owner::new("movable pool", 1 << 20);
+    let (pages, _) = normal_machine(8);
+    let migration = Migration::new();
+    let pool: &MovablePool = Box::leak(Box::new(MovablePool::new(Gfp::KERNEL_ACCOUNT)));
+    pool.open(pages, &migration).unwrap();
+    let free = pages.free_pages_total();
+    let scope = charge_to(&OWNER).unwrap();
+    let mut page = pool.alloc().unwrap();
+    page.pin().fill(0x5C);
+    assert_eq!(OWNER.used(), 0);
+    let turn = migration.take_turn().unwrap();
+    let order = block(pages, &page);
+    assert_eq!(migration.migrate(&turn, pages, &order), Ok(()));
+    assert!(page.pin().iter().all(|byte| *byte == 0x5C));
+    drop((page, scope));
+    pool.shrink();
+    assert_eq!(OWNER.used(), 0);
+    assert_eq!(pages.free_pages_total(), free);
+}
+
+/// An owner whose blocks are charged wherever they go.
+struct Charged;
+
+// SAFETY: the old block is given up on `Ok`.
+unsafe impl MovableOwner for Charged {
+    fn gfp(&self) -> Gfp {
+        Gfp::KERNEL_ACCOUNT
+    }
+
+    unsafe fn migrate(&self, _old: Pfn, _new: Pfn, _private: u32) -> Result<(), Pinned> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_block_that_moves_is_not_charged_again() {
+    static OWNER: Owner = Owner::new("movable block", 1 << 20);
+    let (pages, _) = normal_machine(8);
+    let free = pages.free_pages_total();
+    let migration = Migration::new();
+    let owner = migration.admit(&Charged).unwrap();
+    let pfn = pages.alloc_pages(Gfp::HIGHUSER_MOVABLE, 1).unwrap();
+    // SAFETY: the block is the test's, and never touched.
+    unsafe { Migration::adopt(pages, pfn, owner, 3) }.unwrap();
+    let order = MovableBlock {
+        pfn,
+        order: 1,
+        owner,
+        private: 3,
+    };
+    let scope = charge_to(&OWNER).unwrap();
+    let turn = migration.take_turn().unwrap();
+    assert_eq!(migration.migrate(&turn, pages, &order), Ok(()));
+    drop(scope);
+    assert_eq!(OWNER.used(), 0);
+    // One block of two pages is in use: the new one.
+    assert_eq!(pages.free_pages_total(), free - 2);
+    assert_eq!(
+        pages.frames().get(pfn).unwrap().kind(),
+        FrameKind::Free,
+        "the old place is not free"
+    );
 }
 
 #[test]

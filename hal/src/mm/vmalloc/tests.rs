@@ -337,9 +337,12 @@ fn atomic_contexts_are_refused() {
     // SAFETY: refused.
     let vunmap = || unsafe { vm.vunmap(mapped) };
     let expect = |context| {
+        let before = Misuse::Context(context).count();
         assert_eq!(vm.vmalloc(1), refused(context));
         assert_eq!(vmap(), refused(context));
         assert_eq!(vunmap(), Err(VmallocError::Context(context)));
+        // Other tests count too.
+        assert!(Misuse::Context(context).count() >= before + 3);
     };
     let other = IrqLock::new(());
     let guard = other.lock();

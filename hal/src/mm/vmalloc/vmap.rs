@@ -2,6 +2,7 @@
 
 use super::{AreaKind, PageSource, State, Vmalloc, VmallocError, require_task};
 use crate::addr::{PAGE_SIZE, Pfn, PhysRange, VirtAddr};
+use crate::mm::Gfp;
 use crate::mmu::{Access, Attributes, Level, MapError, MemoryType, Stale};
 
 /// How [`Vmalloc::vmap`] maps pages. Never executable.
@@ -48,7 +49,7 @@ impl<P: PageSource> Vmalloc<P> {
         pages: &[Pfn],
         protection: Protection,
     ) -> Result<VirtAddr, VmallocError> {
-        require_task()?;
+        require_task(Gfp::KERNEL)?;
         // Pages may be listed more than once, but hardly more of them than there are.
         let size = self.check_size(pages.len().saturating_mul(PAGE_SIZE))?;
         let attributes = protection.attributes();
@@ -92,7 +93,7 @@ impl<P: PageSource> Vmalloc<P> {
     ///
     /// Nothing refers to memory through the mapping any more.
     pub unsafe fn vunmap(&self, va: VirtAddr) -> Result<(), VmallocError> {
-        require_task()?;
+        require_task(Gfp::KERNEL)?;
         let (_, size) = self
             .areas
             .lock()

@@ -1,0 +1,144 @@
+use super::*;
+use crate::arch::cpu;
+use crate::mm::slab::SlabFlags;
+use crate::mm::{Kmalloc, KmemCache, PageAllocator, testing};
+use crate::sync::{IrqLock, PerCpu};
+use core::ptr::NonNull;
+
+/// Blocking, and silent.
+const GFP: Gfp = Gfp::KERNEL.union(Gfp::NOWARN);
+
+#[test]
+fn kinds_are_numbered_apart() {
+    let gfp = Gfp::KERNEL;
+    let all = [
+        Misuse::Context(Context::Task),
+        Misuse::Context(Context::Interrupt),
+        Misuse::Context(Context::LockHeld),
+        Misuse::Context(Context::IrqsMasked),
+        Misuse::Flags(GfpError::UnknownBits { bits: 0, gfp }),
+        Misuse::Flags(GfpError::TwoZones(gfp)),
+        Misuse::Flags(GfpError::TwoMigrateTypes(gfp)),
+        Misuse::Flags(GfpError::NofailNoretry(gfp)),
+        Misuse::Flags(GfpError::NofailNonblocking(gfp)),
+        Misuse::NofailOrder(2),
+        Misuse::OrderTooLarge(11),
+        Misuse::NofailReclaim,
+    ];
+    assert!(all.iter().map(|misuse| misuse.kind()).eq(0..KINDS));
+}
+
+#[test]
+fn silent_misuses_leave_the_report_to_the_first_loud_one() {
+    let reported = AtomicU32::new(0);
+    let told = |misuse: Misuse, gfp| misuse.is_reported_now(&reported, gfp);
+    let (large, nofail) = (Misuse::OrderTooLarge(11), Misuse::NofailOrder(2));
+    assert!(!told(large, GFP));
+    assert!(told(large, Gfp::KERNEL));
+    assert!(!told(Misuse::OrderTooLarge(12), Gfp::KERNEL));
+    assert!(!told(large, GFP));
+    assert!(told(nofail, Gfp::KERNEL));
+    assert!(!told(nofail, Gfp::KERNEL));
+}
+
+/// Runs `f` as each kind of code that may not block.
+fn where_nothing_blocks(mut f: impl FnMut(Context)) {
+    let lock = IrqLock::new(());
+    let guard = lock.lock();
+    f(Context::LockHeld);
+    drop(guard);
+    let irq = cpu::irq_save();
+    f(Context::IrqsMasked);
+    // A handler runs with IRQs masked.
+    PerCpu::current().irq_entered();
+    f(Context::Interrupt);
+    PerCpu::current().irq_left();
+    cpu::irq_restore(irq);
+}
+
+/// `call` allocates with [`GFP`] and frees, so that what it wants is at hand when it is next made:
+/// where nothing may block it is refused all the same, by name, and counted.
+fn is_refused(call: impl Fn() -> Result<(), AllocError>) {
+    for _ in 0..2 {
+        assert_eq!(call(), Ok(()));
+    }
+    where_nothing_blocks(|context| {
+        let kind = Misuse::Context(context);
+        let before = kind.count();
+        let refused = call();
+        assert!(
+            matches!(refused, Err(AllocError::Context { context: named, .. }) if named == context),
+            "in {context}: {refused:?}"
+        );
+        // Other tests count too.
+        assert!(kind.count() > before, "{context} is not counted");
+    });
+    assert_eq!(call(), Ok(()));
+}
+
+fn machine() -> &'static PageAllocator {
+    testing::with_lists(&[testing::ram(256)])
+}
+
+#[test]
+fn pages_at_hand_are_refused_where_nothing_blocks() {
+    let pages = machine();
+    for order in 0..=4 {
+        is_refused(|| {
+            let pfn = pages.alloc_pages(GFP, order)?;
+            // SAFETY: allocated above, never touched.
+            unsafe { pages.free_pages(pfn, order) }.unwrap();
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn objects_at_hand_are_refused_where_nothing_blocks() {
+    let kmalloc: &Kmalloc = Box::leak(Box::new(Kmalloc::new()));
+    kmalloc.set_pages(machine());
+    for size in [1, 64, 500, 8192, 20_000] {
+        is_refused(|| {
+            let object = kmalloc.kmalloc(size, GFP)?;
+            // SAFETY: allocated above, never touched.
+            unsafe { kmalloc.kfree(object.as_ptr()) }.unwrap();
+            Ok(())
+        });
+    }
+}
+
+/// Caches of each kind: with magazines, and the two without.
+fn caches() -> [&'static KmemCache; 3] {
+    fn construct(_: NonNull<u8>) {}
+    let new = |size| KmemCache::new("test", size, 8).unwrap();
+    let packed = new(16).with_flags(SlabFlags::PACKED.bits()).unwrap();
+    [new(192), new(192).with_constructor(construct), packed]
+        .map(|cache| &*Box::leak(Box::new(cache)))
+}
+
+#[test]
+fn objects_of_named_caches_are_refused_where_nothing_blocks() {
+    let pages = machine();
+    for cache in caches() {
+        is_refused(|| {
+            let object = cache.alloc(pages, GFP)?;
+            // SAFETY: allocated above, never touched.
+            unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn many_objects_are_refused_where_nothing_blocks() {
+    let pages = machine();
+    for cache in caches() {
+        is_refused(|| {
+            let mut objects = [None; 4];
+            cache.alloc_bulk(pages, GFP, &mut objects)?;
+            // SAFETY: allocated above, never touched.
+            unsafe { cache.free_bulk(pages, &mut objects) }.unwrap();
+            Ok(())
+        });
+    }
+}
