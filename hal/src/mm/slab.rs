@@ -278,7 +278,7 @@ impl Cache<'_> {
         };
         let out = frame.objects_out() & 1 << (pa.page_offset() / SLOT) != 0;
         match self.constructor {
-            None if mark_at(object) == mark_in(frame) => Err(ObjectError::DoubleFree(va)),
+            None if is_marked_free(frame, object) => Err(ObjectError::DoubleFree(va)),
             // The object may never have been handed out, too.
             Some(_) if !out => Err(ObjectError::DoubleFree(va)),
             #[cfg(feature = "slab-debug")]
@@ -319,7 +319,7 @@ impl Cache<'_> {
         self.object_given(object);
         // The debug build has poison there, and each object out of its slab is in use.
         if self.constructor.is_none() && !cfg!(feature = "slab-debug") {
-            set_mark(object, mark_in(frame));
+            set_mark(object, free_mark(frame, object));
         }
         let lookup = pages.frames().lookup();
         match self.magazine {
@@ -410,11 +410,14 @@ impl Cache<'_> {
 /// What the second word of an object in use is set to when the object is handed out.
 const NO_MARK: usize = 0;
 
-/// What the second word of a free object holds: the address of a word of its frame's descriptor
-/// that no descriptor's user can name, so no caller stores it there.
+/// What the second word of the free `object`, in the slab that `frame` is part of, holds: its own
+/// address and that of a word of the frame's descriptor that no descriptor's user can name.
+///
+/// No caller computes it, but callers copy bytes they never wrote, and with them marks that objects
+/// of an earlier slab of the frame have left. A mark is of one address, so a copy elsewhere is none.
 #[inline(always)]
-fn mark_in(frame: &Frame) -> usize {
-    frame.private_address()
+fn free_mark(frame: &Frame, object: NonNull<u8>) -> usize {
+    frame.private_address() ^ object.addr().get()
 }
 
 #[inline(always)]
@@ -472,10 +475,11 @@ pub(super) unsafe fn free_fast(
     let room = core.room(tag)?;
     // SAFETY: an address of the direct map is not null.
     let object = unsafe { NonNull::new_unchecked(va.as_ptr::<u8>()) };
-    if mark_at(object) == mark_in(frame) {
+    let mark = free_mark(frame, object);
+    if mark_at(object) == mark {
         return None;
     }
-    set_mark(object, mark_in(frame));
+    set_mark(object, mark);
     room.fill(object);
     Some(())
 }
@@ -483,7 +487,7 @@ pub(super) unsafe fn free_fast(
 /// Whether the object at `object`, in the slab that `frame` is part of, is free, as far as its mark
 /// tells.
 pub(super) fn is_marked_free(frame: &Frame, object: NonNull<u8>) -> bool {
-    mark_at(object) == mark_in(frame)
+    mark_at(object) == free_mark(frame, object)
 }
 
 /// Calls `f` with the address of each object of a frame of a slab that is out of it and not free.
@@ -493,8 +497,7 @@ fn in_use(pfn: Pfn, frame: &Frame, f: &mut impl FnMut(VirtAddr)) {
         let slot = out.trailing_zeros() as usize;
         out &= out - 1;
         let va = layout::phys_to_virt(pfn.phys()) + slot * SLOT;
-        let marked = NonNull::new(va.as_ptr()).is_some_and(|o| mark_at(o) == mark_in(frame));
-        if !marked {
+        if !NonNull::new(va.as_ptr()).is_some_and(|object| is_marked_free(frame, object)) {
             f(va);
         }
     }

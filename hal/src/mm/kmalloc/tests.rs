@@ -158,6 +158,32 @@ fn memory_in_pages_per_byte_asked_is_at_most_15_percent_wasted() {
     assert!(used - asked <= 0.15 * used, "{}", (used - asked) / used);
 }
 
+#[test]
+#[cfg_attr(feature = "slab-debug", ignore = "slabs start with padding")]
+fn marks_of_smaller_objects_are_none_elsewhere() {
+    const SMALL: usize = 64;
+    /// Where an object has its mark.
+    const MARK: usize = 8;
+    let (kmalloc, _) = machine(4);
+    let small: Vec<_> = (0..PAGE_SIZE / SMALL)
+        .map(|_| kmalloc.kmalloc(SMALL, Gfp::KERNEL).unwrap().as_ptr())
+        .collect();
+    for object in small {
+        // SAFETY: the object is ours.
+        unsafe { kmalloc.kfree(object) }.unwrap();
+    }
+    kmalloc.shrink();
+    let large = kmalloc.kmalloc(2 * SMALL, Gfp::KERNEL).unwrap().as_ptr();
+    // SAFETY: both words lie in the object, which is ours.
+    unsafe {
+        let left = large.add(SMALL + MARK).cast::<u64>().read();
+        assert_ne!(left, 0, "the slab is not in the frame of the smaller one");
+        large.add(MARK).cast::<u64>().write(left);
+        assert_eq!(kmalloc.kfree(large), Ok(()));
+        assert!(kmalloc.kfree(large).is_err());
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Alloc(usize),
