@@ -144,15 +144,15 @@ impl Kmalloc {
         let number = usize::from(tag.checked_sub(FIRST_TAG)?);
         let geometry = GEOMETRY.get(number)?;
         let (offset, capacity) = (usize::from(OFFSETS[number]), usize::from(geometry.magazine));
-        let (core, magazines) = (PerCpu::current().index(), self.core());
+        let at_hand = || {
+            let core = PerCpu::current().index();
+            self.core()
+                .holder(tag, &self.slots, offset, capacity, core)
+        };
         Some(Cache {
             geometry,
             slabs: self.slabs.get(number)?,
-            magazine: if geometry.accounted {
-                None
-            } else {
-                magazines.magazine(tag, &self.slots, offset, capacity, core)
-            },
+            at_hand: (!geometry.accounted).then(at_hand),
             constructor: None,
             tag,
         })

@@ -53,7 +53,7 @@ use crate::layout;
 use crate::sync::IrqLock;
 use core::fmt;
 use core::ptr::NonNull;
-use magazine::Magazine;
+use magazine::{Holder, Magazine};
 
 /// Most slabs that go back to the page allocator in one call.
 const RELEASED_PER_DRAIN: usize = 1;
@@ -161,9 +161,9 @@ impl fmt::Display for CacheInfo {
 pub(super) struct Cache<'a> {
     pub(super) geometry: &'a Geometry,
     pub(super) slabs: &'a IrqLock<Slabs>,
-    /// Objects at hand, unless this core or the cache has none. A cache with a constructor has none
-    /// on any core, and writes nothing into free objects.
-    pub(super) magazine: Option<Magazine<'a>>,
+    /// Where this core has objects at hand, unless the cache has none on any core. A cache with a
+    /// constructor has none, and writes nothing into free objects.
+    pub(super) at_hand: Option<Holder<'a>>,
     pub(super) constructor: Option<Constructor>,
     pub(super) tag: u8,
 }
@@ -206,9 +206,10 @@ impl Cache<'_> {
         }
     }
 
-    /// Takes an object: from the magazine, which is filled with up to `most` if it is empty.
+    /// Takes an object: from the magazine, which is filled with up to `most` if it is empty. Asks for
+    /// the magazine anew: it may have been closed since the last time.
     fn take(&self, frames: FrameLookup, most: usize) -> Option<NonNull<u8>> {
-        if let Some(magazine) = self.magazine {
+        if let Some(magazine) = self.at_hand.and_then(Holder::open) {
             if magazine.len() == 0 {
                 self.slabs.lock().take(frames, self.geometry, most, |va| {
                     // SAFETY: a magazine has room for what it is filled with.
@@ -322,13 +323,14 @@ impl Cache<'_> {
             set_mark(object, free_mark(frame, object));
         }
         let lookup = pages.frames().lookup();
-        match self.magazine {
+        match self.at_hand.and_then(Holder::open) {
             Some(magazine) => {
-                if magazine.free() == 0 && self.make_room(lookup, magazine) {
-                    self.release_empty(pages, self.kept_empty(), RELEASED_PER_DRAIN);
-                }
+                let releases = magazine.free() == 0 && self.make_room(lookup, magazine);
                 // SAFETY: there was room, or a batch just left.
                 unsafe { magazine.push(object.as_ptr()) };
+                if releases {
+                    self.release_empty(pages, self.kept_empty(), RELEASED_PER_DRAIN);
+                }
             }
             None => {
                 let mut object = Some(object);
@@ -385,7 +387,7 @@ impl Cache<'_> {
     /// Empties this core's magazine, takes it away until the next slow call, and gives all empty
     /// slabs back. Objects in the magazines of other cores keep their slabs.
     pub(super) fn shrink(&self, pages: &PageAllocator) {
-        if let Some(magazine) = self.magazine {
+        if let Some(magazine) = self.at_hand.and_then(Holder::opened) {
             self.drain(pages.frames().lookup(), magazine, usize::MAX);
             magazine.close();
         }

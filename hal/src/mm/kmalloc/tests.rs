@@ -1,6 +1,7 @@
 use super::*;
+use crate::addr::Pfn;
 use crate::mm::testing::{Oracle, normal_machine, pages, ram};
-use crate::mm::{ZoneInfo, ZoneKind};
+use crate::mm::{Shrinker, ZoneInfo, ZoneKind, fault};
 use proptest::prelude::*;
 
 fn machine(mib: u64) -> (&'static Kmalloc, &'static PageAllocator) {
@@ -182,6 +183,71 @@ fn marks_of_smaller_objects_are_none_elsewhere() {
         assert_eq!(kmalloc.kfree(large), Ok(()));
         assert!(kmalloc.kfree(large).is_err());
     }
+}
+
+#[test]
+fn reports_leave_every_allocation_to_be_counted() {
+    let (kmalloc, _) = machine(4);
+    // It keeps its slab, so that no page is needed and counted below.
+    let held = kmalloc.kmalloc(64, Gfp::KERNEL).unwrap();
+    kmalloc.shrink();
+    assert_eq!(kmalloc.caches().map(|cache| cache.slabs).sum::<u32>(), 1);
+    fault::fail_nth(3);
+    let objects = [(); 4].map(|()| kmalloc.kmalloc(64, Gfp::KERNEL).ok());
+    fault::disarm();
+    assert_eq!(objects.map(|object| object.is_some()), [true, true, false, true]);
+    for object in objects.into_iter().flatten().chain([held]) {
+        // SAFETY: the objects are ours.
+        unsafe { kmalloc.kfree(object.as_ptr()) }.unwrap();
+    }
+}
+
+/// A shrinker that empties the caches of the one it works for, and gives pages up.
+struct Emptying {
+    kmalloc: &'static Kmalloc,
+    pages: &'static PageAllocator,
+    held: std::sync::Mutex<Vec<Pfn>>,
+}
+
+impl Shrinker for Emptying {
+    fn name(&self) -> &'static str {
+        "emptying"
+    }
+
+    fn count(&self) -> usize {
+        self.held.lock().unwrap().len()
+    }
+
+    fn scan(&self, _wanted: usize, _gfp: Gfp) -> usize {
+        self.kmalloc.shrink();
+        let held = core::mem::take(&mut *self.held.lock().unwrap());
+        for pfn in &held {
+            // SAFETY: the page is the shrinker's.
+            unsafe { self.pages.free_pages(*pfn, 0) }.unwrap();
+        }
+        held.len()
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too many pages for an interpreter")]
+fn reclaim_may_close_the_magazine_of_the_request_it_runs_for() {
+    let (kmalloc, pages) = machine(4);
+    let before = zones(pages);
+    let taken = core::iter::from_fn(|| pages.alloc_pages(Gfp::NOWAIT, 0).ok());
+    let shrinker = Box::leak(Box::new(Emptying {
+        kmalloc,
+        pages,
+        held: std::sync::Mutex::new(taken.collect()),
+    }));
+    pages.register_shrinker(shrinker).unwrap();
+    let object = kmalloc.kmalloc(64, Gfp::KERNEL).unwrap().as_ptr();
+    assert_eq!(shrinker.count(), 0, "nothing was reclaimed");
+    assert_eq!(kmalloc.caches().map(|cache| cache.slabs).sum::<u32>(), 1);
+    // SAFETY: the object is ours.
+    unsafe { kmalloc.kfree(object) }.unwrap();
+    kmalloc.shrink();
+    assert_eq!(zones(pages), before);
 }
 
 #[derive(Clone, Debug)]

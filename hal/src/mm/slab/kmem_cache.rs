@@ -184,20 +184,20 @@ impl KmemCache {
     }
 
     pub(super) fn cache(&'static self, tag: u8) -> Cache<'static> {
-        let core = PerCpu::current();
-        let at_hand =
-            self.constructor.is_none() && self.packed.is_none() && !self.geometry.accounted;
-        let magazine = if tag != 0 && at_hand {
+        let is_at_hand = tag != 0
+            && self.constructor.is_none()
+            && self.packed.is_none()
+            && !self.geometry.accounted;
+        let holder = || {
+            let core = PerCpu::current();
             let capacity = usize::from(self.geometry.magazine);
-            let magazines = core.magazines();
-            magazines.magazine(tag, &self.slots, 0, capacity, core.index())
-        } else {
-            None
+            core.magazines()
+                .holder(tag, &self.slots, 0, capacity, core.index())
         };
         Cache {
             geometry: &self.geometry,
             slabs: &self.slabs,
-            magazine,
+            at_hand: is_at_hand.then(holder),
             constructor: self.constructor,
             tag,
         }

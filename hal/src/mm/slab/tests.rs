@@ -250,6 +250,23 @@ fn destroy_is_refused_with_objects_in_use_and_lists_them() {
 }
 
 #[test]
+fn shrinking_leaves_every_allocation_to_be_counted() {
+    let (pages, _) = normal_machine(4);
+    let cache = new_cache("counted", 64, 64);
+    // It keeps its slab, so that no page is needed and counted below.
+    let held = cache.alloc(pages, Gfp::KERNEL).unwrap();
+    assert!(cache.shrink(pages));
+    fault::fail_nth(3);
+    let objects = [(); 4].map(|()| cache.alloc(pages, Gfp::KERNEL).ok());
+    fault::disarm();
+    assert_eq!(objects.map(|object| object.is_some()), [true, true, false, true]);
+    for object in objects.into_iter().flatten().chain([held]) {
+        // SAFETY: the objects are ours.
+        unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
+    }
+}
+
+#[test]
 fn bulk_allocates_all_objects_or_none() {
     let (pages, _) = normal_machine(4);
     let before = pages.free_pages_total();
