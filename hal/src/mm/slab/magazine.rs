@@ -117,13 +117,6 @@ impl Magazines {
         &self.cursors[usize::from(tag)]
     }
 
-    /// Takes the magazine of the cache with `tag` away; it is empty.
-    pub(crate) fn forget(&self, tag: u8) {
-        self.cursor(tag).set(nothing());
-        #[cfg(not(target_os = "none"))]
-        self.bottoms[usize::from(tag)].set(ptr::null_mut());
-    }
-
     /// Takes the object pushed last.
     #[inline(always)]
     pub(super) fn pop(&self, tag: u8) -> Option<NonNull<u8>> {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::mm::testing::normal_machine;
+use crate::smp::{self, tests::spawn_other_core};
 
 fn new_cache(name: &'static str, size: usize, align: usize) -> &'static KmemCache {
     Box::leak(Box::new(KmemCache::new(name, size, align).unwrap()))
@@ -213,11 +214,21 @@ mod constructed {
     }
 }
 
+/// Destroys a cache that only the calling test uses.
+fn destroy(
+    cache: &'static KmemCache,
+    pages: &PageAllocator,
+    remaining: impl FnMut(VirtAddr),
+) -> Result<(), DestroyError> {
+    // SAFETY: nobody else knows the cache, and the caller waits.
+    unsafe { cache.destroy(pages, remaining) }
+}
+
 #[test]
 fn destroy_is_refused_with_objects_in_use_and_lists_them() {
     let (pages, _) = normal_machine(8);
     let cache = new_cache("destroyed", 128, 8);
-    assert_eq!(cache.destroy(pages, |_| ()), Ok(()));
+    assert_eq!(destroy(cache, pages, |_| ()), Ok(()));
     let objects: Vec<_> = (0..70)
         .map(|_| cache.alloc(pages, Gfp::KERNEL).unwrap())
         .collect();
@@ -227,7 +238,7 @@ fn destroy_is_refused_with_objects_in_use_and_lists_them() {
         unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
     }
     let mut listed = Vec::new();
-    let refused = cache.destroy(pages, |va| listed.push(va));
+    let refused = destroy(cache, pages, |va| listed.push(va));
     let remaining = DestroyError::Remaining {
         cache: "destroyed",
         objects: 2,
@@ -241,12 +252,37 @@ fn destroy_is_refused_with_objects_in_use_and_lists_them() {
         // SAFETY: the object is ours.
         unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
     }
-    assert_eq!(cache.destroy(pages, |_| ()), Ok(()));
+    assert_eq!(destroy(cache, pages, |_| ()), Ok(()));
     assert!(!named_caches().any(|listed| core::ptr::eq(listed, cache)));
     let object = cache.alloc(pages, Gfp::KERNEL).unwrap();
     // SAFETY: the object is ours.
     unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
-    assert_eq!(cache.destroy(pages, |_| ()), Ok(()));
+    assert_eq!(destroy(cache, pages, |_| ()), Ok(()));
+}
+
+#[test]
+fn destroy_takes_what_other_cores_have_at_hand() {
+    let (pages, _) = normal_machine(8);
+    let cache = new_cache("elsewhere", 128, 8);
+    let other = spawn_other_core();
+    smp::run_on(other, || {
+        let object = cache.alloc(pages, Gfp::KERNEL).unwrap();
+        // SAFETY: the object is ours.
+        unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
+    })
+    .unwrap();
+    assert_ne!(cache.info().slabs, 0);
+    assert_eq!(destroy(cache, pages, |_| ()), Ok(()));
+    assert_eq!(cache.info().slabs, 0);
+    let locked = IrqLock::new(());
+    let object = cache.alloc(pages, Gfp::KERNEL).unwrap();
+    // SAFETY: the object is ours.
+    unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
+    let guard = locked.lock();
+    let refused = destroy(cache, pages, |_| ());
+    drop(guard);
+    assert!(matches!(refused, Err(DestroyError::Cores { .. })));
+    assert_eq!(destroy(cache, pages, |_| ()), Ok(()));
 }
 
 #[test]
