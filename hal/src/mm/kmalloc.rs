@@ -318,7 +318,8 @@ impl Kmalloc {
     ///
     /// # Errors
     ///
-    /// [`ObjectError`] when no object starts at `object`.
+    /// [`ObjectError`] when no object in use starts at `object`, as far as [`kfree`](Self::kfree)
+    /// would find it.
     pub fn ksize(&self, object: *const u8) -> Result<usize, ObjectError> {
         let va = VirtAddr::from_ptr(object);
         if va.get() == 0 || va == VirtAddr::from_ptr(ZERO_SIZE_PTR.as_ptr()) {

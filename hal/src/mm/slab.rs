@@ -488,7 +488,7 @@ pub(super) unsafe fn free_fast(
 
 /// Whether the object at `object`, in the slab that `frame` is part of, is free, as far as its mark
 /// tells.
-pub(super) fn is_marked_free(frame: &Frame, object: NonNull<u8>) -> bool {
+fn is_marked_free(frame: &Frame, object: NonNull<u8>) -> bool {
     mark_at(object) == free_mark(frame, object)
 }
 
