@@ -3,7 +3,9 @@
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use hal::addr::VirtAddr;
-use hal::mm::{self, AllocError, DestroyError, Gfp, KmemCache, ObjectError, PageAllocator, SlabFlags};
+use hal::mm::{
+    self, AllocError, DestroyError, Gfp, KmemCache, ObjectError, PageAllocator, SlabFlags,
+};
 
 /// The state a constructed object is in while it is free.
 pub(crate) const STATE: u64 = 0x1234_5678_9ABC_DEF0;

@@ -36,6 +36,7 @@ pub(super) const SUITE: Suite = Suite {
         objects_are_freed_on_other_cores: other_cores,
         packed_objects_share_lines_and_keep_their_bytes: packed::shared_lines,
         wrong_frees_of_packed_objects_are_refused_by_name: packed::wrong_frees,
+        packed_objects_are_charged_to_nobody: packed::charged,
         packed_objects_are_refused_for_dma: packed::refused_for_dma,
         packed_objects_are_refused_for_dma_planted: packed::refused_for_dma_planted,
         slabinfo_is_consistent: dump::consistent,
@@ -180,7 +181,10 @@ fn destroy() -> Outcome {
     let known = mm::named_caches().any(|cache| core::ptr::eq(cache, &raw const ALIGNED));
     check!(!known, "a destroyed cache is still listed");
     // What it then keeps at hand, each core gives back when it is asked to.
-    check_ok!(smp::run_on_all(|_| drop(Named::alloc(&ALIGNED, Gfp::KERNEL))));
+    check_ok!(smp::run_on_all(|_| drop(Named::alloc(
+        &ALIGNED,
+        Gfp::KERNEL
+    ))));
     check_ok!(destroy_cache(&ALIGNED, |_| ()));
     Ok(())
 }

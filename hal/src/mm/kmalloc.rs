@@ -146,8 +146,7 @@ impl Kmalloc {
         let (offset, capacity) = (usize::from(OFFSETS[number]), usize::from(geometry.magazine));
         let at_hand = || {
             let core = PerCpu::current().index();
-            self.core()
-                .holder(tag, &self.slots, offset, capacity, core)
+            self.core().holder(tag, &self.slots, offset, capacity, core)
         };
         Some(Cache {
             geometry,
@@ -163,6 +162,10 @@ impl Kmalloc {
     /// The memory is in the direct map and holds garbage unless `gfp` has [`Gfp::ZERO`]; all of
     /// [`ksize`](Self::ksize) is zeroed then. Size 0 gives [`ZERO_SIZE_PTR`]. May be called in any
     /// context with flags that do not block.
+    ///
+    /// Up to [`MAX_CLASS_SIZE`], where `gfp` asks for several kinds of memory, the first of these
+    /// counts, as in Linux: [`Gfp::DMA`] or [`Gfp::DMA32`], [`Gfp::RECLAIMABLE`], [`Gfp::ACCOUNT`].
+    /// So objects of the former kinds are charged to nobody.
     ///
     /// # Errors
     ///

@@ -195,7 +195,10 @@ fn reports_leave_every_allocation_to_be_counted() {
     fault::fail_nth(3);
     let objects = [(); 4].map(|()| kmalloc.kmalloc(64, Gfp::KERNEL).ok());
     fault::disarm();
-    assert_eq!(objects.map(|object| object.is_some()), [true, true, false, true]);
+    assert_eq!(
+        objects.map(|object| object.is_some()),
+        [true, true, false, true]
+    );
     for object in objects.into_iter().flatten().chain([held]) {
         // SAFETY: the objects are ours.
         unsafe { kmalloc.kfree(object.as_ptr()) }.unwrap();

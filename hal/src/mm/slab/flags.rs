@@ -6,6 +6,7 @@ bitflags::bitflags! {
     pub struct SlabFlags: u32 {
         /// Objects of at most [`MAX_PACKED_SIZE`](super::MAX_PACKED_SIZE) bytes lie side by side and
         /// share cache lines. Never for memory that a device meets: mapping it for DMA is refused.
+        /// Nor are they charged to owners.
         /// This project's own: Linux leaves the bits below 0x100 free.
         const PACKED = 0x80;
         /// No effect in this build: no red zones surround the objects.

@@ -102,10 +102,11 @@ impl KmemCache {
         }
         if flags.contains(SlabFlags::PACKED) {
             self.packed = PackedLayout::new(self.size, self.align);
-            let whole_lines = SlabFlags::HWCACHE_ALIGN
+            let others = SlabFlags::HWCACHE_ALIGN
                 .union(SlabFlags::CACHE_DMA)
-                .union(SlabFlags::CACHE_DMA32);
-            if self.packed.is_none() || flags.intersects(whole_lines) {
+                .union(SlabFlags::CACHE_DMA32)
+                .union(SlabFlags::ACCOUNT);
+            if self.packed.is_none() || flags.intersects(others) {
                 let (size, flags) = (self.size, bits);
                 return Err(CacheError::Packed { size, flags });
             }
@@ -218,7 +219,8 @@ impl KmemCache {
     /// # Errors
     ///
     /// [`AllocError`]: a blocking call in the wrong context, zeroes asked of a cache with a
-    /// constructor, no page for a new slab, or no number left for the cache.
+    /// constructor, [`Gfp::ACCOUNT`] of one without [`SlabFlags::ACCOUNT`], no page for a new slab,
+    /// or no number left for the cache.
     #[doc(alias = "kmem_cache_alloc")]
     #[doc(alias = "kmem_cache_zalloc")]
     #[inline]
@@ -230,6 +232,10 @@ impl KmemCache {
     ) -> Result<NonNull<u8>, AllocError> {
         if gfp.contains(Gfp::ZERO) && self.constructor.is_some() {
             return Err(AllocError::Constructed { gfp });
+        }
+        if gfp.contains(Gfp::ACCOUNT) && !self.geometry.accounted {
+            let cache = self.name;
+            return Err(AllocError::NotAccounted { cache, gfp });
         }
         let tag = self.tag()?;
         // An interrupt handler has nothing at hand, and a lock masks IRQs: the slow path names them.
@@ -267,7 +273,8 @@ impl KmemCache {
         objects: &mut [Option<NonNull<u8>>],
     ) -> Result<(), AllocError> {
         let core = PerCpu::current().magazines();
-        let is_plain = !gfp.contains(Gfp::ZERO) && (!gfp.may_block() || !cpu::irqs_masked());
+        let is_plain =
+            !gfp.intersects(Gfp::ZERO | Gfp::ACCOUNT) && (!gfp.may_block() || !cpu::irqs_masked());
         for at in 0..objects.len() {
             let at_hand = if is_plain {
                 alloc_fast(core, self.tag.load(Ordering::Relaxed))

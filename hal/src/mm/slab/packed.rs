@@ -373,17 +373,20 @@ impl Packed<'_> {
 
     /// Calls `f` with the address of each object in use.
     pub(super) fn in_use(&self, pages: &PageAllocator, mut f: impl FnMut(VirtAddr)) {
-        pages.frames().lookup().for_each_slab(self.tag, |pfn, frame| {
-            for index in 0..self.layout.count {
-                let mut own = self.pages.lock();
-                // Until the lock was taken, the page may have left the cache.
-                let is_used = frame.tag() == self.tag && own.is_used(pfn, index);
-                drop(own);
-                if is_used {
-                    f(self.layout.object(pfn, index));
+        pages
+            .frames()
+            .lookup()
+            .for_each_slab(self.tag, |pfn, frame| {
+                for index in 0..self.layout.count {
+                    let mut own = self.pages.lock();
+                    // Until the lock was taken, the page may have left the cache.
+                    let is_used = frame.tag() == self.tag && own.is_used(pfn, index);
+                    drop(own);
+                    if is_used {
+                        f(self.layout.object(pfn, index));
+                    }
                 }
-            }
-        });
+            });
     }
 }
 

@@ -286,6 +286,26 @@ fn destroy_takes_what_other_cores_have_at_hand() {
 }
 
 #[test]
+fn what_a_cache_cannot_charge_it_refuses() {
+    let (pages, _) = normal_machine(4);
+    let cache = new_cache("uncharged", 64, 64);
+    // One is at hand afterwards.
+    let object = cache.alloc(pages, Gfp::KERNEL).unwrap();
+    // SAFETY: the object is ours.
+    unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
+    let gfp = Gfp::KERNEL_ACCOUNT;
+    let refused = AllocError::NotAccounted {
+        cache: "uncharged",
+        gfp,
+    };
+    assert_eq!(cache.alloc(pages, gfp), Err(refused));
+    let mut objects = [None; 3];
+    assert_eq!(cache.alloc_bulk(pages, gfp, &mut objects), Err(refused));
+    assert_eq!(objects, [None; 3]);
+    assert!(!cache.shrink(pages));
+}
+
+#[test]
 fn shrinking_leaves_every_allocation_to_be_counted() {
     let (pages, _) = normal_machine(4);
     let cache = new_cache("counted", 64, 64);
@@ -295,7 +315,10 @@ fn shrinking_leaves_every_allocation_to_be_counted() {
     fault::fail_nth(3);
     let objects = [(); 4].map(|()| cache.alloc(pages, Gfp::KERNEL).ok());
     fault::disarm();
-    assert_eq!(objects.map(|object| object.is_some()), [true, true, false, true]);
+    assert_eq!(
+        objects.map(|object| object.is_some()),
+        [true, true, false, true]
+    );
     for object in objects.into_iter().flatten().chain([held]) {
         // SAFETY: the objects are ours.
         unsafe { cache.free(pages, object.as_ptr()) }.unwrap();

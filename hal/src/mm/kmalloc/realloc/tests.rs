@@ -246,7 +246,10 @@ fn what_a_neighbour_or_a_constructor_left_is_no_mark() {
     let (kmalloc, pages) = machine(8);
     let packed = named(8, SlabFlags::PACKED);
     let neighbours = [(); 2].map(|()| packed.alloc(pages, Gfp::KERNEL).unwrap());
-    assert_eq!(neighbours[0].as_ptr().wrapping_add(MARK), neighbours[1].as_ptr());
+    assert_eq!(
+        neighbours[0].as_ptr().wrapping_add(MARK),
+        neighbours[1].as_ptr()
+    );
     // The mark the first would have if it were marked as others are.
     let va = VirtAddr::from_ptr(neighbours[0].as_ptr());
     let (_, frame) = frame_of(pages.frames(), va).unwrap();

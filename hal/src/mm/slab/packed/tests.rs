@@ -33,6 +33,7 @@ fn what_cannot_share_lines_is_not_packed() {
         (8, 8, SlabFlags::HWCACHE_ALIGN),
         (8, 8, SlabFlags::CACHE_DMA),
         (8, 8, SlabFlags::CACHE_DMA32),
+        (8, 8, SlabFlags::ACCOUNT),
     ] {
         let flags = (packed | more).bits();
         let refused = KmemCache::new("large", size, align)
