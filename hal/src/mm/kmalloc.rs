@@ -18,6 +18,7 @@ pub use realloc::ReallocError;
 
 use super::buddy::MAX_ORDER;
 use super::frame::{FIRST_TAG, FrameError, FrameKind};
+use super::misuse::NO_OBJECT;
 use super::owner;
 use super::page::PageAllocator;
 #[cfg(feature = "slab-debug")]
@@ -27,7 +28,7 @@ use super::slab::{
     frame_of, free_fast, named,
 };
 use super::zero::zero;
-use super::{AllocError, Gfp};
+use super::{AllocError, Gfp, Misuse};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::arch::cpu;
 use crate::layout;
@@ -167,9 +168,13 @@ impl Kmalloc {
     /// counts, as in Linux: [`Gfp::DMA`] or [`Gfp::DMA32`], [`Gfp::RECLAIMABLE`], [`Gfp::ACCOUNT`].
     /// So objects of the former kinds are charged to nobody.
     ///
+    /// Flags that make no sense, and [`Gfp::HIGHMEM`] and [`Gfp::MOVABLE`], which no object is, are
+    /// ignored and counted as [`Misuse`], except where an object is at hand.
+    ///
     /// # Errors
     ///
-    /// [`AllocError`]: the size is above [`MAX_SIZE`], or the zones `gfp` admits have no memory.
+    /// [`AllocError`]: the size is above [`MAX_SIZE`], which is counted as [`Misuse`] too, or the
+    /// zones `gfp` admits have no memory.
     #[inline(always)]
     #[cfg_attr(feature = "slab-debug", track_caller)]
     pub fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
@@ -236,12 +241,16 @@ impl Kmalloc {
         if size == 0 {
             return Ok(ZERO_SIZE_PTR);
         }
+        let order = (size - 1).ilog2() + 1 - PAGE_SHIFT;
         if size > MAX_SIZE {
+            Misuse::OrderTooLarge(order).note(gfp);
             return Err(AllocError::SizeTooLarge { size, gfp });
         }
+        if gfp.intersects(NO_OBJECT) {
+            Misuse::ObjectFlags(gfp).note(gfp);
+        }
         let pages = self.pages.get().ok_or(AllocError::NotReady)?;
-        let order = size.next_power_of_two().ilog2() - PAGE_SHIFT;
-        let pfn = pages.alloc_pages(gfp | Gfp::COMP, order)?;
+        let pfn = pages.alloc_pages(gfp - NO_OBJECT | Gfp::COMP, order)?;
         if let Ok(frame) = pages.frames().get(pfn) {
             owner::pages_to_object(frame, order);
         }
@@ -298,7 +307,10 @@ impl Kmalloc {
         let order = frame.order();
         owner::object_to_pages(frame, order);
         // SAFETY: the caller gives the object up, which is this block.
-        Ok(unsafe { pages.free_pages(pa.pfn(), order) }?)
+        let freed = unsafe { pages.free_pages(pa.pfn(), order) };
+        // What was refused is an object as before.
+        freed.inspect_err(|_| owner::pages_to_object(frame, order))?;
+        Ok(())
     }
 
     fn ready_pages(&self, va: VirtAddr) -> Result<&'static PageAllocator, ObjectError> {

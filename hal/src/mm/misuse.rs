@@ -22,10 +22,17 @@ pub enum Misuse {
     /// A block larger than there are. It is refused.
     #[error("an allocation of order {0}")]
     OrderTooLarge(u32),
+    /// Flags of memory that users have mapped, for an object. They are ignored. Linux: "Unexpected
+    /// gfp".
+    #[error("an object with {0}")]
+    ObjectFlags(Gfp),
 }
 
+/// What no object is: memory without a permanent mapping, or that may be migrated.
+pub(super) const NO_OBJECT: Gfp = Gfp::HIGHMEM.union(Gfp::MOVABLE);
+
 /// Kinds of misuse, by [`Misuse::kind`].
-const KINDS: usize = 11;
+const KINDS: usize = 12;
 
 static COUNTS: [AtomicU32; KINDS] = [const { AtomicU32::new(0) }; KINDS];
 static HOOK: Once<fn(Misuse, Gfp)> = Once::new();
@@ -45,6 +52,7 @@ impl Misuse {
             Self::Flags(GfpError::NofailNonblocking(_)) => 8,
             Self::NofailOrder(_) => 9,
             Self::OrderTooLarge(_) => 10,
+            Self::ObjectFlags(_) => 11,
         }
     }
 
@@ -64,6 +72,19 @@ impl Misuse {
         {
             hook(self, gfp);
         }
+    }
+}
+
+/// Counts what is wrong with the flags of a request for an object of a slab. Any context.
+#[inline]
+pub(super) fn note_object_flags(gfp: Gfp) {
+    if gfp.intersects(NO_OBJECT) {
+        Misuse::ObjectFlags(gfp).note(gfp);
+    }
+    if gfp.is_special()
+        && let Err(error) = gfp.check()
+    {
+        Misuse::Flags(error).note(gfp);
     }
 }
 
@@ -99,6 +120,7 @@ mod tests {
             Misuse::Flags(GfpError::NofailNonblocking(gfp)),
             Misuse::NofailOrder(2),
             Misuse::OrderTooLarge(11),
+            Misuse::ObjectFlags(gfp),
         ];
         assert!(all.iter().map(|misuse| misuse.kind()).eq(0..KINDS));
     }

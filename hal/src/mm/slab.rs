@@ -46,6 +46,7 @@ pub(super) use slabs::Slabs;
 use super::buddy::FreeError;
 use super::frame::{FIRST_TAG, Frame, FrameError, FrameKind, FrameLookup, FrameTable};
 use super::kmalloc::KMALLOC_CACHES;
+use super::misuse::{NO_OBJECT, note_object_flags};
 use super::page::{PageAllocator, check_context};
 use super::{AllocError, Gfp, fault};
 use crate::addr::{Pfn, PhysAddr, VirtAddr};
@@ -170,10 +171,12 @@ pub(super) struct Cache<'a> {
 
 impl Cache<'_> {
     /// Allocates an object when the magazine has none: fills it from the slabs, adding one if they
-    /// are used up. Pages are allocated without a lock and with IRQs as the caller had them.
+    /// are used up. Pages are allocated without a lock and with IRQs as the caller had them. Flags
+    /// that make no sense are counted here and not where an object is at hand.
     #[cfg_attr(feature = "slab-debug", track_caller)]
     pub(super) fn alloc(&self, pages: &PageAllocator, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         check_context(gfp)?;
+        note_object_flags(gfp);
         if fault::should_fail(gfp) {
             return Err(AllocError::NoMemory { order: 0, gfp });
         }
@@ -247,7 +250,7 @@ impl Cache<'_> {
     /// A block for a slab: of the preferred order if that is easily had, else of the smallest.
     fn alloc_slab(&self, pages: &PageAllocator, gfp: Gfp) -> Result<(Pfn, u32), AllocError> {
         let gfp = gfp
-            .difference(Gfp::ZERO | Gfp::DMA | Gfp::DMA32 | Gfp::HIGHMEM | Gfp::MOVABLE)
+            .difference(NO_OBJECT | Gfp::ZERO | Gfp::DMA | Gfp::DMA32)
             .union(self.geometry.pages)
             // A slab has objects of many owners.
             .difference(Gfp::ACCOUNT);

@@ -1,7 +1,8 @@
 use super::*;
-use crate::addr::Pfn;
-use crate::mm::testing::{Oracle, normal_machine, pages, ram};
-use crate::mm::{Shrinker, ZoneInfo, ZoneKind, fault};
+use crate::addr::{Pfn, PhysRange};
+use crate::mm::testing::{Oracle, normal_machine, pages, ram, with_area};
+use crate::mm::{GfpError, KmemCache, Misuse, Shrinker, SlabFlags, ZoneInfo, ZoneKind, fault};
+use crate::mmu::MemoryType;
 use proptest::prelude::*;
 
 fn machine(mib: u64) -> (&'static Kmalloc, &'static PageAllocator) {
@@ -182,6 +183,75 @@ fn marks_of_smaller_objects_are_none_elsewhere() {
         large.add(MARK).cast::<u64>().write(left);
         assert_eq!(kmalloc.kfree(large), Ok(()));
         assert!(kmalloc.kfree(large).is_err());
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too many pages for an interpreter")]
+fn flags_of_no_object_are_counted_and_ignored() {
+    let ram = ram(8);
+    let area = PhysRange::new(ram.start + (4 << 20), ram.end);
+    let pages = with_area(PhysRange::new(ram.start, area.start), area);
+    let kmalloc = caches_on(pages);
+    let packed = KmemCache::new("unfit", 16, 8).and_then(|cache| {
+        let flags = SlabFlags::PACKED.bits();
+        cache.with_flags(flags)
+    });
+    let packed: &KmemCache = Box::leak(Box::new(packed.unwrap()));
+    let gfp = Gfp::KERNEL | Gfp::MOVABLE;
+    let unfit = || Misuse::ObjectFlags(gfp).count();
+    let before = unfit();
+    let objects = [64, 3 * PAGE_SIZE, 1 << 20].map(|size| kmalloc.kmalloc(size, gfp).unwrap());
+    let small = packed.alloc(pages, gfp).unwrap();
+    assert!(unfit() >= before + 4);
+    for object in objects.into_iter().chain([small]) {
+        // A movable request would be given lent memory first.
+        let pa = layout::virt_to_phys(VirtAddr::from_ptr(object.as_ptr())).unwrap();
+        assert!(pa < area.start);
+        // SAFETY: the object is ours.
+        unsafe { kmalloc.kfree(object.as_ptr()) }.unwrap();
+    }
+    packed.shrink(pages);
+    kmalloc.shrink();
+    let gfp = Gfp::KERNEL | Gfp::NOFAIL | Gfp::NORETRY;
+    let kind = Misuse::Flags(GfpError::NofailNoretry(gfp));
+    let before = kind.count();
+    let held = kmalloc.kmalloc(64, Gfp::KERNEL).unwrap();
+    // There is a slab, so only the object's flags are looked at.
+    kmalloc.shrink();
+    let object = kmalloc.kmalloc(64, gfp).unwrap();
+    assert!(kind.count() > before);
+    for object in [held, object] {
+        // SAFETY: as above.
+        unsafe { kmalloc.kfree(object.as_ptr()) }.unwrap();
+    }
+    let before = Misuse::OrderTooLarge(11).count();
+    assert!(kmalloc.kmalloc(MAX_SIZE + 1, Gfp::KERNEL).is_err());
+    assert!(Misuse::OrderTooLarge(11).count() > before);
+}
+
+#[test]
+fn a_large_object_that_is_refused_stays_one() {
+    let (kmalloc, pages) = machine(8);
+    let object = kmalloc
+        .kmalloc(4 * PAGE_SIZE, Gfp::KERNEL)
+        .unwrap()
+        .as_ptr();
+    let pa = layout::virt_to_phys(VirtAddr::from_ptr(object)).unwrap();
+    let (frames, last) = (pages.frames(), pa.pfn() + 1..pa.pfn() + 2);
+    // SAFETY: the object is ours, and with it its second page.
+    let refused = unsafe {
+        frames
+            .claim_memory_type(last.clone(), MemoryType::NormalNonCacheable)
+            .unwrap();
+        kmalloc.kfree(object)
+    };
+    assert!(matches!(refused, Err(ObjectError::Pages(_))), "{refused:?}");
+    assert_eq!(kmalloc.ksize(object), Ok(4 * PAGE_SIZE));
+    // SAFETY: as above.
+    unsafe {
+        frames.release_memory_type(last);
+        assert_eq!(kmalloc.kfree(object), Ok(()));
     }
 }
 
