@@ -3,7 +3,9 @@
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use hal::addr::VirtAddr;
-use hal::mm::{self, AllocError, Gfp, KmemCache, ObjectError, PageAllocator, SlabFlags};
+use hal::mm::{
+    self, AllocError, DestroyError, Gfp, KmemCache, ObjectError, PageAllocator, SlabFlags,
+};
 
 /// The state a constructed object is in while it is free.
 pub(crate) const STATE: u64 = 0x1234_5678_9ABC_DEF0;
@@ -45,6 +47,18 @@ pub(crate) const fn cache(
         },
         Err(_) => panic!("no slab holds such objects"),
     }
+}
+
+/// `kmem_cache_destroy`, of a cache that only the calling test uses.
+pub(crate) fn destroy_cache(
+    cache: &'static KmemCache,
+    remaining: impl FnMut(VirtAddr),
+) -> Result<(), DestroyError> {
+    let Some(pages) = mm::pages() else {
+        return Ok(());
+    };
+    // SAFETY: tests run one after another, and this one is the caller, which waits.
+    unsafe { cache.destroy(pages, remaining) }
 }
 
 fn pages() -> Result<&'static PageAllocator, AllocError> {

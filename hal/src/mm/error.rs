@@ -69,6 +69,15 @@ pub enum AllocError {
         /// The flags.
         gfp: Gfp,
     },
+    /// An object was to be charged, and its named cache has no place to note to whom: it is made
+    /// without [`SlabFlags::ACCOUNT`](super::SlabFlags::ACCOUNT).
+    #[error("slab cache {cache} charges nobody, mode:{gfp}")]
+    NotAccounted {
+        /// The cache.
+        cache: &'static str,
+        /// The flags.
+        gfp: Gfp,
+    },
     /// All numbers for named caches are taken.
     #[error("too many named caches")]
     TooManyCaches,

@@ -18,6 +18,7 @@ pub use realloc::ReallocError;
 
 use super::buddy::MAX_ORDER;
 use super::frame::{FIRST_TAG, FrameError, FrameKind};
+use super::misuse::NO_OBJECT;
 use super::owner;
 use super::page::PageAllocator;
 #[cfg(feature = "slab-debug")]
@@ -27,7 +28,7 @@ use super::slab::{
     frame_of, free_fast, named,
 };
 use super::zero::zero;
-use super::{AllocError, Gfp};
+use super::{AllocError, Gfp, Misuse};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::arch::cpu;
 use crate::layout;
@@ -144,15 +145,14 @@ impl Kmalloc {
         let number = usize::from(tag.checked_sub(FIRST_TAG)?);
         let geometry = GEOMETRY.get(number)?;
         let (offset, capacity) = (usize::from(OFFSETS[number]), usize::from(geometry.magazine));
-        let (core, magazines) = (PerCpu::current().index(), self.core());
+        let at_hand = || {
+            let core = PerCpu::current().index();
+            self.core().holder(tag, &self.slots, offset, capacity, core)
+        };
         Some(Cache {
             geometry,
             slabs: self.slabs.get(number)?,
-            magazine: if geometry.accounted {
-                None
-            } else {
-                magazines.magazine(tag, &self.slots, offset, capacity, core)
-            },
+            at_hand: (!geometry.accounted).then(at_hand),
             constructor: None,
             tag,
         })
@@ -164,9 +164,17 @@ impl Kmalloc {
     /// [`ksize`](Self::ksize) is zeroed then. Size 0 gives [`ZERO_SIZE_PTR`]. May be called in any
     /// context with flags that do not block.
     ///
+    /// Up to [`MAX_CLASS_SIZE`], where `gfp` asks for several kinds of memory, the first of these
+    /// counts, as in Linux: [`Gfp::DMA`] or [`Gfp::DMA32`], [`Gfp::RECLAIMABLE`], [`Gfp::ACCOUNT`].
+    /// So objects of the former kinds are charged to nobody.
+    ///
+    /// Flags that make no sense, and [`Gfp::HIGHMEM`] and [`Gfp::MOVABLE`], which no object is, are
+    /// ignored and counted as [`Misuse`], except where an object is at hand.
+    ///
     /// # Errors
     ///
-    /// [`AllocError`]: the size is above [`MAX_SIZE`], or the zones `gfp` admits have no memory.
+    /// [`AllocError`]: the size is above [`MAX_SIZE`], which is counted as [`Misuse`] too, or the
+    /// zones `gfp` admits have no memory.
     #[inline(always)]
     #[cfg_attr(feature = "slab-debug", track_caller)]
     pub fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
@@ -233,12 +241,16 @@ impl Kmalloc {
         if size == 0 {
             return Ok(ZERO_SIZE_PTR);
         }
+        let order = (size - 1).ilog2() + 1 - PAGE_SHIFT;
         if size > MAX_SIZE {
+            Misuse::OrderTooLarge(order).note(gfp);
             return Err(AllocError::SizeTooLarge { size, gfp });
         }
+        if gfp.intersects(NO_OBJECT) {
+            Misuse::ObjectFlags(gfp).note(gfp);
+        }
         let pages = self.pages.get().ok_or(AllocError::NotReady)?;
-        let order = size.next_power_of_two().ilog2() - PAGE_SHIFT;
-        let pfn = pages.alloc_pages(gfp | Gfp::COMP, order)?;
+        let pfn = pages.alloc_pages(gfp - NO_OBJECT | Gfp::COMP, order)?;
         if let Ok(frame) = pages.frames().get(pfn) {
             owner::pages_to_object(frame, order);
         }
@@ -295,7 +307,10 @@ impl Kmalloc {
         let order = frame.order();
         owner::object_to_pages(frame, order);
         // SAFETY: the caller gives the object up, which is this block.
-        Ok(unsafe { pages.free_pages(pa.pfn(), order) }?)
+        let freed = unsafe { pages.free_pages(pa.pfn(), order) };
+        // What was refused is an object as before.
+        freed.inspect_err(|_| owner::pages_to_object(frame, order))?;
+        Ok(())
     }
 
     fn ready_pages(&self, va: VirtAddr) -> Result<&'static PageAllocator, ObjectError> {
@@ -318,7 +333,8 @@ impl Kmalloc {
     ///
     /// # Errors
     ///
-    /// [`ObjectError`] when no object starts at `object`.
+    /// [`ObjectError`] when no object in use starts at `object`, as far as [`kfree`](Self::kfree)
+    /// would find it.
     pub fn ksize(&self, object: *const u8) -> Result<usize, ObjectError> {
         let va = VirtAddr::from_ptr(object);
         if va.get() == 0 || va == VirtAddr::from_ptr(ZERO_SIZE_PTR.as_ptr()) {

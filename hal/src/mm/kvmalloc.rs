@@ -4,7 +4,7 @@
 //! frames is not worth evicting anything for, and then take pages from anywhere with `vmalloc`.
 
 use super::vmalloc::{PageSource, Vmalloc, VmallocError, is_vmalloc_addr};
-use super::{AllocError, Gfp, Kmalloc, ObjectError, ZERO_SIZE_PTR};
+use super::{AllocError, Gfp, Kmalloc, MAX_SIZE, ObjectError, ZERO_SIZE_PTR};
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use core::ptr::NonNull;
 
@@ -86,6 +86,9 @@ impl<'a, P: PageSource> Kvmalloc<'a, P> {
         }
         if !gfp.contains(Gfp::KERNEL) {
             return Ok(self.kmalloc.kmalloc(size, gfp)?);
+        }
+        if size > MAX_SIZE {
+            return self.fall_back(size, gfp);
         }
         // Memory that must be had is had from `vmalloc`.
         let mut first = (gfp | Gfp::NOWARN) - Gfp::NOFAIL;

@@ -25,10 +25,17 @@ pub enum Misuse {
     /// A block larger than there are. It is refused.
     #[error("an allocation of order {0}")]
     OrderTooLarge(u32),
+    /// Flags of memory that users have mapped, for an object. They are ignored. Linux: "Unexpected
+    /// gfp".
+    #[error("an object with {0}")]
+    ObjectFlags(Gfp),
 }
 
+/// What no object is: memory without a permanent mapping, or that may be migrated.
+pub(super) const NO_OBJECT: Gfp = Gfp::HIGHMEM.union(Gfp::MOVABLE);
+
 /// Kinds of misuse, by [`Misuse::kind`].
-const KINDS: usize = 12;
+const KINDS: usize = 13;
 
 static COUNTS: [AtomicU32; KINDS] = [const { AtomicU32::new(0) }; KINDS];
 
@@ -54,6 +61,7 @@ impl Misuse {
             Self::NofailOrder(_) => 9,
             Self::OrderTooLarge(_) => 10,
             Self::NofailReclaim => 11,
+            Self::ObjectFlags(_) => 12,
         }
     }
 
@@ -79,6 +87,19 @@ impl Misuse {
     fn is_reported_now(self, reported: &AtomicU32, gfp: Gfp) -> bool {
         let kind = 1 << self.kind();
         !gfp.contains(Gfp::NOWARN) && reported.fetch_or(kind, Ordering::Relaxed) & kind == 0
+    }
+}
+
+/// Counts what is wrong with the flags of a request for an object of a slab. Any context.
+#[inline]
+pub(super) fn note_object_flags(gfp: Gfp) {
+    if gfp.intersects(NO_OBJECT) {
+        Misuse::ObjectFlags(gfp).note(gfp);
+    }
+    if gfp.is_special()
+        && let Err(error) = gfp.check()
+    {
+        Misuse::Flags(error).note(gfp);
     }
 }
 

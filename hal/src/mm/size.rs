@@ -40,7 +40,6 @@ pub const fn array3_size(rows: usize, columns: usize, size: usize) -> usize {
 /// assert_eq!(struct_size::<u32, u64>(3), 8 + 3 * 8);
 /// assert_eq!(struct_size::<u32, u64>(usize::MAX), usize::MAX);
 /// ```
-#[doc(alias = "flex_array_size")]
 pub const fn struct_size<Header, Element>(count: usize) -> usize {
     let header = size_of::<Header>().next_multiple_of(align_of::<Element>());
     size_add(header, array_size(count, size_of::<Element>()))

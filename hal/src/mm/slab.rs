@@ -48,7 +48,6 @@ pub use info::CacheInfo;
 pub use kmem_cache::{DestroyError, KmemCache};
 pub(crate) use magazine::Magazines;
 pub(super) use magazine::SlotStore;
-pub(super) use mark::is_marked_free;
 pub(super) use packed::is_packed;
 pub use packed::{MAX_PACKED_SIZE, PACKED_ALIGN};
 pub use registry::{MAX_NAMED_CACHES, named_caches};

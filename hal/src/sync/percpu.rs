@@ -319,25 +319,3 @@ pub(crate) unsafe fn set_page_lists(frames: FrameTable, limits: &PageLimits) {
         tasks.page_lists.init(frames, limits);
     }
 }
-
-/// Takes the magazines of the cache with `tag` away from all cores.
-///
-/// # Safety
-///
-/// The magazines are empty, and no core uses the cache until this one tells it to.
-#[cfg(target_os = "none")]
-pub(crate) unsafe fn forget_magazines(tag: u8) {
-    for area in PER_CPU_AREAS.0.as_flattened() {
-        area.magazines.forget(tag);
-    }
-}
-
-/// Takes the magazine of the cache with `tag` away from this thread.
-///
-/// # Safety
-///
-/// As on the target.
-#[cfg(not(target_os = "none"))]
-pub(crate) unsafe fn forget_magazines(tag: u8) {
-    PerCpu::current().magazines.forget(tag);
-}

@@ -7,7 +7,10 @@ use hal::addr::PhysAddr;
 use hal::dma::sg::{ScatterEntry, ScatterList};
 use hal::dma::streaming::map_shared;
 use hal::dma::{BusWindow, Device, DmaError, DmaMask, ToDevice};
-use hal::mm::{DMA_ALIGN, Gfp, KmemCache, MAX_PACKED_SIZE, ObjectError, PACKED_ALIGN, SlabFlags};
+use hal::mm::{
+    self, AllocError, DMA_ALIGN, Gfp, KmemCache, MAX_PACKED_SIZE, ObjectError, Owner, PACKED_ALIGN,
+    SlabFlags,
+};
 
 /// Bytes of an object of [`PACKED`]: no divisor of a line.
 const SIZE: usize = 24;
@@ -22,6 +25,26 @@ static ALL: [BusWindow; 1] = match BusWindow::new(PhysAddr::new(0), 0, 1 << 40) 
     Some(window) => [window],
     None => panic!("the window does not wrap"),
 };
+
+pub(super) fn charged() -> Outcome {
+    static OWNER: Owner = Owner::new("packed objects", 1 << 20);
+    let scope = check_ok!(mm::charge_to(&OWNER));
+    let refused = Named::alloc(&PACKED, Gfp::KERNEL_ACCOUNT).map(drop);
+    let mut small = check_ok!(Small::alloc(SIZE, Gfp::KERNEL_ACCOUNT));
+    drop(scope);
+    let (used, usable) = (OWNER.used(), small.object().usable());
+    drop(small);
+    check!(
+        matches!(refused, Err(AllocError::NotAccounted { .. })),
+        "{refused:?}"
+    );
+    check!(
+        (used, usable) == (DMA_ALIGN, DMA_ALIGN),
+        "{used} bytes charged for {usable}"
+    );
+    check!(OWNER.used() == 0, "a charge is left");
+    Ok(())
+}
 
 pub(super) fn shared_lines() -> Outcome {
     const COUNT: usize = 32;

@@ -34,7 +34,8 @@ impl PackedKmalloc {
     ///
     /// # Errors
     ///
-    /// [`AllocError`]: the size is out of range, or there is no page for more objects.
+    /// [`AllocError`]: the size is out of range, the object is to be charged to an owner, or there is
+    /// no page for more objects.
     pub fn kmalloc(
         &'static self,
         pages: &PageAllocator,

@@ -1,9 +1,8 @@
 //! Objects that grow, and objects whose content must not outlive them.
 
 use super::array::array_bytes;
-use super::{DMA_ALIGN, Kmalloc, MAX_CLASS_SIZE, ZERO_SIZE_PTR};
-use crate::addr::VirtAddr;
-use crate::mm::slab::{frame_of, is_marked_free};
+use super::{DMA_ALIGN, Kmalloc, ZERO_SIZE_PTR};
+use crate::mm::slab::PACKED_ALIGN;
 use crate::mm::{AllocError, Gfp, ObjectError};
 use core::ptr::NonNull;
 
@@ -53,7 +52,7 @@ impl Kmalloc {
             unsafe { self.kfree(object) }?;
             return Ok(ZERO_SIZE_PTR);
         }
-        let usable = self.usable_in_use(old)?;
+        let usable = self.ksize(object)?;
         if size <= usable {
             if gfp.contains(Gfp::ZERO) {
                 // SAFETY: the bytes up to `usable` are the caller's object.
@@ -112,32 +111,26 @@ impl Kmalloc {
         let Some(secret) = NonNull::new(object).filter(|object| *object != ZERO_SIZE_PTR) else {
             return Ok(());
         };
-        let usable = self.usable_in_use(secret)?;
+        let usable = self.ksize(object)?;
         let words = secret.cast::<u64>();
-        for word in 0..usable / size_of::<u64>() {
-            // SAFETY: the object is in use and the caller's; it has whole words, see below.
+        let whole = usable / size_of::<u64>();
+        for word in 0..whole {
+            // SAFETY: the object is in use and the caller's; it starts at a whole word, see below.
             unsafe { words.add(word).write_volatile(0) };
+        }
+        for byte in whole * size_of::<u64>()..usable {
+            // SAFETY: the object has that many bytes.
+            unsafe { secret.add(byte).write_volatile(0) };
         }
         // SAFETY: handed on to the caller.
         unsafe { self.kfree(object) }
     }
-
-    /// As [`ksize`](Self::ksize), for what is about to write the object: one that is free already
-    /// is refused, as far as [`kfree`](Self::kfree) would find it.
-    fn usable_in_use(&self, object: NonNull<u8>) -> Result<usize, ObjectError> {
-        let usable = self.ksize(object.as_ptr())?;
-        let va = VirtAddr::from_ptr(object.as_ptr());
-        let (_, frame) = frame_of(self.ready_pages(va)?.frames(), va)?;
-        // Up to that size objects are the caches'.
-        if usable <= MAX_CLASS_SIZE && is_marked_free(frame, object) {
-            return Err(ObjectError::DoubleFree(va));
-        }
-        Ok(usable)
-    }
 }
 
-/// Objects are whole words, aligned.
-const _: () = assert!(DMA_ALIGN.is_multiple_of(size_of::<u64>()));
+/// Objects are aligned to whole words.
+const _: () = assert!(
+    DMA_ALIGN.is_multiple_of(size_of::<u64>()) && PACKED_ALIGN.is_multiple_of(size_of::<u64>())
+);
 
 #[cfg(test)]
 mod tests;

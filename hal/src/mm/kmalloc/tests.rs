@@ -1,6 +1,8 @@
 use super::*;
-use crate::mm::testing::{Oracle, normal_machine, pages, ram};
-use crate::mm::{ZoneInfo, ZoneKind};
+use crate::addr::{Pfn, PhysRange};
+use crate::mm::testing::{Oracle, normal_machine, pages, ram, with_area};
+use crate::mm::{GfpError, KmemCache, Misuse, Shrinker, SlabFlags, ZoneInfo, ZoneKind, fault};
+use crate::mmu::MemoryType;
 use proptest::prelude::*;
 
 fn machine(mib: u64) -> (&'static Kmalloc, &'static PageAllocator) {
@@ -156,6 +158,169 @@ fn memory_in_pages_per_byte_asked_is_at_most_15_percent_wasted() {
         (asked + size as f64, used + share)
     });
     assert!(used - asked <= 0.15 * used, "{}", (used - asked) / used);
+}
+
+#[test]
+#[cfg_attr(feature = "slab-debug", ignore = "slabs start with padding")]
+fn marks_of_smaller_objects_are_none_elsewhere() {
+    const SMALL: usize = 64;
+    /// Where an object has its mark.
+    const MARK: usize = 8;
+    let (kmalloc, _) = machine(4);
+    let small: Vec<_> = (0..PAGE_SIZE / SMALL)
+        .map(|_| kmalloc.kmalloc(SMALL, Gfp::KERNEL).unwrap().as_ptr())
+        .collect();
+    for object in small {
+        // SAFETY: the object is ours.
+        unsafe { kmalloc.kfree(object) }.unwrap();
+    }
+    kmalloc.shrink();
+    let large = kmalloc.kmalloc(2 * SMALL, Gfp::KERNEL).unwrap().as_ptr();
+    // SAFETY: both words lie in the object, which is ours.
+    unsafe {
+        let left = large.add(SMALL + MARK).cast::<u64>().read();
+        assert_ne!(left, 0, "the slab is not in the frame of the smaller one");
+        large.add(MARK).cast::<u64>().write(left);
+        assert_eq!(kmalloc.kfree(large), Ok(()));
+        assert!(kmalloc.kfree(large).is_err());
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too many pages for an interpreter")]
+fn flags_of_no_object_are_counted_and_ignored() {
+    let ram = ram(8);
+    let area = PhysRange::new(ram.start + (4 << 20), ram.end);
+    let pages = with_area(PhysRange::new(ram.start, area.start), area);
+    let kmalloc = caches_on(pages);
+    let packed = KmemCache::new("unfit", 16, 8).and_then(|cache| {
+        let flags = SlabFlags::PACKED.bits();
+        cache.with_flags(flags)
+    });
+    let packed: &KmemCache = Box::leak(Box::new(packed.unwrap()));
+    let gfp = Gfp::KERNEL | Gfp::MOVABLE;
+    let unfit = || Misuse::ObjectFlags(gfp).count();
+    let before = unfit();
+    let objects = [64, 3 * PAGE_SIZE, 1 << 20].map(|size| kmalloc.kmalloc(size, gfp).unwrap());
+    let small = packed.alloc(pages, gfp).unwrap();
+    assert!(unfit() >= before + 4);
+    for object in objects.into_iter().chain([small]) {
+        // A movable request would be given lent memory first.
+        let pa = layout::virt_to_phys(VirtAddr::from_ptr(object.as_ptr())).unwrap();
+        assert!(pa < area.start);
+        // SAFETY: the object is ours.
+        unsafe { kmalloc.kfree(object.as_ptr()) }.unwrap();
+    }
+    packed.shrink(pages);
+    kmalloc.shrink();
+    let gfp = Gfp::KERNEL | Gfp::NOFAIL | Gfp::NORETRY;
+    let kind = Misuse::Flags(GfpError::NofailNoretry(gfp));
+    let before = kind.count();
+    let held = kmalloc.kmalloc(64, Gfp::KERNEL).unwrap();
+    // There is a slab, so only the object's flags are looked at.
+    kmalloc.shrink();
+    let object = kmalloc.kmalloc(64, gfp).unwrap();
+    assert!(kind.count() > before);
+    for object in [held, object] {
+        // SAFETY: as above.
+        unsafe { kmalloc.kfree(object.as_ptr()) }.unwrap();
+    }
+    let before = Misuse::OrderTooLarge(11).count();
+    assert!(kmalloc.kmalloc(MAX_SIZE + 1, Gfp::KERNEL).is_err());
+    assert!(Misuse::OrderTooLarge(11).count() > before);
+}
+
+#[test]
+fn a_large_object_that_is_refused_stays_one() {
+    let (kmalloc, pages) = machine(8);
+    let object = kmalloc
+        .kmalloc(4 * PAGE_SIZE, Gfp::KERNEL)
+        .unwrap()
+        .as_ptr();
+    let pa = layout::virt_to_phys(VirtAddr::from_ptr(object)).unwrap();
+    let (frames, last) = (pages.frames(), pa.pfn() + 1..pa.pfn() + 2);
+    // SAFETY: the object is ours, and with it its second page.
+    let refused = unsafe {
+        frames
+            .claim_memory_type(last.clone(), MemoryType::NormalNonCacheable)
+            .unwrap();
+        kmalloc.kfree(object)
+    };
+    assert!(matches!(refused, Err(ObjectError::Pages(_))), "{refused:?}");
+    assert_eq!(kmalloc.ksize(object), Ok(4 * PAGE_SIZE));
+    // SAFETY: as above.
+    unsafe {
+        frames.release_memory_type(last);
+        assert_eq!(kmalloc.kfree(object), Ok(()));
+    }
+}
+
+#[test]
+fn reports_leave_every_allocation_to_be_counted() {
+    let (kmalloc, _) = machine(4);
+    // It keeps its slab, so that no page is needed and counted below.
+    let held = kmalloc.kmalloc(64, Gfp::KERNEL).unwrap();
+    kmalloc.shrink();
+    assert_eq!(kmalloc.caches().map(|cache| cache.slabs).sum::<u32>(), 1);
+    fault::fail_nth(3);
+    let objects = [(); 4].map(|()| kmalloc.kmalloc(64, Gfp::KERNEL).ok());
+    fault::disarm();
+    assert_eq!(
+        objects.map(|object| object.is_some()),
+        [true, true, false, true]
+    );
+    for object in objects.into_iter().flatten().chain([held]) {
+        // SAFETY: the objects are ours.
+        unsafe { kmalloc.kfree(object.as_ptr()) }.unwrap();
+    }
+}
+
+/// A shrinker that empties the caches of the one it works for, and gives pages up.
+struct Emptying {
+    kmalloc: &'static Kmalloc,
+    pages: &'static PageAllocator,
+    held: std::sync::Mutex<Vec<Pfn>>,
+}
+
+impl Shrinker for Emptying {
+    fn name(&self) -> &'static str {
+        "emptying"
+    }
+
+    fn count(&self) -> usize {
+        self.held.lock().unwrap().len()
+    }
+
+    fn scan(&self, _wanted: usize, _gfp: Gfp) -> usize {
+        self.kmalloc.shrink();
+        let held = core::mem::take(&mut *self.held.lock().unwrap());
+        for pfn in &held {
+            // SAFETY: the page is the shrinker's.
+            unsafe { self.pages.free_pages(*pfn, 0) }.unwrap();
+        }
+        held.len()
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too many pages for an interpreter")]
+fn reclaim_may_close_the_magazine_of_the_request_it_runs_for() {
+    let (kmalloc, pages) = machine(4);
+    let before = zones(pages);
+    let taken = core::iter::from_fn(|| pages.alloc_pages(Gfp::NOWAIT, 0).ok());
+    let shrinker = Box::leak(Box::new(Emptying {
+        kmalloc,
+        pages,
+        held: std::sync::Mutex::new(taken.collect()),
+    }));
+    pages.register_shrinker(shrinker).unwrap();
+    let object = kmalloc.kmalloc(64, Gfp::KERNEL).unwrap().as_ptr();
+    assert_eq!(shrinker.count(), 0, "nothing was reclaimed");
+    assert_eq!(kmalloc.caches().map(|cache| cache.slabs).sum::<u32>(), 1);
+    // SAFETY: the object is ours.
+    unsafe { kmalloc.kfree(object) }.unwrap();
+    kmalloc.shrink();
+    assert_eq!(zones(pages), before);
 }
 
 #[derive(Clone, Debug)]

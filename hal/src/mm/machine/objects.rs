@@ -27,13 +27,14 @@ pub fn kzalloc(size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
     KMALLOC.kzalloc(size, gfp)
 }
 
-/// Allocates memory of the machine that no device may meet: [`PackedKmalloc::kmalloc`].
+/// Allocates memory of the machine that no device may meet: [`PackedKmalloc::kmalloc`], or
+/// [`kmalloc`] if it is larger or to be charged to an owner.
 ///
 /// # Errors
 ///
 /// As there, and [`AllocError::NotReady`] before [`init`].
 pub fn kmalloc_packed(size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
-    if size == 0 || size > MAX_PACKED_SIZE {
+    if size == 0 || size > MAX_PACKED_SIZE || gfp.contains(Gfp::ACCOUNT) {
         return kmalloc(size, gfp);
     }
     PACKED.kmalloc(pages().ok_or(AllocError::NotReady)?, size, gfp)

@@ -24,6 +24,7 @@ fn kinds_are_numbered_apart() {
         Misuse::NofailOrder(2),
         Misuse::OrderTooLarge(11),
         Misuse::NofailReclaim,
+        Misuse::ObjectFlags(gfp),
     ];
     assert!(all.iter().map(|misuse| misuse.kind()).eq(0..KINDS));
 }

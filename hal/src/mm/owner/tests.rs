@@ -128,6 +128,32 @@ fn scopes_nest_and_do_not_bind_interrupt_handlers() {
 }
 
 #[test]
+fn objects_below_a_limit_or_of_shrinkers_are_charged_to_nobody() {
+    static OWNER: Owner = Owner::new("first kind counts", 1 << 20);
+    let (pages, _) = normal_machine(8);
+    let kmalloc: &'static Kmalloc = Box::leak(Box::default());
+    kmalloc.set_pages(pages);
+    let _scope = charge_to(&OWNER).unwrap();
+    for (more, cache) in [
+        (Gfp::empty(), "kmalloc-cg"),
+        (Gfp::RECLAIMABLE, "kmalloc-rcl"),
+        (Gfp::DMA, "kmalloc-dma"),
+        (Gfp::DMA32, "kmalloc-dma"),
+        (Gfp::DMA | Gfp::RECLAIMABLE, "kmalloc-dma"),
+    ] {
+        let object = kmalloc.kmalloc(64, Gfp::KERNEL_ACCOUNT | more).unwrap();
+        let used = if cache == "kmalloc-cg" { 64 } else { 0 };
+        assert_eq!(OWNER.used(), used, "{more}");
+        let mut filled = kmalloc.caches().filter(|cache| cache.slabs != 0);
+        assert_eq!(filled.next().map(|cache| cache.name), Some(cache), "{more}");
+        // SAFETY: the object is the test's.
+        unsafe { kmalloc.kfree(object.as_ptr()) }.unwrap();
+        kmalloc.shrink();
+        assert_eq!(OWNER.used(), 0);
+    }
+}
+
+#[test]
 fn each_object_is_charged_to_its_owner_until_it_is_freed() {
     static ONE: Owner = Owner::new("one object's", 9000);
     static OTHER: Owner = Owner::new("other object's", 64 << 20);

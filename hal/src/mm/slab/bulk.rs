@@ -1,9 +1,10 @@
 //! Many objects at a time, straight from the slabs and back into them.
 
 use super::Cache;
-use super::magazine::{Magazine, Open};
+use super::magazine::{Holder, Magazine, Open};
 use super::mark::mark_used;
 use super::slabs::MAX_VISITS;
+use crate::mm::misuse::note_object_flags;
 use crate::mm::page::{PageAllocator, check_context};
 use crate::mm::{AllocError, Gfp, fault};
 use core::ptr::NonNull;
@@ -20,6 +21,7 @@ impl Cache<'_> {
         if let Err(error) = check_context(gfp) {
             return (0, Some(error));
         }
+        note_object_flags(gfp);
         if fault::should_fail(gfp) {
             return (0, Some(AllocError::NoMemory { order: 0, gfp }));
         }
@@ -44,7 +46,7 @@ impl Cache<'_> {
     /// Takes what is at hand, or else what a few slabs have, into the first of `places`. How many
     /// objects there were.
     fn take_bulk(&self, pages: &PageAllocator, places: &mut [Option<NonNull<u8>>]) -> usize {
-        let mut at_hand = self.magazine.map(Magazine::open);
+        let mut at_hand = self.at_hand.and_then(Holder::open).map(Magazine::open);
         let mut taken = 0;
         for place in places.iter_mut() {
             let Some(object) = at_hand.as_mut().and_then(Open::pop) else {

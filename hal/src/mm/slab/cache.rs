@@ -2,12 +2,13 @@
 
 #[cfg(feature = "slab-debug")]
 use super::debug::{Site, SlabFault};
-use super::magazine::Magazine;
+use super::magazine::{Holder, Magazine};
 use super::mark::{is_marked_free, mark_free, mark_used};
 use super::{CacheInfo, Geometry, ObjectError, SLOT, Slabs, slabs};
 use crate::addr::{Pfn, PhysAddr, VirtAddr};
 use crate::layout;
 use crate::mm::frame::{Frame, FrameLookup};
+use crate::mm::misuse::{NO_OBJECT, note_object_flags};
 use crate::mm::page::{PageAllocator, check_context};
 use crate::mm::{AllocError, Gfp, fault};
 use crate::sync::IrqLock;
@@ -25,16 +26,17 @@ pub type Constructor = fn(NonNull<u8>);
 pub(in crate::mm) struct Cache<'a> {
     pub(in crate::mm) geometry: &'a Geometry,
     pub(in crate::mm) slabs: &'a IrqLock<Slabs>,
-    /// Objects at hand, unless this core or the cache has none. A cache with a constructor has none
-    /// on any core, and writes nothing into free objects.
-    pub(in crate::mm) magazine: Option<Magazine<'a>>,
+    /// Where this core has objects at hand, unless the cache has none on any core. A cache with a
+    /// constructor has none, and writes nothing into free objects.
+    pub(in crate::mm) at_hand: Option<Holder<'a>>,
     pub(in crate::mm) constructor: Option<Constructor>,
     pub(in crate::mm) tag: u8,
 }
 
 impl Cache<'_> {
     /// Allocates an object when the magazine has none: fills it from the slabs, adding one if they
-    /// are used up. Pages are allocated without a lock and with IRQs as the caller had them.
+    /// are used up. Pages are allocated without a lock and with IRQs as the caller had them. Flags
+    /// that make no sense are counted here and not where an object is at hand.
     #[cfg_attr(feature = "slab-debug", track_caller)]
     pub(in crate::mm) fn alloc(
         &self,
@@ -42,6 +44,7 @@ impl Cache<'_> {
         gfp: Gfp,
     ) -> Result<NonNull<u8>, AllocError> {
         check_context(gfp)?;
+        note_object_flags(gfp);
         if fault::should_fail(gfp) {
             return Err(AllocError::NoMemory { order: 0, gfp });
         }
@@ -74,9 +77,10 @@ impl Cache<'_> {
         }
     }
 
-    /// Takes an object: from the magazine, which is filled with up to `most` if it is empty.
+    /// Takes an object: from the magazine, which is filled with up to `most` if it is empty. Asks for
+    /// the magazine anew: it may have been closed since the last time.
     fn take(&self, frames: FrameLookup, most: usize) -> Option<NonNull<u8>> {
-        if let Some(magazine) = self.magazine {
+        if let Some(magazine) = self.at_hand.and_then(Holder::open) {
             let mut open = magazine.open();
             if let Some(object) = open.pop() {
                 return Some(object);
@@ -129,7 +133,7 @@ impl Cache<'_> {
     /// A block for a slab: of the preferred order if that is easily had, else of the smallest.
     fn alloc_slab(&self, pages: &PageAllocator, gfp: Gfp) -> Result<(Pfn, u32), AllocError> {
         let gfp = gfp
-            .difference(Gfp::ZERO | Gfp::DMA | Gfp::DMA32 | Gfp::HIGHMEM | Gfp::MOVABLE)
+            .difference(NO_OBJECT | Gfp::ZERO | Gfp::DMA | Gfp::DMA32)
             .union(self.geometry.pages)
             // A slab has objects of many owners.
             .difference(Gfp::ACCOUNT);
@@ -205,13 +209,14 @@ impl Cache<'_> {
             mark_free(frame, object);
         }
         let lookup = pages.frames().lookup();
-        match self.magazine {
+        match self.at_hand.and_then(Holder::open) {
             Some(magazine) => {
-                if magazine.free() == 0 && self.make_room(lookup, magazine) {
-                    self.release_empty(pages, self.kept_empty(), RELEASED_PER_DRAIN);
-                }
+                let releases = magazine.free() == 0 && self.make_room(lookup, magazine);
                 // SAFETY: there was room, or a batch just left.
                 unsafe { magazine.open().push(object) };
+                if releases {
+                    self.release_empty(pages, self.kept_empty(), RELEASED_PER_DRAIN);
+                }
             }
             None => {
                 let mut object = Some(object);
@@ -264,7 +269,7 @@ impl Cache<'_> {
     /// Empties this core's magazine, takes it away until the next slow call, and gives all empty
     /// slabs back. Objects in the magazines of other cores keep their slabs.
     pub(in crate::mm) fn shrink(&self, pages: &PageAllocator) {
-        if let Some(magazine) = self.magazine {
+        if let Some(magazine) = self.at_hand.and_then(Holder::opened) {
             let frames = pages.frames().lookup();
             while magazine.len() != 0 {
                 let mut open = magazine.open();

@@ -55,7 +55,7 @@ pub enum CacheError {
     /// Flags without a meaning, see [`SlabFlags`](super::SlabFlags).
     #[error("no slab flag has the bits {0:#x}")]
     Flags(u32),
-    /// Objects too large to share cache lines, or flags that want whole lines or device memory.
+    /// Objects too large to share cache lines, or flags that want whole lines, device memory or owners.
     #[error("objects of {size} bytes with the flags {flags:#x} cannot be packed")]
     Packed {
         /// Bytes of an object, as asked for.

@@ -107,10 +107,11 @@ impl KmemCache {
         }
         if flags.contains(SlabFlags::PACKED) {
             self.packed = PackedLayout::new(self.size, self.align);
-            let whole_lines = SlabFlags::HWCACHE_ALIGN
+            let others = SlabFlags::HWCACHE_ALIGN
                 .union(SlabFlags::CACHE_DMA)
-                .union(SlabFlags::CACHE_DMA32);
-            if self.packed.is_none() || flags.intersects(whole_lines) {
+                .union(SlabFlags::CACHE_DMA32)
+                .union(SlabFlags::ACCOUNT);
+            if self.packed.is_none() || flags.intersects(others) {
                 let (size, flags) = (self.size, bits);
                 return Err(CacheError::Packed { size, flags });
             }
@@ -190,20 +191,20 @@ impl KmemCache {
     }
 
     pub(super) fn cache(&'static self, tag: u8) -> Cache<'static> {
-        let core = PerCpu::current();
-        let at_hand =
-            self.constructor.is_none() && self.packed.is_none() && !self.geometry.accounted;
-        let magazine = if tag != 0 && at_hand {
+        let is_at_hand = tag != 0
+            && self.constructor.is_none()
+            && self.packed.is_none()
+            && !self.geometry.accounted;
+        let holder = || {
+            let core = PerCpu::current();
             let capacity = usize::from(self.geometry.magazine);
-            let magazines = core.magazines();
-            magazines.magazine(tag, &self.slots, 0, capacity, core.index())
-        } else {
-            None
+            core.magazines()
+                .holder(tag, &self.slots, 0, capacity, core.index())
         };
         Cache {
             geometry: &self.geometry,
             slabs: &self.slabs,
-            magazine,
+            at_hand: is_at_hand.then(holder),
             constructor: self.constructor,
             tag,
         }
@@ -218,13 +219,17 @@ impl KmemCache {
         }
     }
 
-    /// Refuses zeroes where a constructor has made the objects.
+    /// Refuses zeroes where a constructor has made the objects, and a charge where none is kept.
     #[inline(always)]
     fn check_flags(&self, gfp: Gfp) -> Result<(), AllocError> {
-        match self.constructor {
-            Some(_) if gfp.contains(Gfp::ZERO) => Err(AllocError::Constructed { gfp }),
-            _ => Ok(()),
+        if gfp.contains(Gfp::ZERO) && self.constructor.is_some() {
+            return Err(AllocError::Constructed { gfp });
         }
+        if gfp.contains(Gfp::ACCOUNT) && !self.geometry.accounted {
+            let cache = self.name;
+            return Err(AllocError::NotAccounted { cache, gfp });
+        }
+        Ok(())
     }
 
     /// Allocates an object. [`Gfp::ZERO`] zeroes all of it. Any context, as the flags say.
@@ -232,7 +237,8 @@ impl KmemCache {
     /// # Errors
     ///
     /// [`AllocError`]: a blocking call in the wrong context, zeroes asked of a cache with a
-    /// constructor, no page for a new slab, or no number left for the cache.
+    /// constructor, [`Gfp::ACCOUNT`] of one without [`SlabFlags::ACCOUNT`], no page for a new slab,
+    /// or no number left for the cache.
     #[doc(alias = "kmem_cache_alloc")]
     #[doc(alias = "kmem_cache_zalloc")]
     #[inline]

@@ -38,12 +38,17 @@ pub(super) const ENDS: usize = 2;
 /// What the bottom holds.
 const BOTTOM: Slot = ptr::without_provenance_mut(1);
 
-/// A magazine without objects and without room, for everybody.
-static NOTHING: [AtomicPtr<u8>; ENDS] = [AtomicPtr::new(BOTTOM), AtomicPtr::new(ptr::null_mut())];
+/// The entries of a magazine without objects and without room.
+struct Nothing([Slot; ENDS]);
+
+// SAFETY: the entries are only read.
+unsafe impl Sync for Nothing {}
+
+/// The magazine of everybody who has none, in memory that nobody can write.
+static NOTHING: Nothing = Nothing([BOTTOM, ptr::null_mut()]);
 
 fn nothing() -> *mut Slot {
-    let bottom: *const AtomicPtr<u8> = NOTHING.as_ptr();
-    bottom.wrapping_add(1).cast_mut().cast()
+    NOTHING.0.as_ptr().wrapping_add(1).cast_mut()
 }
 
 /// What one core, as a task or as interrupt handlers, has at hand of every cache. All zero until
@@ -112,13 +117,6 @@ impl Magazines {
         &self.cursors[usize::from(tag)]
     }
 
-    /// Takes the magazine of the cache with `tag` away; it is empty.
-    pub(crate) fn forget(&self, tag: u8) {
-        self.cursor(tag).set(nothing());
-        #[cfg(not(target_os = "none"))]
-        self.bottoms[usize::from(tag)].set(ptr::null_mut());
-    }
-
     /// Takes the object pushed last.
     #[inline(always)]
     pub(super) fn pop(&self, tag: u8) -> Option<NonNull<u8>> {
@@ -144,46 +142,89 @@ impl Magazines {
         below.is_null().then_some(Room { cursor, top })
     }
 
-    /// The magazine of the cache with `tag`, made on first use, or `None` where there are none.
-    /// While an allocation is to fail none is opened, so that each allocation is counted.
-    pub(in crate::mm) fn magazine<const N: usize>(
+    /// Where the magazine of the cache with `tag` is: `offset` strides into `core`'s part of `store`.
+    pub(in crate::mm) fn holder<const N: usize>(
         &self,
         tag: u8,
         store: &SlotStore<N>,
         offset: usize,
         capacity: usize,
         core: usize,
-    ) -> Option<Magazine<'_>> {
-        // In the debug build every object goes to the slabs, where it is checked.
-        if !self.at_hand.get() || cfg!(feature = "slab-debug") {
-            return None;
-        }
-        let cursor = self.cursor(tag);
-        if cursor.get() == nothing() && fault::is_armed() {
-            return None;
-        }
-        #[cfg(target_os = "none")]
-        let bottom = store.bottom(core, offset);
+    ) -> Holder<'_> {
         #[cfg(not(target_os = "none"))]
-        let bottom = {
-            let _ = (core, offset);
-            let bottom = &self.bottoms[usize::from(tag)];
-            if bottom.get().is_null() {
-                bottom.set(store.bottom_on_host(capacity));
-            }
-            bottom.get()
-        };
-        let magazine = Magazine {
-            cursor,
-            bottom,
+        let _ = (store, offset, core);
+        Holder {
+            magazines: self,
+            tag,
             capacity,
-        };
-        if cursor.get() == nothing() {
-            // SAFETY: the bottom is the first entry of the magazine. All others are null.
-            unsafe { bottom.write(BOTTOM) };
-            cursor.set(magazine.end());
+            #[cfg(target_os = "none")]
+            bottom: store.bottom(core, offset),
         }
+    }
+}
+
+/// Where a core has its magazine of one cache.
+///
+/// What runs while pages are allocated - shrinkers, work that was put off - may close the magazine.
+/// So it is asked for at each use, and never kept across an allocation.
+#[derive(Clone, Copy)]
+pub(in crate::mm) struct Holder<'a> {
+    magazines: &'a Magazines,
+    tag: u8,
+    capacity: usize,
+    #[cfg(target_os = "none")]
+    bottom: *mut Slot,
+}
+
+impl<'a> Holder<'a> {
+    /// The magazine, if it is open.
+    #[inline(always)]
+    pub(super) fn opened(self) -> Option<Magazine<'a>> {
+        let cursor = self.magazines.cursor(self.tag);
+        (cursor.get() != nothing()).then(|| self.magazine())
+    }
+
+    /// The magazine, opened if it is not; `None` where there are none. While an allocation is to
+    /// fail none is opened, so that each allocation is counted.
+    #[inline(always)]
+    pub(super) fn open(self) -> Option<Magazine<'a>> {
+        self.opened().or_else(|| self.open_empty())
+    }
+
+    #[cold]
+    fn open_empty(self) -> Option<Magazine<'a>> {
+        // In the debug build every object goes to the slabs, where it is checked.
+        if !self.magazines.at_hand.get() || cfg!(feature = "slab-debug") || fault::is_armed() {
+            return None;
+        }
+        let magazine = self.magazine();
+        // SAFETY: the bottom is the first entry of the magazine. All others are null.
+        unsafe { magazine.bottom.write(BOTTOM) };
+        magazine.cursor.set(magazine.end());
         Some(magazine)
+    }
+
+    fn magazine(self) -> Magazine<'a> {
+        Magazine {
+            cursor: self.magazines.cursor(self.tag),
+            bottom: self.bottom(),
+            capacity: self.capacity,
+        }
+    }
+
+    #[cfg(target_os = "none")]
+    fn bottom(self) -> *mut Slot {
+        self.bottom
+    }
+
+    /// The first entry of this thread's magazine, which is allocated on first use.
+    #[cfg(not(target_os = "none"))]
+    fn bottom(self) -> *mut Slot {
+        let bottom = &self.magazines.bottoms[usize::from(self.tag)];
+        if bottom.get().is_null() {
+            bottom.set(Stride::leak(self.capacity));
+        }
+        bottom.get()
     }
 }
 
@@ -225,7 +266,7 @@ impl<'a> Magazine<'a> {
         (self.end().addr() - self.cursor.get().addr()) / size_of::<Slot>()
     }
 
-    /// Leaves the empty magazine without room, until [`Magazines::magazine`] is next called.
+    /// Leaves the empty magazine without room, until [`Holder::open`] is next called.
     pub(super) fn close(&self) {
         debug_assert_eq!(self.len(), 0);
         self.cursor.set(nothing());
@@ -323,13 +364,15 @@ impl<const N: usize> SlotStore<N> {
             .cast_mut()
             .cast()
     }
+}
 
+impl Stride {
+    /// Strides for a magazine of `capacity`.
     #[cfg(not(target_os = "none"))]
-    #[expect(clippy::unused_self, reason = "the target's twin needs it")]
-    fn bottom_on_host(&self, capacity: usize) -> *mut Slot {
+    fn leak(capacity: usize) -> *mut Slot {
         let strides = (capacity + ENDS).div_ceil(STRIDE);
-        let slots: Vec<Stride> = (0..strides)
-            .map(|_| Stride {
+        let slots: Vec<Self> = (0..strides)
+            .map(|_| Self {
                 _slots: [const { AtomicPtr::new(ptr::null_mut()) }; STRIDE],
             })
             .collect();

@@ -9,11 +9,14 @@ use core::ptr::NonNull;
 /// What the second word of an object in use is set to when the object is handed out.
 const NO_MARK: usize = 0;
 
-/// What the second word of a free object holds: the address of a word of its frame's descriptor
-/// that no descriptor's user can name, so no caller stores it there.
+/// What the second word of the free `object`, in the slab that `frame` is part of, holds: its own
+/// address and that of a word of the frame's descriptor that no descriptor's user can name.
+///
+/// No caller computes it, but callers copy bytes they never wrote, and with them marks that objects
+/// of an earlier slab of the frame have left. A mark is of one address, so a copy elsewhere is none.
 #[inline(always)]
-fn mark_in(frame: &Frame) -> usize {
-    frame.private_address()
+fn free_mark(frame: &Frame, object: NonNull<u8>) -> usize {
+    frame.private_address() ^ object.addr().get()
 }
 
 #[inline(always)]
@@ -33,15 +36,15 @@ fn mark_at(object: NonNull<u8>) -> usize {
 /// Whether the object at `object`, in the slab that `frame` is part of, is free, as far as its mark
 /// tells.
 #[inline(always)]
-pub(in crate::mm) fn is_marked_free(frame: &Frame, object: NonNull<u8>) -> bool {
-    mark_at(object) == mark_in(frame)
+pub(super) fn is_marked_free(frame: &Frame, object: NonNull<u8>) -> bool {
+    mark_at(object) == free_mark(frame, object)
 }
 
 /// Marks `object`, of a slab that `frame` is part of, as free. It belongs to nobody but the caller.
 #[inline(always)]
 pub(super) fn mark_free(frame: &Frame, object: NonNull<u8>) {
     // SAFETY: the object is mapped and aligned to 8, and nobody uses it.
-    unsafe { mark_of(object).write(mark_in(frame)) };
+    unsafe { mark_of(object).write(free_mark(frame, object)) };
 }
 
 /// Takes the mark from `object`, which belongs to nobody but the caller.

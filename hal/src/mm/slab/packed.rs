@@ -13,6 +13,7 @@ use super::{Constructor, ObjectError};
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::layout;
 use crate::mm::frame::{FIRST_TAG, Frame, FrameKind, FrameLookup, NO_FRAME};
+use crate::mm::misuse::{NO_OBJECT, note_object_flags};
 use crate::mm::page::{PageAllocator, check_context};
 use crate::mm::{AllocError, Gfp, fault};
 use crate::sync::IrqLock;
@@ -277,6 +278,7 @@ impl Packed<'_> {
     /// allocated.
     pub(super) fn alloc(&self, pages: &PageAllocator, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         check_context(gfp)?;
+        note_object_flags(gfp);
         if fault::should_fail(gfp) {
             return Err(AllocError::NoMemory { order: 0, gfp });
         }
@@ -290,7 +292,7 @@ impl Packed<'_> {
                 return Ok(object);
             }
             let of_page = gfp
-                .difference(Gfp::ZERO | Gfp::DMA | Gfp::DMA32 | Gfp::HIGHMEM | Gfp::MOVABLE)
+                .difference(NO_OBJECT | Gfp::ZERO | Gfp::DMA | Gfp::DMA32)
                 .union(self.gfp)
                 // A page has objects of many owners.
                 .difference(Gfp::ACCOUNT);
@@ -373,14 +375,20 @@ impl Packed<'_> {
 
     /// Calls `f` with the address of each object in use.
     pub(super) fn in_use(&self, pages: &PageAllocator, mut f: impl FnMut(VirtAddr)) {
-        pages.frames().lookup().for_each_slab(self.tag, |pfn, _| {
-            for index in 0..self.layout.count {
-                let used = self.pages.lock().is_used(pfn, index);
-                if used {
-                    f(self.layout.object(pfn, index));
+        pages
+            .frames()
+            .lookup()
+            .for_each_slab(self.tag, |pfn, frame| {
+                for index in 0..self.layout.count {
+                    let mut own = self.pages.lock();
+                    // Until the lock was taken, the page may have left the cache.
+                    let is_used = frame.tag() == self.tag && own.is_used(pfn, index);
+                    drop(own);
+                    if is_used {
+                        f(self.layout.object(pfn, index));
+                    }
                 }
-            }
-        });
+            });
     }
 }
 

@@ -4,7 +4,7 @@ use super::KmemCache;
 use crate::mm::AllocError;
 use crate::mm::frame::FIRST_TAG;
 use crate::mm::kmalloc::KMALLOC_CACHES;
-use crate::sync::{IrqLock, percpu};
+use crate::sync::IrqLock;
 use core::sync::atomic::{AtomicU8, Ordering};
 
 /// Tag of the first named cache; those below belong to `kmalloc`.
@@ -41,14 +41,19 @@ impl Registry {
         Ok(new)
     }
 
-    /// Takes the number `old` back, which `tag` holds.
-    pub(super) fn remove(&self, old: u8, tag: &AtomicU8) {
+    /// Takes the number `old`, which `tag` holds, back if the cache `is_unused`; whether it was.
+    ///
+    /// No core has a magazine of the cache, and none gets one: the number may be another's at once.
+    pub(super) fn remove(&self, old: u8, tag: &AtomicU8, is_unused: impl FnOnce() -> bool) -> bool {
         let mut caches = self.caches.lock();
-        if let Some(cache) = caches.get_mut(usize::from(old.wrapping_sub(FIRST_NAMED))) {
-            *cache = None;
-            // SAFETY: no object of the cache is left, so no core has one at hand or to free.
-            unsafe { percpu::forget_magazines(old) };
-            tag.store(0, Ordering::Relaxed);
+        let index = usize::from(old.wrapping_sub(FIRST_NAMED));
+        match caches.get_mut(index) {
+            Some(cache) if is_unused() => {
+                *cache = None;
+                tag.store(0, Ordering::Relaxed);
+                true
+            }
+            _ => false,
         }
     }
 

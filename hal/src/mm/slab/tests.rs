@@ -5,6 +5,9 @@ use crate::mm::page::PageAllocator;
 use crate::mm::testing::normal_machine;
 use crate::mm::{AllocError, Gfp};
 use core::ptr::NonNull;
+use crate::smp::{self, tests::spawn_other_core};
+use crate::mm::fault;
+use crate::sync::IrqLock;
 
 fn new_cache(name: &'static str, size: usize, align: usize) -> &'static KmemCache {
     Box::leak(Box::new(KmemCache::new(name, size, align).unwrap()))
@@ -218,11 +221,21 @@ mod constructed {
     }
 }
 
+/// Destroys a cache that only the calling test uses.
+fn destroy(
+    cache: &'static KmemCache,
+    pages: &PageAllocator,
+    remaining: impl FnMut(VirtAddr),
+) -> Result<(), DestroyError> {
+    // SAFETY: nobody else knows the cache, and the caller waits.
+    unsafe { cache.destroy(pages, remaining) }
+}
+
 #[test]
 fn destroy_is_refused_with_objects_in_use_and_lists_them() {
     let (pages, _) = normal_machine(8);
     let cache = new_cache("destroyed", 128, 8);
-    assert_eq!(cache.destroy(pages, |_| ()), Ok(()));
+    assert_eq!(destroy(cache, pages, |_| ()), Ok(()));
     let objects: Vec<_> = (0..70)
         .map(|_| cache.alloc(pages, Gfp::KERNEL).unwrap())
         .collect();
@@ -232,7 +245,7 @@ fn destroy_is_refused_with_objects_in_use_and_lists_them() {
         unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
     }
     let mut listed = Vec::new();
-    let refused = cache.destroy(pages, |va| listed.push(va));
+    let refused = destroy(cache, pages, |va| listed.push(va));
     let remaining = DestroyError::Remaining {
         cache: "destroyed",
         objects: 2,
@@ -246,12 +259,77 @@ fn destroy_is_refused_with_objects_in_use_and_lists_them() {
         // SAFETY: the object is ours.
         unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
     }
-    assert_eq!(cache.destroy(pages, |_| ()), Ok(()));
+    assert_eq!(destroy(cache, pages, |_| ()), Ok(()));
     assert!(!named_caches().any(|listed| core::ptr::eq(listed, cache)));
     let object = cache.alloc(pages, Gfp::KERNEL).unwrap();
     // SAFETY: the object is ours.
     unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
-    assert_eq!(cache.destroy(pages, |_| ()), Ok(()));
+    assert_eq!(destroy(cache, pages, |_| ()), Ok(()));
+}
+
+#[test]
+fn destroy_takes_what_other_cores_have_at_hand() {
+    let (pages, _) = normal_machine(8);
+    let cache = new_cache("elsewhere", 128, 8);
+    let other = spawn_other_core();
+    smp::run_on(other, || {
+        let object = cache.alloc(pages, Gfp::KERNEL).unwrap();
+        // SAFETY: the object is ours.
+        unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
+    })
+    .unwrap();
+    assert_ne!(cache.info().slabs, 0);
+    assert_eq!(destroy(cache, pages, |_| ()), Ok(()));
+    assert_eq!(cache.info().slabs, 0);
+    let locked = IrqLock::new(());
+    let object = cache.alloc(pages, Gfp::KERNEL).unwrap();
+    // SAFETY: the object is ours.
+    unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
+    let guard = locked.lock();
+    let refused = destroy(cache, pages, |_| ());
+    drop(guard);
+    assert!(matches!(refused, Err(DestroyError::Cores { .. })));
+    assert_eq!(destroy(cache, pages, |_| ()), Ok(()));
+}
+
+#[test]
+fn what_a_cache_cannot_charge_it_refuses() {
+    let (pages, _) = normal_machine(4);
+    let cache = new_cache("uncharged", 64, 64);
+    // One is at hand afterwards.
+    let object = cache.alloc(pages, Gfp::KERNEL).unwrap();
+    // SAFETY: the object is ours.
+    unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
+    let gfp = Gfp::KERNEL_ACCOUNT;
+    let refused = AllocError::NotAccounted {
+        cache: "uncharged",
+        gfp,
+    };
+    assert_eq!(cache.alloc(pages, gfp), Err(refused));
+    let mut objects = [None; 3];
+    assert_eq!(cache.alloc_bulk(pages, gfp, &mut objects), Err(refused));
+    assert_eq!(objects, [None; 3]);
+    assert!(!cache.shrink(pages));
+}
+
+#[test]
+fn shrinking_leaves_every_allocation_to_be_counted() {
+    let (pages, _) = normal_machine(4);
+    let cache = new_cache("counted", 64, 64);
+    // It keeps its slab, so that no page is needed and counted below.
+    let held = cache.alloc(pages, Gfp::KERNEL).unwrap();
+    assert!(cache.shrink(pages));
+    fault::fail_nth(3);
+    let objects = [(); 4].map(|()| cache.alloc(pages, Gfp::KERNEL).ok());
+    fault::disarm();
+    assert_eq!(
+        objects.map(|object| object.is_some()),
+        [true, true, false, true]
+    );
+    for object in objects.into_iter().flatten().chain([held]) {
+        // SAFETY: the objects are ours.
+        unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
+    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
 use super::*;
 use crate::addr::VirtAddr;
 use crate::mm::kmalloc::MAX_SIZE;
+use crate::mm::slab::frame_of;
 use crate::mm::testing::normal_machine;
-use crate::mm::{PageAllocator, kmalloc_size_roundup};
+use crate::mm::{KmemCache, PageAllocator, SlabFlags, kmalloc_size_roundup};
 use proptest::prelude::*;
 
 fn machine(mib: u64) -> (&'static Kmalloc, &'static PageAllocator) {
@@ -212,6 +213,72 @@ fn kfree_sensitive_leaves_no_byte_behind() {
         assert_eq!(kmalloc.kfree_sensitive(ZERO_SIZE_PTR.as_ptr()), Ok(()));
     }
     all_back(kmalloc, pages, before, &[]);
+}
+
+/// A named cache that only one test uses.
+fn named(size: usize, flags: SlabFlags) -> &'static KmemCache {
+    let cache = KmemCache::new("secrets", size, 4).unwrap();
+    Box::leak(Box::new(cache.with_flags(flags.bits()).unwrap()))
+}
+
+#[test]
+fn kfree_sensitive_leaves_no_byte_of_objects_of_named_caches() {
+    const SIZE: usize = 20;
+    let (kmalloc, pages) = machine(8);
+    for flags in [SlabFlags::empty(), SlabFlags::PACKED] {
+        let cache = named(SIZE, flags);
+        let object = cache.alloc(pages, Gfp::KERNEL).unwrap();
+        bytes(object, SIZE).fill(0xC3);
+        // SAFETY: the object is the test's, and its memory RAM that nobody else uses.
+        unsafe {
+            assert_eq!(kmalloc.kfree_sensitive(object.as_ptr()), Ok(()));
+            let tail = object.as_ptr().add(16).cast::<[u8; SIZE - 16]>().read();
+            assert_ne!(tail, [0xC3; SIZE - 16], "{flags:?}");
+        }
+        assert!(!cache.shrink(pages));
+    }
+}
+
+#[test]
+#[cfg_attr(feature = "slab-debug", ignore = "free objects are not marked")]
+fn what_a_neighbour_or_a_constructor_left_is_no_mark() {
+    const MARK: usize = 8;
+    let (kmalloc, pages) = machine(8);
+    let packed = named(8, SlabFlags::PACKED);
+    let neighbours = [(); 2].map(|()| packed.alloc(pages, Gfp::KERNEL).unwrap());
+    assert_eq!(
+        neighbours[0].as_ptr().wrapping_add(MARK),
+        neighbours[1].as_ptr()
+    );
+    // The mark the first would have if it were marked as others are.
+    let va = VirtAddr::from_ptr(neighbours[0].as_ptr());
+    let (_, frame) = frame_of(pages.frames(), va).unwrap();
+    let mark = (frame.private_address() ^ va.get()) as u64;
+    bytes(neighbours[1], 8).copy_from_slice(&mark.to_ne_bytes());
+    for object in neighbours {
+        // SAFETY: the object is the test's.
+        assert_eq!(unsafe { kmalloc.kfree_sensitive(object.as_ptr()) }, Ok(()));
+    }
+    assert!(!packed.shrink(pages));
+    // A constructor that writes one byte leaves the marks of the slab before.
+    let plain = named(64, SlabFlags::empty());
+    let marked = plain.alloc(pages, Gfp::KERNEL).unwrap();
+    // SAFETY: as above.
+    unsafe { plain.free(pages, marked.as_ptr()) }.unwrap();
+    assert!(!plain.shrink(pages));
+    let cache = KmemCache::new("constructed", 64, 8).unwrap();
+    // SAFETY: objects of the cache have a first byte.
+    let cache = cache.with_constructor(|object| unsafe { object.write(1) });
+    let cache: &KmemCache = Box::leak(Box::new(cache));
+    let objects: Vec<_> = (0..64)
+        .map(|_| cache.alloc(pages, Gfp::KERNEL).unwrap())
+        .collect();
+    assert!(objects.contains(&marked));
+    for object in objects {
+        // SAFETY: as above.
+        assert_eq!(unsafe { kmalloc.kfree_sensitive(object.as_ptr()) }, Ok(()));
+    }
+    assert!(!cache.shrink(pages));
 }
 
 proptest! {

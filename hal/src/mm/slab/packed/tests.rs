@@ -33,6 +33,7 @@ fn what_cannot_share_lines_is_not_packed() {
         (8, 8, SlabFlags::HWCACHE_ALIGN),
         (8, 8, SlabFlags::CACHE_DMA),
         (8, 8, SlabFlags::CACHE_DMA32),
+        (8, 8, SlabFlags::ACCOUNT),
     ] {
         let flags = (packed | more).bits();
         let refused = KmemCache::new("large", size, align)
@@ -100,12 +101,16 @@ fn each_wrong_free_of_a_packed_object_has_its_name() {
     }
     assert_eq!(free(object), Ok(()));
     assert_eq!(free(object), Err(ObjectError::DoubleFree(va)));
-    let remaining = other.destroy(pages, |va| assert_eq!(va, VirtAddr::from_ptr(foreign)));
+    let expect = |va| assert_eq!(va, VirtAddr::from_ptr(foreign));
+    // SAFETY: only this test uses the cache.
+    let remaining = unsafe { other.destroy(pages, expect) };
     assert!(remaining.is_err());
     // SAFETY: the object is ours.
     unsafe { other.free(pages, foreign) }.unwrap();
-    assert_eq!(other.destroy(pages, |_| ()), Ok(()));
-    assert_eq!(own.destroy(pages, |_| ()), Ok(()));
+    for cache in [own, other] {
+        // SAFETY: only this test uses the cache.
+        assert_eq!(unsafe { cache.destroy(pages, |_| ()) }, Ok(()));
+    }
 }
 
 proptest::proptest! {
@@ -142,7 +147,8 @@ proptest::proptest! {
             // SAFETY: as above.
             unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
         }
-        proptest::prop_assert_eq!(cache.destroy(pages, |_| ()), Ok(()));
+        // SAFETY: only this test uses the cache.
+        proptest::prop_assert_eq!(unsafe { cache.destroy(pages, |_| ()) }, Ok(()));
         proptest::prop_assert_eq!(pages.free_pages_total(), before);
     }
 }
