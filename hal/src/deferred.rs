@@ -59,7 +59,16 @@ pub(crate) fn is_any_core_idle() -> bool {
 }
 
 /// Does the work that waits. Does nothing but in a task.
+#[inline(always)]
 pub fn run_pending() {
+    if PENDING.any(u32::MAX) {
+        run_what_waits();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn run_what_waits() {
     if !is_runnable() || PerCpu::current().context() != Context::Task {
         return;
     }

@@ -9,6 +9,11 @@ use core::arch::asm;
 #[must_use = "interrupts stay masked until the state is restored"]
 pub struct IrqState(u64);
 
+impl IrqState {
+    /// No interrupt is masked.
+    pub const UNMASKED: Self = Self(0);
+}
+
 /// `DAIF.I`: IRQs are masked.
 const DAIF_I: u64 = 1 << 7;
 

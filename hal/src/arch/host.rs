@@ -180,6 +180,11 @@ pub mod cpu {
     #[must_use = "interrupts stay masked until the state is restored"]
     pub struct IrqState(bool);
 
+    impl IrqState {
+        /// No interrupt is masked.
+        pub const UNMASKED: Self = Self(false);
+    }
+
     /// Marks IRQs masked on this thread.
     pub fn irq_save() -> IrqState {
         IrqState(MASKED.replace(true))

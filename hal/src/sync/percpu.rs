@@ -39,8 +39,8 @@ pub struct PerCpu {
     index: Cell<usize>,
     /// Locks held, in the low half, and interrupt handlers running: zero if the core may block.
     depths: Cell<u64>,
-    /// Whether IRQs were masked before the first of the locks held.
-    irq_before_locks: Cell<Option<IrqState>>,
+    /// Whether IRQs were masked before the first of the locks held; means nothing while none is.
+    irq_before_locks: Cell<IrqState>,
     scopes: TaskScopes,
     magazines: Magazines,
     #[cfg(target_os = "none")]
@@ -90,7 +90,7 @@ impl PerCpu {
         Self {
             index: Cell::new(0),
             depths: Cell::new(0),
-            irq_before_locks: Cell::new(None),
+            irq_before_locks: Cell::new(IrqState::UNMASKED),
             scopes: TaskScopes::new(),
             magazines: Magazines::new(),
             #[cfg(target_os = "none")]
@@ -201,7 +201,7 @@ impl PerCpu {
     pub(super) fn lock_taken(&self, irq: IrqState) {
         let depths = self.depths.get();
         if depths as u32 == 0 {
-            self.irq_before_locks.set(Some(irq));
+            self.irq_before_locks.set(irq);
         }
         self.depths.set(depths + 1);
     }
@@ -211,10 +211,8 @@ impl PerCpu {
     pub(super) fn lock_released(&self) {
         let depths = self.depths.get() - 1;
         self.depths.set(depths);
-        if depths as u32 == 0
-            && let Some(irq) = self.irq_before_locks.take()
-        {
-            cpu::irq_restore(irq);
+        if depths as u32 == 0 {
+            cpu::irq_restore(self.irq_before_locks.get());
         }
     }
 
