@@ -60,7 +60,16 @@ pub(crate) fn is_any_core_idle() -> bool {
 
 /// Does the work that waits, outside the scopes of the core's task. Does nothing but in a task, and
 /// nothing in one that wants to be [alone](crate::mm::scope).
+#[inline(always)]
 pub fn run_pending() {
+    if PENDING.any(u32::MAX) {
+        run_what_waits();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn run_what_waits() {
     let this = PerCpu::current();
     if !is_runnable() || this.context() != Context::Task {
         return;

@@ -9,6 +9,7 @@
 //! paged       maps memory by pages from the start, whole tables at a time
 //! retype      moves frames between memory types
 //! flush       what must leave the TLBs, and the proof that it did
+//! quarantine  what waits for a flush it shares
 //! walk        reads the tree; audits are questions asked of a walk
 //! kernel      the one tree of the kernel, behind its lock
 //! ```
@@ -20,16 +21,18 @@ pub mod kernel;
 pub mod mair;
 pub mod mapper;
 mod paged;
+pub mod quarantine;
 mod retype;
 pub mod run;
 pub mod table;
 pub mod walk;
 
 pub use descriptor::{Access, Attributes, Descriptor};
-pub use flush::{Flushed, Quarantine, Stale};
+pub use flush::{Flushed, Stale};
 pub use kernel::{KernelMapper, KernelTableMemory, init_kernel_tables, kernel_tables};
 pub use mair::MemoryType;
 pub use mapper::{MapError, Mapper};
+pub use quarantine::Quarantine;
 pub use run::Run;
 pub use table::{Level, Table, TableMemory};
 pub use walk::Leaf;

@@ -111,7 +111,7 @@ struct Areas {
 
 impl Areas {
     /// An area with another type that has a page of `pages`, if there is one.
-    #[inline]
+    #[inline(always)]
     fn other_type(&self, pages: PhysRange, memory_type: MemoryType) -> Option<Backing> {
         let all: usize = self.count.iter().sum();
         if self.count[memory_type as usize] == all {
@@ -122,6 +122,7 @@ impl Areas {
     }
 
     /// Takes `size` bytes of addresses for `backing`, and counts it.
+    #[inline(always)]
     fn reserve(
         &mut self,
         size: usize,
@@ -280,8 +281,7 @@ impl Ioremap {
         let mut tables = self.tables.lock();
         let mut areas = self.areas.lock();
         let refused = IoremapError::NotMapped(va);
-        let id = areas.va.id(stale.va()).ok_or(refused)?;
-        let (size, backing) = areas.va.note_mut(id);
+        let (id, size, backing) = areas.va.lookup(stale.va()).ok_or(refused)?;
         if !backing.live {
             return Err(refused);
         }

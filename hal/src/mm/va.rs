@@ -23,7 +23,7 @@ mod tree;
 
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
 use crate::layout::Window;
-use tree::Arena;
+use tree::{Arena, NIL};
 
 pub use tree::Chunk;
 
@@ -96,7 +96,7 @@ pub struct VaAllocator<D: 'static, const CHUNKS: usize> {
     base: VirtAddr,
     arena: Arena<D, CHUNKS>,
     /// Heads of the lists of areas to be given out again, by pages less one.
-    recycled: [Option<u32>; MAX_RECYCLED_PAGES],
+    recycled: [u32; MAX_RECYCLED_PAGES],
     recycled_areas: u32,
     /// Areas given out lately, by [`hint`]; may be stale.
     hints: [u32; HINTS],
@@ -113,7 +113,7 @@ impl<D: Copy, const CHUNKS: usize> VaAllocator<D, CHUNKS> {
         Self {
             base: window.base,
             arena: Arena::new((window.size >> PAGE_SHIFT) as u32, idle),
-            recycled: [None; MAX_RECYCLED_PAGES],
+            recycled: [NIL; MAX_RECYCLED_PAGES],
             recycled_areas: 0,
             hints: [0; HINTS],
         }
@@ -136,7 +136,7 @@ impl<D: Copy, const CHUNKS: usize> VaAllocator<D, CHUNKS> {
     /// # Errors
     ///
     /// See [`VaError`].
-    #[inline]
+    #[inline(always)]
     pub fn alloc(&mut self, size: usize, align: usize, data: D) -> Result<Area<D>, VaError> {
         if !align.is_power_of_two() || align > Self::MAX_ALIGN {
             return Err(VaError::BadAlignment(align));
@@ -170,10 +170,13 @@ impl<D: Copy, const CHUNKS: usize> VaAllocator<D, CHUNKS> {
     }
 
     /// Gives out an area of `pages` that came back, if there is one.
-    #[inline]
+    #[inline(always)]
     fn reuse(&mut self, pages: usize, data: D) -> Option<Area<D>> {
-        let list = self.recycled.get_mut(pages.checked_sub(1)?)?;
-        let node = (*list)?;
+        let list = self.recycled.get_mut(pages.wrapping_sub(1))?;
+        let node = *list;
+        if node == NIL {
+            return None;
+        }
         let (start, next) = self.arena.reuse(node, data);
         *list = next;
         self.recycled_areas -= 1;
@@ -215,20 +218,21 @@ impl<D: Copy, const CHUNKS: usize> VaAllocator<D, CHUNKS> {
 
     /// As [`free`](Self::free), for the area `id`; what its owner noted, or `None` if it is no area
     /// any more.
-    #[inline]
+    #[inline(always)]
     pub fn free_id(&mut self, id: AreaId) -> Option<D> {
         self.arena.is_in_use(id.0).then(|| self.release(id.0))
     }
 
-    #[inline]
+    #[inline(always)]
     fn release(&mut self, node: u32) -> D {
         let (start, pages, data) = self.arena.get(node);
-        let list = self.recycled.get_mut((pages - GUARD_PAGES - 1) as usize);
-        match list {
-            Some(list) if self.recycled_areas < MAX_RECYCLED => {
+        let list = pages.wrapping_sub(GUARD_PAGES + 1) as usize;
+        let recycled = self.recycled_areas;
+        match self.recycled.get_mut(list) {
+            Some(list) if recycled < MAX_RECYCLED => {
                 self.arena.recycle(node, *list);
-                *list = Some(node);
-                self.recycled_areas += 1;
+                *list = node;
+                self.recycled_areas = recycled + 1;
             }
             _ => {
                 self.arena.remove(start);
@@ -240,9 +244,9 @@ impl<D: Copy, const CHUNKS: usize> VaAllocator<D, CHUNKS> {
     /// Makes gaps of the areas kept to be given out again.
     pub fn compact(&mut self) {
         for list in &mut self.recycled {
-            while let Some(node) = list.take() {
-                let (start, _, data) = self.arena.get(node);
-                *list = self.arena.reuse(node, data).1;
+            while *list != NIL {
+                let (start, _, data) = self.arena.get(*list);
+                *list = self.arena.reuse(*list, data).1;
                 self.arena.remove(start);
             }
         }
@@ -255,38 +259,45 @@ impl<D: Copy, const CHUNKS: usize> VaAllocator<D, CHUNKS> {
     ///
     /// [`VaError::NotAnArea`].
     pub fn get_mut(&mut self, va: VirtAddr) -> Result<Area<&mut D>, VaError> {
-        let node = self.node_at(va).ok_or(VaError::NotAnArea(va))?;
+        let (_, size, data) = self.lookup(va).ok_or(VaError::NotAnArea(va))?;
+        Ok(Area { va, size, data })
+    }
+
+    /// The area that starts at `va`: its name, its bytes, and what its owner noted, open to change.
+    #[inline(always)]
+    pub fn lookup(&mut self, va: VirtAddr) -> Option<(AreaId, usize, &mut D)> {
+        let page = self.page_at(va)?;
+        let hinted = self.hints[hint(page)];
+        // Two returns, so that what was read of the hinted node need not be read again.
+        if self.arena.is_area_at(hinted, page) {
+            return Some(self.named(hinted));
+        }
+        let node = self.search(page)?;
+        Some(self.named(node))
+    }
+
+    #[inline(always)]
+    fn named(&mut self, node: u32) -> (AreaId, usize, &mut D) {
         let (_, pages, data) = self.arena.get_mut(node);
-        Ok(Area {
-            va,
-            size: bytes(pages - GUARD_PAGES),
-            data,
-        })
-    }
-
-    /// What the allocator calls the area that starts at `va`.
-    #[inline]
-    pub fn id(&self, va: VirtAddr) -> Option<AreaId> {
-        self.node_at(va).map(AreaId)
-    }
-
-    /// Bytes of the area `id`, and what its owner noted, open to change.
-    #[inline]
-    pub fn note_mut(&mut self, id: AreaId) -> (usize, &mut D) {
-        let (_, pages, data) = self.arena.get_mut(id.0);
-        (bytes(pages.saturating_sub(GUARD_PAGES)), data)
+        (AreaId(node), bytes(pages.wrapping_sub(GUARD_PAGES)), data)
     }
 
     /// The node of the area that starts at `va`.
-    #[inline]
     fn node_at(&self, va: VirtAddr) -> Option<u32> {
-        let page = self.page_of(va).filter(|_| va.is_aligned(PAGE_SIZE))?;
-        let hinted = self.hints[hint(page)];
-        if self.arena.is_area_at(hinted, page) {
-            return Some(hinted);
-        }
+        self.search(self.page_at(va)?)
+    }
+
+    /// The node of the area that starts at `page`, by way of the tree.
+    #[inline(never)]
+    fn search(&self, page: u32) -> Option<u32> {
         let node = self.arena.last_at_or_below(page)?;
         self.arena.is_area_at(node, page).then_some(node)
+    }
+
+    /// The number of the page that starts at `va`.
+    #[inline(always)]
+    fn page_at(&self, va: VirtAddr) -> Option<u32> {
+        self.page_of(va).filter(|_| va.is_aligned(PAGE_SIZE))
     }
 
     /// The area that holds `va`; a guard page is not part of its area.

@@ -12,76 +12,28 @@
 //! reused soon; the one exception is an empty table in the way of a block, which is unlinked,
 //! flushed and freed. Nothing else frees memory here.
 
+mod error;
+mod place;
+
+pub use error::MapError;
+pub(super) use error::{check_physical, check_virtual};
+
 use super::descriptor::{Access, Attributes, Descriptor};
 use super::flush::{Flushed, Stale};
 use super::table::{Entry, Level, Table, TableMemory};
 use super::walk::Leaf;
-use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
-use crate::arch::{barrier, tlb};
+use crate::addr::{PhysAddr, PhysRange, VirtAddr};
+use crate::arch::barrier;
 use crate::layout;
 use crate::trace::trace;
+use error::refusal;
+use place::{Place, Recent};
 
 /// First address translated through `TTBR1_EL1`.
 pub const FIRST: VirtAddr = layout::DIRECT_MAP.base;
 
 /// First address never mapped: the top 2 MiB hold error pointers.
 pub const LIMIT: VirtAddr = VirtAddr::new(0xFFFF_FFFF_FFE0_0000);
-
-/// Why a change to the tables was refused. Nothing that was mapped has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum MapError {
-    /// An address or size is not a multiple of the page size.
-    #[error("{0:#x} is not a multiple of the page size")]
-    Misaligned(u64),
-    /// The range holds no page.
-    #[error("the range at {0} is empty")]
-    Empty(VirtAddr),
-    /// The range leaves the addresses this tree translates.
-    #[error("{size:#x} bytes at {va} leave the kernel's address space")]
-    OutsideWindow {
-        /// First address.
-        va: VirtAddr,
-        /// Bytes.
-        size: usize,
-    },
-    /// The physical range leaves the addresses the tables are set up for.
-    #[error("physical range {0} leaves the 40-bit physical address space")]
-    OutsidePhysical(PhysRange),
-    /// The page is mapped already, to the very same frame and in the same way.
-    #[error("{va} is already mapped to {pa}")]
-    AlreadyMapped {
-        /// The page.
-        va: VirtAddr,
-        /// Its frame.
-        pa: PhysAddr,
-    },
-    /// The page is mapped to something else, or was and has not been reaped: the old translation
-    /// must be removed and flushed first.
-    #[error("{va} still translates to {pa}: break before make")]
-    BreakBeforeMake {
-        /// The page.
-        va: VirtAddr,
-        /// What it translates to.
-        pa: PhysAddr,
-    },
-    /// Nothing is mapped at the address.
-    #[error("{0} is not mapped")]
-    NotMapped(VirtAddr),
-    /// The range ends inside a block, and a live block is never split.
-    #[error("{va} lies inside a block of {size:#x} bytes")]
-    SplitsBlock {
-        /// Where the range enters or leaves the block.
-        va: VirtAddr,
-        /// The block's size.
-        size: usize,
-    },
-    /// The frames behind the range do not follow one another or differ in attributes.
-    #[error("{0} does not continue the physical run before it")]
-    NotOneRun(VirtAddr),
-    /// No memory for another table.
-    #[error("no memory for a translation table for {0}")]
-    OutOfTables(VirtAddr),
-}
 
 /// A translation tree and the memory its tables come from.
 ///
@@ -95,25 +47,6 @@ pub struct Mapper<M> {
     memory: M,
     /// Most changes come in the neighbourhood of the last one.
     recent: Recent,
-}
-
-/// A level 3 table of the tree, or [`Recent::NONE`].
-#[derive(Clone, Copy, Debug)]
-struct Recent {
-    /// First address it serves.
-    span: VirtAddr,
-    table: PhysAddr,
-    /// Where the CPU reaches it.
-    va: VirtAddr,
-}
-
-impl Recent {
-    /// No page is a multiple of the page size from this span.
-    const NONE: Self = Self {
-        span: VirtAddr::new(1),
-        table: PhysAddr::new(0),
-        va: VirtAddr::new(0),
-    };
 }
 
 impl<M: TableMemory> Mapper<M> {
@@ -183,6 +116,7 @@ impl<M: TableMemory> Mapper<M> {
     /// # Safety
     ///
     /// As [`map`](Self::map).
+    #[inline(always)]
     pub unsafe fn map_untraced(
         &mut self,
         va: VirtAddr,
@@ -356,6 +290,7 @@ impl<M: TableMemory> Mapper<M> {
     }
 
     /// Writes the leaves for `range` at `va`, the first one with `note`; undone on error.
+    #[inline(never)]
     pub(super) fn write_leaves(
         &mut self,
         start: VirtAddr,
@@ -426,175 +361,6 @@ impl<M: TableMemory> Mapper<M> {
         }
         Ok(written)
     }
-
-    /// Where a leaf of at most `wanted` level for `va` goes: an empty entry.
-    fn vacant_place(
-        &mut self,
-        va: VirtAddr,
-        pa: PhysAddr,
-        attributes: Attributes,
-        wanted: Level,
-    ) -> Result<Place, MapError> {
-        if wanted == Level::L3
-            && let Some(place) = self.recent_place(va)
-        {
-            return Ok(place);
-        }
-        match self.vacant_table(va, wanted) {
-            Ok((level, table)) => Ok(self.remember(va, Place::new(level, table))),
-            Err(Vacancy::OutOfTables) => Err(MapError::OutOfTables(va)),
-            Err(Vacancy::Occupied(level, live)) => Err(refusal(va, pa, attributes, level, live)),
-        }
-    }
-
-    /// The table a walk for `va` ends in.
-    pub(super) fn place_of(&mut self, va: VirtAddr) -> Place {
-        if let Some(place) = self.recent_place(va) {
-            return place;
-        }
-        let mut place = Place::new(Level::ROOT, self.root);
-        while let Some(below) = self.table_below(place, va) {
-            place = below;
-        }
-        self.remember(va, place)
-    }
-
-    fn table_below(&self, place: Place, va: VirtAddr) -> Option<Place> {
-        let level = place.level;
-        let entry = self.table(place.table).entry(level.index(va)).load();
-        Some(Place::new(level.next()?, entry.next_table(level)?))
-    }
-
-    /// Notes the table that serves `va` if it is of level 3.
-    fn remember(&mut self, va: VirtAddr, place: Place) -> Place {
-        if place.level == Level::L3 {
-            self.recent = Recent {
-                span: va.align_down(Level::L2.size()),
-                table: place.table,
-                va: self.memory.virt(place.table),
-            };
-        }
-        place
-    }
-
-    /// The recent table, if it serves the page `va`.
-    fn recent_place(&self, va: VirtAddr) -> Option<Place> {
-        let table = self.recent.table;
-        self.recent_entries(va, PAGE_SIZE)
-            .map(|_| Place::new(Level::L3, table))
-    }
-
-    /// The entries for the `size` bytes at `va`, whole pages, if the recent table has them all.
-    #[inline(always)]
-    pub(super) fn recent_entries(&self, va: VirtAddr, size: usize) -> Option<&[Entry]> {
-        let offset = va.get().wrapping_sub(self.recent.span.get());
-        if offset >= Level::L2.size() || !(offset | size).is_multiple_of(PAGE_SIZE) {
-            return None;
-        }
-        // SAFETY: `recent` is not `NONE`, from which no page has such an offset. So it is a table
-        // of this tree, see `table`, and mapped at `va`.
-        let table = unsafe { &*self.recent.va.as_ptr::<Table>() };
-        let entries = table.entries_from(offset / PAGE_SIZE);
-        entries.get(..size / PAGE_SIZE)
-    }
-
-    /// The entries of the table at `place` from the one for `va` on.
-    #[inline]
-    pub(super) fn entries(&self, place: Place, va: VirtAddr) -> &[Entry] {
-        self.table(place.table).entries_from(place.level.index(va))
-    }
-
-    /// The table of `wanted` level that serves `va`, made if it is not there, with the entry for
-    /// `va` empty. Where a table with content lies in the way of a block, the level below.
-    fn vacant_table(&mut self, va: VirtAddr, wanted: Level) -> Result<(Level, PhysAddr), Vacancy> {
-        let mut table = self.root;
-        let mut level = Level::ROOT;
-        loop {
-            let index = level.index(va);
-            let found = self.table(table).entry(index).load();
-            let reached = level >= wanted;
-            if found.is_empty() && reached {
-                return Ok((level, table));
-            }
-            table = match (found.next_table(level), level.next()) {
-                (Some(below), _) if reached && self.table(below).is_empty() => {
-                    self.table(table).entry(index).store(Descriptor::EMPTY);
-                    barrier::dsb_ishst();
-                    tlb::invalidate_all_levels(va);
-                    barrier::dsb_ish();
-                    barrier::isb();
-                    self.recent = Recent::NONE;
-                    // SAFETY: the entry is gone, and with the TLBI so is what walkers held of it.
-                    unsafe { self.memory.free(below) };
-                    return Ok((level, table));
-                }
-                (Some(below), Some(next)) => {
-                    level = next;
-                    below
-                }
-                (None, Some(next)) if found.is_empty() => {
-                    let below = self.memory.alloc().ok_or(Vacancy::OutOfTables)?;
-                    self.table(below).clear();
-                    self.table(table).entry(index).link(below);
-                    level = next;
-                    below
-                }
-                _ => return Err(Vacancy::Occupied(level, found)),
-            };
-        }
-    }
-
-    /// The table with the empty entry for `va` at `level`, as [`vacant_table`](Self::vacant_table).
-    pub(super) fn vacant_entry(
-        &mut self,
-        va: VirtAddr,
-        pa: PhysAddr,
-        attributes: Attributes,
-        level: Level,
-    ) -> Result<(Level, PhysAddr), MapError> {
-        self.vacant_table(va, level).map_err(|error| match error {
-            Vacancy::OutOfTables => MapError::OutOfTables(va),
-            Vacancy::Occupied(level, live) => refusal(va, pa, attributes, level, live),
-        })
-    }
-
-    /// Makes the entry for `va` in a table of a level lead to `below`, which this core has filled.
-    pub(super) fn link(&self, (level, table): (Level, PhysAddr), va: VirtAddr, below: PhysAddr) {
-        self.table(table).entry(level.index(va)).link(below);
-    }
-
-    /// Makes the tables for level 3 leaves in `size` bytes at `va` and checks that nothing is
-    /// mapped there, so that mapping pages there cannot fail.
-    pub(super) fn reserve(
-        &mut self,
-        start: VirtAddr,
-        range: PhysRange,
-        attributes: Attributes,
-    ) -> Result<(), MapError> {
-        check_physical(range)?;
-        let size = range.size() as usize;
-        check_virtual(start, size)?;
-        let mut done = 0;
-        while done < size {
-            let va = start + done;
-            let (level, table) = self
-                .vacant_table(va, Level::L3)
-                .map_err(|error| match error {
-                    Vacancy::OutOfTables => MapError::OutOfTables(va),
-                    Vacancy::Occupied(level, live) => {
-                        refusal(va, range.start + done, attributes, level, live)
-                    }
-                })?;
-            let free = self
-                .table(table)
-                .entries_from(level.index(va))
-                .iter()
-                .take_while(|entry| entry.load().is_empty())
-                .count();
-            done += free * PAGE_SIZE;
-        }
-        Ok(())
-    }
 }
 
 /// Makes new leaves usable by every core, this one from the next instruction on.
@@ -611,24 +377,6 @@ pub(super) struct Slot<'a> {
     pub(super) descriptor: Descriptor,
 }
 
-/// A table of the tree.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    pub(super) level: Level,
-    table: PhysAddr,
-}
-
-impl Place {
-    const fn new(level: Level, table: PhysAddr) -> Self {
-        Self { level, table }
-    }
-}
-
-enum Vacancy {
-    OutOfTables,
-    Occupied(Level, Descriptor),
-}
-
 /// The largest level, at most `largest`, whose leaf fits both addresses and the size.
 fn fitting_level(va: VirtAddr, pa: PhysAddr, size: usize, largest: Level) -> Level {
     let fits = |level: Level| {
@@ -639,50 +387,6 @@ fn fitting_level(va: VirtAddr, pa: PhysAddr, size: usize, largest: Level) -> Lev
         Level::L1 | Level::L2 if fits(Level::L2) => Level::L2,
         _ => Level::L3,
     }
-}
-
-/// Why `va` cannot be mapped to `pa` while `live` is there.
-fn refusal(
-    va: VirtAddr,
-    pa: PhysAddr,
-    attributes: Attributes,
-    level: Level,
-    live: Descriptor,
-) -> MapError {
-    let offset = va.get() & (level.size() - 1);
-    let live_pa = live.output_address() + offset;
-    if live.is_valid() && live_pa == pa && live.attributes() == Some(attributes) {
-        MapError::AlreadyMapped { va, pa }
-    } else {
-        MapError::BreakBeforeMake { va, pa: live_pa }
-    }
-}
-
-pub(super) fn check_virtual(va: VirtAddr, size: usize) -> Result<(), MapError> {
-    for value in [va.get(), size] {
-        if value % PAGE_SIZE != 0 {
-            return Err(MapError::Misaligned(value as u64));
-        }
-    }
-    if size == 0 {
-        return Err(MapError::Empty(va));
-    }
-    match va.checked_add(size) {
-        Some(end) if va >= FIRST && end <= LIMIT => Ok(()),
-        _ => Err(MapError::OutsideWindow { va, size }),
-    }
-}
-
-pub(super) fn check_physical(range: PhysRange) -> Result<(), MapError> {
-    for value in [range.start.get(), range.size()] {
-        if value % PAGE_SIZE as u64 != 0 {
-            return Err(MapError::Misaligned(value));
-        }
-    }
-    if range.end.get() > 1 << layout::PA_BITS {
-        return Err(MapError::OutsidePhysical(range));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

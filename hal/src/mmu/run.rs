@@ -43,7 +43,7 @@ impl<M: TableMemory> Mapper<M> {
     /// # Safety
     ///
     /// As [`map`](Self::map).
-    #[inline]
+    #[inline(always)]
     pub unsafe fn map_runs(
         &mut self,
         va: VirtAddr,
@@ -67,7 +67,7 @@ impl<M: TableMemory> Mapper<M> {
 
     /// [`write_leaves`](Self::write_leaves) for less than a block in the table used last, which has
     /// most of what is mapped run by run. Changes nothing where it returns `false`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn write_pages(
         &self,
         va: VirtAddr,
@@ -85,6 +85,15 @@ impl<M: TableMemory> Mapper<M> {
         let Some((first, others)) = entries.split_first() else {
             return false;
         };
+        let mut leaf = Descriptor::leaf(Level::L3, range.start, attributes);
+        // What most calls map.
+        if others.is_empty() {
+            let is_vacant = first.load().is_empty();
+            if is_vacant {
+                first.store(leaf.with_note(note));
+            }
+            return is_vacant;
+        }
         let (groups, rest) = others.as_chunks::<GROUP>();
         let is_vacant = first.load().is_empty()
             && groups.iter().all(|group| every_and_any(group).1.is_empty())
@@ -92,7 +101,6 @@ impl<M: TableMemory> Mapper<M> {
         if !is_vacant {
             return false;
         }
-        let mut leaf = Descriptor::leaf(Level::L3, range.start, attributes);
         first.store(leaf.with_note(note));
         let mut fill = |entry: &Entry| {
             leaf = leaf.following(PAGE_SIZE);
@@ -119,7 +127,7 @@ impl<M: TableMemory> Mapper<M> {
     /// # Safety
     ///
     /// As [`unmap`](Self::unmap).
-    #[inline]
+    #[inline(always)]
     pub unsafe fn retire(&mut self, stale: &mut Stale, size: usize) -> Result<(), MapError> {
         let start = stale.va() + stale.size();
         if let Some(entries) = self.recent_entries(start, size)
@@ -129,16 +137,14 @@ impl<M: TableMemory> Mapper<M> {
             stale.extend(size, Level::L3);
             return Ok(());
         }
-        self.retire_anywhere(stale, start, size)
+        stale.extend(size, self.retire_anywhere(start, size)?);
+        Ok(())
     }
 
-    /// [`retire`](Self::retire) of any leaves in any tables; some may be retired already.
-    fn retire_anywhere(
-        &mut self,
-        stale: &mut Stale,
-        start: VirtAddr,
-        size: usize,
-    ) -> Result<(), MapError> {
+    /// [`retire`](Self::retire) of any leaves in any tables; some may be retired already. The level
+    /// of the smallest.
+    #[inline(never)]
+    fn retire_anywhere(&mut self, start: VirtAddr, size: usize) -> Result<Level, MapError> {
         check_virtual(start, size)?;
         let end = start + size;
         let mut smallest = Level::ROOT;
@@ -162,8 +168,7 @@ impl<M: TableMemory> Mapper<M> {
             smallest = smallest.max(place.level);
             va = va + retired * place.level.size();
         }
-        stale.extend(size, smallest);
-        Ok(())
+        Ok(smallest)
     }
 
     /// Forgets the first run of a retired and flushed range and returns its frames, which nothing
@@ -172,6 +177,7 @@ impl<M: TableMemory> Mapper<M> {
     /// # Errors
     ///
     /// [`MapError::NotOneRun`] if the range does not start with a whole retired run.
+    #[inline(always)]
     pub fn reap(&mut self, rest: &mut Flushed) -> Result<Option<Run>, MapError> {
         if rest.size == 0 {
             return Ok(None);

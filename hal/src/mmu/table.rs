@@ -14,8 +14,10 @@ const INDEX_BITS: u32 = 9;
 pub const ENTRIES: usize = 1 << INDEX_BITS;
 
 /// The level of a table: which bits of an address select its entry, how much an entry covers.
+///
+/// A word, so that what is kept of a range beside its pages has no padding to copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
+#[repr(u32)]
 pub enum Level {
     /// The root: 1 GiB an entry.
     L1 = 1,

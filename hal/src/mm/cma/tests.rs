@@ -347,6 +347,8 @@ proptest! {
     fn movable_content_survives_any_sequence(
         ops in prop::collection::vec((op(), 1..200usize), 1..if cfg!(miri) { 12 } else { 60 }),
     ) {
+        // SAFETY: the case's machine is not used after it.
+        let _ram = unsafe { crate::layout::host::lease() };
         let machine = Machine::new(8, 8);
         let free = machine.pages.free_pages_total();
         let mut oracle = Oracle::default();

@@ -348,6 +348,8 @@ proptest! {
     fn objects_are_disjoint_and_keep_their_content(
         steps in proptest::collection::vec(step(), if cfg!(miri) { 1..30 } else { 1..800_usize }),
     ) {
+        // SAFETY: the case's machine is not used after it.
+        let _ram = unsafe { crate::layout::host::lease() };
         let (kmalloc, pages) = machine(if cfg!(miri) { 4 } else { 16 });
         let before = zones(pages);
         let mut oracle = Oracle::default();

@@ -18,6 +18,7 @@ struct MachinePages;
 unsafe impl PageSource for MachinePages {
     const MAX_ORDER: u32 = MAX_ORDER;
 
+    #[inline(always)]
     fn alloc(&self, order: u32, gfp: Gfp) -> Option<Pfn> {
         let gfp = match order {
             0 => gfp,

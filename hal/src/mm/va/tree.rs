@@ -9,7 +9,7 @@ use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::layout;
 
 /// "No node": a real node of height 0 without a gap, so that reading it needs no test.
-const NIL: u32 = 0;
+pub(super) const NIL: u32 = 0;
 
 /// The node of no pages at the start of the window, which owns the gap before the first area.
 /// Never removed.
@@ -34,7 +34,8 @@ struct Node<D> {
     prev: u32,
     next: u32,
     height: u32,
-    /// [`IN_USE`], or the next area on the same list of areas to be given out again.
+    /// [`IN_USE`], or the next on the same list of areas to be given out again. [`NIL`] for what
+    /// is no area.
     recycled: u32,
     data: D,
 }
@@ -54,7 +55,7 @@ impl<D> Node<D> {
             prev: NIL,
             next: NIL,
             height: 0,
-            recycled: IN_USE,
+            recycled: NIL,
             data,
         }
     }
@@ -130,7 +131,7 @@ impl<D: Copy, const CHUNKS: usize> Arena<D, CHUNKS> {
         (self.more.len() + 1) * NODES
     }
 
-    #[inline]
+    #[inline(always)]
     fn node(&self, node: u32) -> &Node<D> {
         let (chunk, index) = (node as usize / NODES, node as usize % NODES);
         match chunk.checked_sub(1) {
@@ -139,7 +140,7 @@ impl<D: Copy, const CHUNKS: usize> Arena<D, CHUNKS> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn node_mut(&mut self, node: u32) -> &mut Node<D> {
         let (chunk, index) = (node as usize / NODES, node as usize % NODES);
         match chunk.checked_sub(1) {
@@ -151,32 +152,30 @@ impl<D: Copy, const CHUNKS: usize> Arena<D, CHUNKS> {
     /// Takes the area `node` off the hands of its owner and puts it before `next`, the head of a
     /// list of such areas: it stays in the tree.
     #[inline]
-    pub(super) fn recycle(&mut self, node: u32, next: Option<u32>) {
-        self.node_mut(node).recycled = next.unwrap_or(NIL);
+    pub(super) fn recycle(&mut self, node: u32, next: u32) {
+        self.node_mut(node).recycled = next;
     }
 
     /// Gives the area `node` out again, with `data`: its start, and the area that follows it on its
     /// list.
     #[inline]
-    pub(super) fn reuse(&mut self, node: u32, data: D) -> (u32, Option<u32>) {
+    pub(super) fn reuse(&mut self, node: u32, data: D) -> (u32, u32) {
         let node = self.node_mut(node);
         node.data = data;
-        let next = core::mem::replace(&mut node.recycled, IN_USE);
-        (node.start, (next != NIL).then_some(next))
+        (node.start, core::mem::replace(&mut node.recycled, IN_USE))
     }
 
     /// Whether the area is given out, not waiting to be given out again.
     #[inline]
     pub(super) fn is_in_use(&self, node: u32) -> bool {
-        let node = self.node(node);
-        node.recycled == IN_USE && node.height > 0
+        self.node(node).recycled == IN_USE
     }
 
     /// Whether `node`, any that ever was one or 0, is an area in use that starts at `page`.
     #[inline]
     pub(super) fn is_area_at(&self, node: u32, page: u32) -> bool {
         let node = self.node(node);
-        node.start == page && node.height > 0 && node.pages > 0 && node.recycled == IN_USE
+        node.start == page && node.recycled == IN_USE
     }
 
     /// Start, pages with the guard, and data of `node`.
@@ -255,7 +254,7 @@ impl<D: Copy, const CHUNKS: usize> Arena<D, CHUNKS> {
     pub(super) fn first_from(&self, page: u32) -> Option<(u32, u32, D)> {
         let before = self.last_at_or_below(page).unwrap_or(ORIGIN);
         let mut node = self.node(before);
-        while node.start < page || node.pages == 0 || node.recycled != IN_USE {
+        while node.start < page || node.recycled != IN_USE {
             if node.next == NIL {
                 return None;
             }
@@ -290,6 +289,7 @@ impl<D: Copy, const CHUNKS: usize> Arena<D, CHUNKS> {
             prev: before,
             next,
             height: 1,
+            recycled: IN_USE,
             ..Node::idle(data)
         };
         self.node_mut(before).gap = front;
@@ -318,6 +318,7 @@ impl<D: Copy, const CHUNKS: usize> Arena<D, CHUNKS> {
         let unused = self.unused;
         let idle = self.node_mut(removed);
         idle.height = 0;
+        idle.recycled = NIL;
         idle.next = unused;
         self.unused = removed;
         Some((node.start, node.pages, node.data))

@@ -220,15 +220,15 @@ impl<P: PageSource> Vmalloc<P> {
 
 impl Areas {
     /// Marks the live area at `va`, which must be of `kind`, as `state`; its name and size.
-    #[inline]
+    #[inline(always)]
     pub(super) fn give_up(
         &mut self,
         va: VirtAddr,
         kind: AreaKind,
         state: State,
     ) -> Result<(AreaId, usize), VmallocError> {
-        let id = self.va.id(va).ok_or(VmallocError::NotAnArea(va))?;
-        let (size, note) = self.va.note_mut(id);
+        let found = self.va.lookup(va);
+        let (id, size, note) = found.ok_or(VmallocError::NotAnArea(va))?;
         if note.state != State::Live {
             return Err(VmallocError::NotAnArea(va));
         }
@@ -239,7 +239,7 @@ impl Areas {
 
     /// Puts `area`, whose start `stale` is, in quarantine, if there is room, and flushes if enough
     /// waits. `frames` are the machine's.
-    #[inline]
+    #[inline(always)]
     fn put_away(&mut self, stale: Stale, area: AreaId, frames: usize) -> Option<Stale> {
         let refused = self.quarantine.push(stale, area).err();
         if self.quarantine.stale() >= LAZY_AREAS || self.quarantine.stale_bytes() > self.limit {
@@ -270,8 +270,7 @@ impl Areas {
         }
         let page = self.deferred?.get() - 1;
         let va = VMALLOC.base + ((page as usize) << PAGE_SHIFT);
-        let area = self.va.id(va)?;
-        let (size, note) = self.va.note_mut(area);
+        let (area, size, note) = self.va.lookup(va)?;
         note.state = State::Freed;
         self.deferred = note.next.take();
         let stale = Stale::empty(va);
@@ -281,6 +280,7 @@ impl Areas {
     /// Takes runs of flushed areas out of the tables, for the caller to free, until they have `most`
     /// pages or more or `runs` is full, and frees the addresses of the areas that are gone. The
     /// pages taken.
+    #[inline(always)]
     fn reap(
         &mut self,
         tables: &mut KernelMapper,

@@ -4,6 +4,7 @@ use super::{AreaKind, PageSource, State, Vmalloc, VmallocError, require_task};
 use crate::addr::{PAGE_SIZE, Pfn, PhysRange, VirtAddr};
 use crate::mm::Gfp;
 use crate::mmu::{Access, Attributes, Level, MapError, MemoryType, Stale};
+use crate::trace::trace;
 
 /// How [`Vmalloc::vmap`] maps pages. Never executable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +68,7 @@ impl<P: PageSource> Vmalloc<P> {
             let result = unsafe {
                 self.tables
                     .lock()
-                    .map(va + mapped, frames, attributes, Level::L2)
+                    .map_untraced(va + mapped, frames, attributes, Level::L2)
             };
             if let Err(error) = result {
                 // SAFETY: the addresses were not given out.
@@ -76,6 +77,12 @@ impl<P: PageSource> Vmalloc<P> {
             }
             mapped += frames.size() as usize;
         }
+        // With no lock held: a trace frame may wait for the console.
+        trace!(
+            "vmap {=u64:x}, {=u64:x} bytes",
+            va.get() as u64,
+            size as u64
+        );
         Ok(va)
     }
 

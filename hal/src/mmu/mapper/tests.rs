@@ -1,5 +1,5 @@
 use super::*;
-use crate::addr::Pfn;
+use crate::addr::{PAGE_SIZE, Pfn};
 use crate::arch::trace::{Op, record_during};
 use crate::layout::{COHERENT, VMALLOC};
 use crate::mmu::kernel::scratch_mapper;

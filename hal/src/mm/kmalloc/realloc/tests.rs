@@ -288,6 +288,8 @@ proptest! {
     fn krealloc_follows_a_model(sizes in prop::collection::vec(
         prop_oneof![0..300usize, 0..9000usize, 0..70_000usize], 1..40,
     )) {
+        // SAFETY: the case's machine is not used after it.
+        let _ram = unsafe { crate::layout::host::lease() };
         let (kmalloc, pages) = machine(4);
         let before = pages.free_pages_total();
         let mut object: *mut u8 = core::ptr::null_mut();

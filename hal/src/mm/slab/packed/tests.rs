@@ -124,6 +124,8 @@ proptest::proptest! {
         size in 1..=MAX_PACKED_SIZE,
         steps in proptest::collection::vec(proptest::prelude::any::<u16>(), 1..2000),
     ) {
+        // SAFETY: the case's machine is not used after it.
+        let _ram = unsafe { crate::layout::host::lease() };
         let (pages, _) = normal_machine(4);
         let before = pages.free_pages_total();
         let cache = cache("modelled", size);
