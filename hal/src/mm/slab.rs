@@ -183,6 +183,7 @@ impl Cache<'_> {
         self.alloc_object(pages, gfp)
     }
 
+    #[cfg_attr(feature = "slab-debug", track_caller)]
     fn alloc_object(&self, pages: &PageAllocator, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let frames = pages.frames().lookup();
         let mut most = usize::from(self.geometry.refill);
