@@ -53,7 +53,7 @@ help:
 #:     TIMEOUT=60              seconds until a run is cut
 #:     ICOUNT=on|off           count instructions as time (off: cores run in parallel)
 #:     EDU='dma_mask=0xff'     options of virt's edu device
-#:     DTB=auto|none|truncated|lying    RAMFILL=on|off    what is in RAM at reset
+#:     DTB=auto|none|truncated|lying|areas    RAMFILL=on|off    what is in RAM at reset
 #: make test      everything continuous integration runs, with a total at the end
 #: make bench     BOARD=qemu-virt|rpi4: instructions per operation beside Linux and crates, and as
 #:                target/report/bench.json; CMDLINE='bench=kmalloc*' measures these only

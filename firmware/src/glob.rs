@@ -2,8 +2,9 @@
 
 use core::fmt;
 
-/// A pattern in which `*` stands for any run of characters, `?` for any one, and every other
-/// character for itself. It matches a name as a whole.
+/// A pattern in which `*` stands for any run of characters, `?` for any one, `,` lies between two
+/// patterns of which one is enough, and every other character stands for itself. It matches a name
+/// as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Glob<'a>(&'a str);
 
@@ -19,40 +20,45 @@ impl<'a> Glob<'a> {
     }
 
     /// Whether the pattern matches `name`.
-    ///
-    /// Takes at most as many steps as pattern and name have characters, multiplied, and no stack:
-    /// when a character does not fit, only the last `*` has to be tried again one further on,
-    /// because an earlier one could do no better.
     pub fn matches(&self, name: &str) -> bool {
-        let mut pattern = self.0.chars();
-        let mut name = name.chars();
-        // Where to go on when something does not fit: after the last `*`, and in the name.
-        let mut retry = None;
-        loop {
-            let mut ahead = pattern.clone();
-            match (ahead.next(), name.clone().next()) {
-                (Some('*'), _) => {
-                    pattern = ahead;
-                    retry = Some((pattern.clone(), name.clone()));
-                    continue;
-                }
-                (Some(wanted), Some(found)) if wanted == '?' || wanted == found => {
-                    pattern = ahead;
-                    name.next();
-                    continue;
-                }
-                (None, None) => return true,
-                _ => {}
+        self.0.split(',').any(|pattern| is_match(pattern, name))
+    }
+}
+
+/// Whether `pattern`, without alternatives, matches `name`.
+///
+/// Takes at most as many steps as pattern and name have characters, multiplied, and no stack: when
+/// a character does not fit, only the last `*` has to be tried again one further on, because an
+/// earlier one could do no better.
+fn is_match(pattern: &str, name: &str) -> bool {
+    let mut pattern = pattern.chars();
+    let mut name = name.chars();
+    // Where to go on when something does not fit: after the last `*`, and in the name.
+    let mut retry = None;
+    loop {
+        let mut ahead = pattern.clone();
+        match (ahead.next(), name.clone().next()) {
+            (Some('*'), _) => {
+                pattern = ahead;
+                retry = Some((pattern.clone(), name.clone()));
+                continue;
             }
-            let Some((after_star, rest)) = &mut retry else {
-                return false;
-            };
-            if rest.next().is_none() {
-                return false;
+            (Some(wanted), Some(found)) if wanted == '?' || wanted == found => {
+                pattern = ahead;
+                name.next();
+                continue;
             }
-            pattern = after_star.clone();
-            name = rest.clone();
+            (None, None) => return true,
+            _ => {}
         }
+        let Some((after_star, rest)) = &mut retry else {
+            return false;
+        };
+        if rest.next().is_none() {
+            return false;
+        }
+        pattern = after_star.clone();
+        name = rest.clone();
     }
 }
 
@@ -67,7 +73,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What the two wildcards mean, written down as a definition.
+    /// What the two wildcards of one alternative mean, written down as a definition.
     fn oracle(pattern: &[char], name: &[char]) -> bool {
         match (pattern, name) {
             ([], []) => true,
@@ -95,6 +101,10 @@ mod tests {
             ("*ab", "aab", true),
             ("boot", "boot.el", false),
             ("?.x", "é.x", true),
+            ("mmu,boot", "boot", true),
+            ("mmu,b*", "mmu", true),
+            ("mmu,b*", "mmu,boot", false),
+            ("mmu,", "", true),
         ] {
             assert_eq!(
                 Glob::new(pattern).matches(name),
@@ -115,9 +125,12 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn agrees_with_the_definition(pattern in "[ab*?]{0,8}", name in "[abé]{0,10}") {
+        fn agrees_with_the_definition(pattern in "[ab*?,]{0,8}", name in "[abé]{0,10}") {
             let characters = |text: &str| text.chars().collect::<Vec<_>>();
-            let expected = oracle(&characters(&pattern), &characters(&name));
+            let name_characters = characters(&name);
+            let expected = pattern
+                .split(',')
+                .any(|pattern| oracle(&characters(pattern), &name_characters));
             prop_assert_eq!(Glob::new(&pattern).matches(&name), expected);
         }
     }

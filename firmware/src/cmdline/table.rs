@@ -17,7 +17,7 @@ pub(super) struct Key {
 
 type Apply = for<'a> fn(&mut CmdLine<'a>, Option<&'a str>) -> Option<()>;
 
-const GLOB: &str = "a pattern such as mmu or *.guard*";
+const GLOB: &str = "a pattern such as mmu, *.guard* or slab,kmalloc";
 const NUMBER: &str = "a number such as 42 or 0x2a";
 const SIZE: &str = "a size such as 65536, 64K, 2M or 1G";
 const RANGE: &str = "a number such as 3, or two such as 1..200";

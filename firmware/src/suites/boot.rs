@@ -27,6 +27,7 @@ pub(super) const SUITE: Suite = Suite {
         memory_map_has_a_source: survey::source,
         memory_map_is_what_the_source_says: survey::memory_map,
         memory_map_is_what_the_source_says_planted: survey::memory_map_planted,
+        memory_is_set_aside_in_the_usual_shares: survey::shares,
         every_named_core_is_online: cores::online,
         run_on_returns_what_the_core_computed: cores::run_on,
         run_on_all_runs_everywhere_at_once: cores::run_on_all,

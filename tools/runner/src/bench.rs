@@ -10,7 +10,7 @@ mod table;
 
 use crate::boot::boot;
 use crate::console::Show;
-use crate::firmware::Firmware;
+use crate::firmware::{Build, Firmware};
 use crate::ktap::Counts;
 use crate::paths;
 use crate::settings::{Board, Settings};
@@ -113,7 +113,7 @@ fn measure(variable: &dyn Fn(&str) -> Option<String>, directory: &Path) -> Resul
     let boots = boots.collect::<Result<Vec<_>>>()?;
 
     let bare = Firmware::build_bare(given.board, directory)?;
-    let firmware = Firmware::build(given.board)?;
+    let firmware = Firmware::build(given.board, Build::Plain)?;
     let mut results = std::thread::scope(|scope| {
         let booted = scope.spawn(|| boot_rows(&boots, &bare, directory));
         let own = own_rows(&own, &firmware, &directory.join("operations"));

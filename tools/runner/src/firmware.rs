@@ -9,6 +9,33 @@ use std::process::Command;
 /// The bare-metal target, as in `.cargo/config.toml`.
 const TARGET: &str = "aarch64-unknown-none-softfloat";
 
+/// The builds of the firmware that have a folder each: one does not throw away the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Build {
+    /// The one that is flashed and measured.
+    Plain,
+    /// The one with the debug build of the slab caches.
+    SlabDebug,
+}
+
+impl Build {
+    /// Cargo's profile, and the folder it builds into.
+    const fn profile(self) -> &'static str {
+        match self {
+            Self::Plain => "release",
+            Self::SlabDebug => "slab-debug",
+        }
+    }
+
+    /// Features of the firmware beyond its default ones.
+    const fn features(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::SlabDebug => "slab-debug",
+        }
+    }
+}
+
 /// A built firmware in both forms.
 #[derive(Clone, Debug)]
 pub(crate) struct Firmware {
@@ -19,29 +46,33 @@ pub(crate) struct Firmware {
 }
 
 impl Firmware {
-    /// Where the release build of `board`'s firmware ends up.
+    /// Where the plain build of `board`'s firmware ends up.
     pub(crate) fn path(board: Board) -> PathBuf {
+        Self::path_of(board, Build::Plain)
+    }
+
+    fn path_of(board: Board, build: Build) -> PathBuf {
         paths::target()
             .join(TARGET)
-            .join("release")
+            .join(build.profile())
             .join(board.name())
     }
 
     /// Builds the firmware of `board`; cargo's messages go to the terminal.
-    pub(crate) fn build(board: Board) -> Result<Self> {
-        let status = build_command(board)
+    pub(crate) fn build(board: Board, build: Build) -> Result<Self> {
+        let status = build_command(board, build)
             .status()
             .context("cannot start cargo")?;
         if !status.success() {
-            bail!("the firmware for {board} does not build");
+            bail!("the firmware for {board} does not build ({build:?})");
         }
-        Self::from_elf(Self::path(board))
+        Self::from_elf(Self::path_of(board, build))
     }
 
     /// Builds the firmware of `board` without benchmarks and keeps it in `directory`. Where
     /// [`path`](Self::path) points is then to be built again.
     pub(crate) fn build_bare(board: Board, directory: &Path) -> Result<Self> {
-        let status = build_command(board)
+        let status = build_command(board, Build::Plain)
             .arg("--no-default-features")
             .status()
             .context("cannot start cargo")?;
@@ -70,11 +101,13 @@ impl Firmware {
 }
 
 /// The cargo invocation that builds the firmware of `board`.
-pub(crate) fn build_command(board: Board) -> Command {
+fn build_command(board: Board, build: Build) -> Command {
     let mut command = cargo();
     command
-        .args(["build", "--release", "--package", "firmware", "--bin"])
-        .args([board.name(), "--target", TARGET]);
+        .args(["build", "--package", "firmware", "--bin"])
+        .args([board.name(), "--target", TARGET])
+        .args(["--profile", build.profile()])
+        .args(["--features", build.features()]);
     command
 }
 

@@ -83,10 +83,18 @@ fn virt(
     args.chosen(settings);
     args.pair("-device", format!("edu,{}", settings.edu));
 
-    // QEMU passes its own tree in any case, except one too large to fit between the start of RAM
-    // and the image. Then RAM's start is free for the tree, if any, the firmware shall find.
+    // QEMU passes a tree in any case, its own or one it is given, except one too large to fit between
+    // the start of RAM and the image. Then RAM's start is free for the tree, if any, the firmware
+    // shall find.
     let blob = match settings.dtb {
         Dtb::Auto => None,
+        Dtb::Areas => {
+            let own = dump_tree(settings, args, scratch)?;
+            let with_areas = scratch.join("areas.dtb");
+            std::fs::write(&with_areas, tree::with_areas(&own)?)?;
+            args.pair("-dtb", &with_areas);
+            None
+        }
         Dtb::None | Dtb::Truncated | Dtb::Lying => {
             let own = dump_tree(settings, args, scratch)?;
             let oversized = scratch.join("oversized.dtb");
@@ -95,7 +103,7 @@ fn virt(
             match settings.dtb {
                 Dtb::Truncated => Some(tree::truncated(&own)),
                 Dtb::Lying => Some(tree::lying(&own)?),
-                Dtb::Auto | Dtb::None => None,
+                Dtb::Auto | Dtb::Areas | Dtb::None => None,
             }
         }
     };

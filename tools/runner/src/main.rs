@@ -25,7 +25,7 @@ use anyhow::{Context, Result};
 use capture::Capture;
 use clap::{Parser, Subcommand};
 use console::{Console, Show};
-use firmware::Firmware;
+use firmware::{Build, Firmware};
 use settings::{Board, Settings};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -83,7 +83,7 @@ fn perform(task: &Task) -> Result<bool> {
         Task::Run { elf } => run(elf.as_deref()),
         Task::Debug => {
             let settings = settings(Board::QemuVirt)?;
-            let firmware = Firmware::build(settings.board)?;
+            let firmware = Firmware::build(settings.board, Build::Plain)?;
             debug::debug(&settings, &firmware, &paths::report().join("debug"))?;
             Ok(true)
         }
@@ -104,7 +104,7 @@ fn run(elf: Option<&Path>) -> Result<bool> {
     let settings = settings(named.unwrap_or(Board::QemuVirt))?;
     let firmware = match elf {
         Some(path) => Firmware::from_elf(path.into())?,
-        None => Firmware::build(settings.board)?,
+        None => Firmware::build(settings.board, Build::Plain)?,
     };
     let outcome = boot::boot(&settings, &firmware, &paths::report(), Show::Terminal)?;
     let seconds = outcome.took.as_secs_f64();

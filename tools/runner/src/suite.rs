@@ -3,19 +3,23 @@
 use crate::bench;
 use crate::boot::{Outcome, boot};
 use crate::console::Show;
-use crate::firmware::{Firmware, cargo};
+use crate::firmware::{Build, Firmware, cargo};
 use crate::ktap::Counts;
-use crate::lanes::{self, BUILD, Boot, CHECK_LIMIT, Check, Count, Expect, Lane, Work};
+use crate::lanes::{self, Boot, CHECK_LIMIT, Check, Count, Expect, Lane, Work};
 use crate::paths;
 use crate::process::{self, Group};
 use crate::settings::{Board, Settings};
 use anyhow::{Context, Result, bail};
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
+
+/// File of a boot's capture that holds its report.
+const REPORT: &str = "report.txt";
 
 /// Boots at a time; a run in QEMU keeps one core busy.
 const PARALLEL_BOOTS: usize = 2;
@@ -33,12 +37,18 @@ pub(crate) fn run(names: &[String]) -> Result<bool> {
         }
     }
     let named = |lane: &Lane| names.is_empty() || names.iter().any(|name| name == lane.name);
-    let boots = |lane: &Lane| named(lane) && matches!(lane.work, Work::Boots(..));
-    let with_boots = lanes.iter().any(boots);
+    let boots =
+        |lane: &Lane, wanted| matches!(lane.work, Work::Boots(build, ..) if build == wanted);
+    let needed = |lane: &Lane| match lane.work {
+        Work::Firmware(build) => lanes
+            .iter()
+            .any(|other| named(other) && boots(other, build)),
+        _ => false,
+    };
     let mut total = Tally::default();
-    let mut firmware = None;
+    let mut built = HashMap::new();
     for lane in &lanes {
-        if !(named(lane) || with_boots && lane.name == BUILD) {
+        if !(named(lane) || needed(lane)) {
             continue;
         }
         let start = Instant::now();
@@ -47,8 +57,10 @@ pub(crate) fn run(names: &[String]) -> Result<bool> {
             Work::Tests(checks) => run_tests(lane.name, checks),
             Work::Script(path) => run_script(lane.name, path),
             Work::Miri(check) => run_miri(lane.name, check),
-            Work::Firmware => build(&mut firmware),
-            Work::Boots(count, boots) => run_boots(lane.name, *count, boots, firmware.as_ref()),
+            Work::Firmware(build) => build_all(*build, &mut built),
+            Work::Boots(build, count, boots) => {
+                run_boots(lane.name, *count, boots, built.get(build))
+            }
             Work::Bench => lane_directory(lane.name).and_then(|path| bench::lane(&path)),
         };
         total.lane(lane.name, result, start.elapsed().as_secs_f64());
@@ -307,11 +319,12 @@ struct Built {
     rpi4: Firmware,
 }
 
-fn build(built: &mut Option<Built>) -> Result<Counts> {
-    *built = Some(Built {
-        virt: Firmware::build(Board::QemuVirt)?,
-        rpi4: Firmware::build(Board::Rpi4)?,
-    });
+fn build_all(build: Build, built: &mut HashMap<Build, Built>) -> Result<Counts> {
+    let firmware = Built {
+        virt: Firmware::build(Board::QemuVirt, build)?,
+        rpi4: Firmware::build(Board::Rpi4, build)?,
+    };
+    built.insert(build, firmware);
     Ok(passed(2))
 }
 
@@ -346,7 +359,7 @@ fn run_boot(description: &Boot, count: Count, built: &Built, lane: &Path) -> Cou
     let directory = lane.join(file_name(name));
     let result = try_boot(description, built, &directory);
     let judged = match &result {
-        Ok(outcome) => judge(description.expect, outcome, &directory),
+        Ok(outcome) => judge(&description.expect, outcome, &directory),
         Err(error) => Err(format!("{error:#}")),
     };
     let counts = match &result {
@@ -359,7 +372,7 @@ fn run_boot(description: &Boot, count: Count, built: &Built, lane: &Path) -> Cou
             counts
         }
         Err(why) => {
-            let report = std::fs::read(directory.join("report.txt")).unwrap_or_default();
+            let report = std::fs::read(directory.join(REPORT)).unwrap_or_default();
             let tail = tail(&String::from_utf8_lossy(&report));
             // In one piece, or the tails of two boots mix.
             println!(
@@ -394,14 +407,17 @@ fn try_boot(description: &Boot, built: &Built, directory: &Path) -> Result<Outco
 }
 
 /// Whether the outcome is what was expected, and what to say about it.
-fn judge(expect: Expect, outcome: &Outcome, directory: &Path) -> Result<String, String> {
+fn judge(expect: &Expect, outcome: &Outcome, directory: &Path) -> Result<String, String> {
     let counts = format!(
         "{} ({:.1} s)",
         outcome.verdict.counts,
         outcome.took.as_secs_f64()
     );
     match (expect, &outcome.objection) {
-        (Expect::Pass, None) => Ok(counts),
+        (Expect::Pass(lines), None) => match first_missing(lines, directory) {
+            None => Ok(counts),
+            Some(line) => Err(format!("no line of the report starts with `{line}`")),
+        },
         (Expect::Traced, None) => {
             let trace = std::fs::read_to_string(directory.join("trace.txt")).unwrap_or_default();
             let bad = trace.lines().find(|line| line.contains("trace frame"));
@@ -411,7 +427,7 @@ fn judge(expect: Expect, outcome: &Outcome, directory: &Path) -> Result<String, 
                 None => Ok(format!("{counts}, {} trace frames", trace.lines().count())),
             }
         }
-        (Expect::Pass | Expect::Traced, Some(why)) => Err(why.clone()),
+        (Expect::Pass(_) | Expect::Traced, Some(why)) => Err(why.clone()),
         (Expect::Objection(_), None) => Err("it passed, but it must not".into()),
         (Expect::Objection(words), Some(why)) => {
             match words.iter().find(|word| !why.contains(**word)) {
@@ -420,6 +436,17 @@ fn judge(expect: Expect, outcome: &Outcome, directory: &Path) -> Result<String, 
             }
         }
     }
+}
+
+/// The first of `lines` that no line of the report starts with.
+fn first_missing<'a>(lines: &'a [String], directory: &Path) -> Option<&'a String> {
+    let report = std::fs::read_to_string(directory.join(REPORT)).unwrap_or_default();
+    let is_there = |wanted: &str| {
+        report
+            .lines()
+            .any(|line| line.trim_start().starts_with(wanted))
+    };
+    lines.iter().find(|wanted| !is_there(wanted))
 }
 
 /// Bytes that repeat neither by the page nor by the line: a linear congruential generator's top

@@ -36,21 +36,44 @@ fn names(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// Whether a suite of the firmware or a test of the host is called `name`.
 fn is_defined(name: &str, files: &[(PathBuf, String)]) -> bool {
     match name.split_once('.') {
         Some((suite, test)) => {
-            let file = format!("suites/{suite}");
             // A name as a string, or as the key of a suite's `tests!`.
             let forms = [format!("\"{test}\""), format!(" {test}: ")];
             files.iter().any(|(path, text)| {
-                path.to_string_lossy().contains(&file)
-                    && forms.iter().any(|form| text.contains(form))
+                is_of_suite(path, suite) && forms.iter().any(|form| text.contains(form))
             })
         }
-        None => files
-            .iter()
-            .any(|(_, text)| text.contains(&format!("fn {name}("))),
+        None => files.iter().any(|(_, text)| has_test(text, name)),
     }
+}
+
+/// Whether the file at `path` is `suites/SUITE.rs` or in the folder `suites/SUITE`.
+fn is_of_suite(path: &Path, suite: &str) -> bool {
+    let parts: Vec<_> = path.iter().collect();
+    parts.windows(2).any(|pair| {
+        pair[0] == "suites" && (pair[1] == suite || pair[1] == format!("{suite}.rs").as_str())
+    })
+}
+
+/// Whether `text` has a function `name` with `#[test]` among its attributes.
+fn has_test(text: &str, name: &str) -> bool {
+    let head = format!("fn {name}(");
+    if !text.contains(&head) {
+        return false;
+    }
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    let is_head = |line: &&str| line.starts_with(&head);
+    let ends_something = |line: &&str| line.is_empty() || line.ends_with(['{', '}', ';']);
+    lines.iter().enumerate().any(|(number, line)| {
+        let above = lines[..number].iter().rev();
+        is_head(line)
+            && above
+                .take_while(|line| !ends_something(line))
+                .any(|line| *line == "#[test]")
+    })
 }
 
 #[test]
@@ -93,12 +116,40 @@ fn names_are_read_from_prose_and_from_the_last_column() {
 
 #[test]
 fn a_name_that_is_nowhere_is_found() {
-    let files = [(
-        PathBuf::from("firmware/src/suites/mmu.rs"),
-        String::from("\"a_b_c\" fn d_e_f() { g_h_i: run, }"),
-    )];
-    assert!(is_defined("mmu.a_b_c", &files) && is_defined("d_e_f", &files));
-    assert!(is_defined("mmu.g_h_i", &files) && !is_defined("mmu.h_i", &files));
-    assert!(!is_defined("mmu.a_b_x", &files) && !is_defined("boot.a_b_c", &files));
-    assert!(!is_defined("d_e_x", &files));
+    let file = |path: &str, text: &str| (PathBuf::from(path), String::from(text));
+    let files = [
+        file(
+            "firmware/src/suites/mmu.rs",
+            "\"a_b_c\" tests! { g_h_i: run, }",
+        ),
+        file(
+            "firmware/src/suites/mmu/windows.rs",
+            "tests! { j_k_l: run, } \"m_n_o\"",
+        ),
+        file(
+            "hal/src/a.rs",
+            "use b;\n#[test]\n#[ignore]\nfn d_e_f() {\n}\n\n#[test]\nfn o_p_q() {\n}\nfn r_s_t() {\n}",
+        ),
+    ];
+    for name in [
+        "mmu.a_b_c",
+        "mmu.g_h_i",
+        "mmu.j_k_l",
+        "mmu.m_n_o",
+        "d_e_f",
+        "o_p_q",
+    ] {
+        assert!(is_defined(name, &files), "{name}");
+    }
+    for name in [
+        "mmu.h_i",
+        "mmu.a_b_x",
+        "boot.a_b_c",
+        "mm.a_b_c",
+        "windows.m_n_o",
+        "d_e_x",
+        "r_s_t",
+    ] {
+        assert!(!is_defined(name, &files), "{name}");
+    }
 }

@@ -1,10 +1,13 @@
 //! Where the memory map comes from, and whether it says what its source says.
 
 use crate::check;
+use crate::cmdline::CmdLine;
 use crate::machine::machine;
 use crate::report::{Outcome, diagnostic, failed};
 use hal::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 use hal::layout::DIRECT_MAP_LIMIT;
+use hal::mm::{self, AREA_ALIGN};
+use hal::mmu::Level;
 
 pub(super) fn source() -> Outcome {
     let machine = machine();
@@ -84,6 +87,31 @@ pub(super) fn memory_map_planted() -> Outcome {
             found == Some(PhysAddr::new(cut)),
             "a missing page is not found: {found:?}"
         );
+    }
+    Ok(())
+}
+
+/// What the coherent pool and the default contiguous area take of RAM where nobody asks for another
+/// size: a 64th, 2 to 16 MiB, and a 16th, at most 64 MiB.
+pub(super) fn shares() -> Outcome {
+    const MIB: u64 = 1 << 20;
+    let machine = machine();
+    let cmdline = CmdLine::parse(machine.description.bootargs.unwrap_or_default());
+    let ram = machine.map.ram_size();
+    let pool = machine.pool.frames().size();
+    let area = mm::default_cma().map_or(0, |cma| cma.area().frames.size());
+    diagnostic(format_args!(
+        "of {ram:#x} bytes the coherent pool has {pool:#x}, the default area {area:#x}"
+    ));
+    if cmdline.coherent_pool.is_none() {
+        let usual = (ram / 64).clamp(2 * MIB, 16 * MIB);
+        let usual = usual.next_multiple_of(Level::L2.size() as u64);
+        check!(pool == usual, "the pool should have {usual:#x}");
+    }
+    let by_tree = machine.description.cma.iter().any(|node| node.is_default);
+    if cmdline.cma.is_none() && !by_tree {
+        let usual = (ram / 16).min(64 * MIB).next_multiple_of(AREA_ALIGN);
+        check!(area == usual, "the area should have {usual:#x}");
     }
     Ok(())
 }

@@ -9,8 +9,9 @@ use crate::memory::contiguous::{Contiguous, Crowd};
 use crate::memory::hoard::{Hoard, capacity};
 use crate::random;
 use crate::report::Stop;
+use core::ptr;
 use hal::addr::PAGE_SIZE;
-use hal::mm::{self, Cma, Gfp, MAX_ORDER, MovablePage, MovablePool, ZoneKind, fault};
+use hal::mm::{self, Cma, Gfp, MAX_AREAS, MAX_ORDER, MovablePage, MovablePool, ZoneKind, fault};
 
 /// Most pages that are moved: 16 MiB.
 pub(super) const MOVED: u32 = (16 << 20) / PAGE_SIZE as u32;
@@ -61,12 +62,13 @@ pub(super) fn hoard(cma: &Cma) -> Result<Hoard, Stop> {
     Ok(hoard)
 }
 
-/// The part of the area that is not lent, and pages in what is left of it, at most [`MOVED`].
+/// Pages in one part of the area, at most [`MOVED`]; the rest of it and all other areas are not lent.
 pub(super) struct Lodged {
     pub(super) crowd: Crowd,
     pub(super) inside: u32,
     pub(super) count: u32,
     _rest: Option<Contiguous>,
+    _others: heapless::Vec<Contiguous, MAX_AREAS>,
 }
 
 impl Lodged {
@@ -82,6 +84,11 @@ impl Lodged {
             0 => None,
             rest => Some(check_ok!(Contiguous::alloc(cma, rest, 0))),
         };
+        let mut others = heapless::Vec::new();
+        for other in mm::cma_areas().iter().filter(|other| !ptr::eq(*other, cma)) {
+            let all = check_ok!(Contiguous::alloc(other, other.count(), 0));
+            check!(others.push(all).is_ok(), "no room to note every area");
+        }
         let mut crowd = check_ok!(Crowd::new(pool, count as usize));
         let hoard = hoard(cma)?;
         // The crowd ends with the first page it does not get.
@@ -102,6 +109,7 @@ impl Lodged {
             inside,
             count,
             _rest: rest,
+            _others: others,
         })
     }
 

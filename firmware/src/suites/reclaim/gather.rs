@@ -88,6 +88,8 @@ pub(super) fn busy_core() -> Outcome {
 /// Whether a request with `gfp` for a page is served while only the reserve for atomic requests has
 /// pages that no watermark keeps.
 fn is_served_from_the_reserve(gfp: Gfp) -> Result<bool, Stop> {
+    // One pageblock too many in the reserve would be enough for the request.
+    allocator()?.unreserve_highatomic(true);
     let page = check_ok!(Pages::alloc(Gfp::KERNEL, 0));
     let _ballast = squeeze()?;
     // An atomic request of two pages has its pageblock join the reserve.
@@ -97,6 +99,8 @@ fn is_served_from_the_reserve(gfp: Gfp) -> Result<bool, Stop> {
         return Err(Stop::Skipped("the zone is too small for a reserve"));
     }
     drop(page);
+    // At hand it would be served whatever the zone keeps.
+    allocator()?.drain();
     let served = genuine(|| Pages::alloc(gfp, 0).map(drop))?;
     let left = allocator()?.zone(top_zone()).free_highatomic;
     diagnostic(format_args!(

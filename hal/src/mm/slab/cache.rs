@@ -54,6 +54,7 @@ impl Cache<'_> {
         self.alloc_object(pages, gfp)
     }
 
+    #[cfg_attr(feature = "slab-debug", track_caller)]
     pub(super) fn alloc_object(
         &self,
         pages: &PageAllocator,

@@ -20,6 +20,7 @@ const _: () = assert!(MAX_OWNERS < u8::MAX as usize);
 
 impl Cache<'_> {
     /// Allocates an object that is charged to the task's owner, if it has one.
+    #[cfg_attr(feature = "slab-debug", track_caller)]
     pub(super) fn alloc_charged(
         &self,
         pages: &PageAllocator,

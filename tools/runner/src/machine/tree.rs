@@ -1,4 +1,4 @@
-//! Device trees that are missing, damaged or false.
+//! Device trees that are missing, damaged, false or ask for more than QEMU's own.
 //!
 //! QEMU corrects the memory nodes and refuses the bad headers of a tree it passes itself, so a
 //! bad one has to lie in RAM already when the machine starts.
@@ -20,6 +20,20 @@ const TRUNCATED_LEN: usize = 512;
 /// RAM a lying tree promises from the start of virt's RAM on: 1 TiB, as two 32-bit cells each.
 const LIE: &str = "/ { memory@40000000 { reg = <0x0 0x40000000 0x100 0x0>; }; };";
 
+/// Two contiguous areas, as two 32-bit cells each: 16 MiB at 0x48000000, and for everybody 64 MiB
+/// aligned to 32 MiB somewhere in the 256 MiB from 0x50000000 on.
+const AREAS: &str = "/ { reserved-memory {
+    #address-cells = <2>; #size-cells = <2>; ranges;
+    camera@48000000 {
+        compatible = \"shared-dma-pool\"; reusable; reg = <0x0 0x48000000 0x0 0x1000000>;
+    };
+    display {
+        compatible = \"shared-dma-pool\"; reusable; linux,cma-default;
+        size = <0x0 0x4000000>; alignment = <0x0 0x2000000>;
+        alloc-ranges = <0x0 0x50000000 0x0 0x10000000>;
+    };
+}; };";
+
 /// `tree` with free space at its end, too large for QEMU to place below the image.
 pub(super) fn oversized(tree: &[u8]) -> Result<Vec<u8>> {
     let mut blob = tree.to_vec();
@@ -38,9 +52,19 @@ pub(super) fn truncated(tree: &[u8]) -> Vec<u8> {
 
 /// `tree`, but with memory that does not exist.
 pub(super) fn lying(tree: &[u8]) -> Result<Vec<u8>> {
-    let mut source = dtc(&["-I", "dtb", "-O", "dts"], tree)?;
-    source.extend(LIE.as_bytes());
-    dtc(&["-I", "dts", "-O", "dtb"], &source)
+    extended(tree, LIE)
+}
+
+/// `tree`, which asks for the areas of [`AREAS`] as well.
+pub(super) fn with_areas(tree: &[u8]) -> Result<Vec<u8>> {
+    extended(tree, AREAS)
+}
+
+/// `tree` with the nodes of `source` added or replaced.
+fn extended(tree: &[u8], source: &str) -> Result<Vec<u8>> {
+    let mut text = dtc(&["-I", "dtb", "-O", "dts"], tree)?;
+    text.extend(source.as_bytes());
+    dtc(&["-I", "dts", "-O", "dtb"], &text)
 }
 
 /// Compiles the source file `source` to `blob`.
@@ -102,6 +126,15 @@ mod tests {
             text.contains("reg = <0x00 0x40000000 0x100 0x00>"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn the_areas_are_beside_what_the_tree_had() {
+        let text = dtc(&["-I", "dtb", "-O", "dts"], &with_areas(&tree()).unwrap());
+        let text = String::from_utf8(text.unwrap()).unwrap();
+        assert_eq!(text.matches("shared-dma-pool").count(), 2, "{text}");
+        assert_eq!(text.matches("linux,cma-default").count(), 1, "{text}");
+        assert!(text.contains("memory@40000000"), "{text}");
     }
 
     #[test]

@@ -77,14 +77,43 @@ fn outcome(objection: Option<&str>) -> Outcome {
 #[test]
 fn a_twin_must_fail_for_the_right_reason() {
     let nowhere = Path::new("/nonexistent");
-    let expect = Expect::Objection(&["bailed out", "panic"]);
+    let expect = &Expect::Objection(&["bailed out", "panic"]);
+    let pass = &Expect::Pass(Vec::new());
     let refused = outcome(Some("the firmware bailed out: panic at x"));
     assert!(judge(expect, &refused, nowhere).is_ok());
     assert!(judge(expect, &outcome(Some("bailed out: x")), nowhere).is_err());
     assert!(judge(expect, &outcome(None), nowhere).is_err());
-    assert!(judge(Expect::Pass, &refused, nowhere).is_err());
-    assert!(judge(Expect::Pass, &outcome(None), nowhere).is_ok());
-    assert!(judge(Expect::Traced, &outcome(None), nowhere).is_err());
+    assert!(judge(pass, &refused, nowhere).is_err());
+    assert!(judge(pass, &outcome(None), nowhere).is_ok());
+    assert!(judge(&Expect::Traced, &outcome(None), nowhere).is_err());
+}
+
+#[test]
+fn a_report_must_say_what_is_expected_of_it() {
+    let directory = std::env::temp_dir().join(format!("runner-says-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(
+        directory.join(REPORT),
+        "KTAP version 1\n  # cores online=2\n",
+    )
+    .unwrap();
+    let judged = |lines: &[&str]| {
+        let lines = lines.iter().map(ToString::to_string).collect();
+        judge(&Expect::Pass(lines), &outcome(None), &directory)
+    };
+    let (found, missing) = (
+        judged(&["# cores online=2"]),
+        judged(&["KTAP", "# cores online=1"]),
+    );
+    let without_report = judge(
+        &Expect::Pass(vec!["KTAP".into()]),
+        &outcome(None),
+        Path::new("/nonexistent"),
+    );
+    std::fs::remove_dir_all(&directory).unwrap();
+    assert!(found.is_ok(), "{found:?}");
+    assert!(missing.unwrap_err().contains("`# cores online=1`"));
+    assert!(without_report.is_err());
 }
 
 #[test]

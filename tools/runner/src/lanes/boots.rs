@@ -1,0 +1,161 @@
+//! Boots of whole suites, of misuse and of failure.
+
+use super::matrix::cores_line;
+use super::{Boot, Expect};
+
+/// The suites of the allocators, which repeat well: nothing in them waits for a device.
+const ALLOCATORS: &str =
+    "pages,gfp,zones,slab,kmalloc,vmalloc,kvmalloc,cma,reclaim,ioremap,stress,alloc";
+
+pub(super) fn full() -> Vec<Boot> {
+    let cores = |name, smp: u32| {
+        let boot = Boot::new(name, &[("SMP", &smp.to_string())]);
+        boot.says([cores_line(smp)])
+    };
+    vec![
+        Boot::new("virt, dma.coherent=no", &[("CMDLINE", "dma.coherent=no")]),
+        Boot::new("rpi4", &[("BOARD", "rpi4")]),
+        Boot::new("virt, dma.coherent=yes", &[("CMDLINE", "dma.coherent=yes")]),
+        cores("virt, one core", 1),
+        cores("virt, two cores", 2),
+        cores("virt, eight cores", 8),
+        Boot::new("virt, cma=0", &[("CMDLINE", "cma=0")]),
+        Boot::new(
+            "virt, cma=16M of 128M",
+            &[("MEM", "128M"), ("CMDLINE", "cma=16M")],
+        ),
+        areas(),
+        high_memory(),
+        Boot::new(
+            "virt, twice with another seed",
+            &[("CMDLINE", &format!("suite={ALLOCATORS} iters=2 seed=7"))],
+        ),
+        Boot::new("virt, defmt", &[("CMDLINE", "suite=boot defmt")]).expect(Expect::Traced),
+    ]
+}
+
+/// The contiguous areas of `DTB=areas`, one where the tree says, one anywhere and for everybody.
+fn areas() -> Boot {
+    let settings = [("DTB", "areas"), ("CMDLINE", "suite=boot,pages,zones,cma")];
+    Boot::new("virt, areas of the tree", &settings).says([
+        "# cma name=camera@48000000 frames=0x48000000..0x49000000 pages=4096 ",
+        "# cma name=display frames=0x5c000000..0x60000000 pages=16384 ",
+    ])
+}
+
+/// Memory beyond what 32-bit addresses reach: the zone that only the largest machines have.
+fn high_memory() -> Boot {
+    let settings = [("MEM", "8G"), ("CMDLINE", "suite=pages,gfp,zones,kmalloc")];
+    Boot::new("virt, 8G", &settings).says(["# asked for NORMAL: zone NORMAL, highest"])
+}
+
+/// All suites with every object of the slab caches guarded, on both boards.
+pub(super) fn debugged() -> Vec<Boot> {
+    let boot = |board| {
+        let settings = [("BOARD", board), ("TIMEOUT", DEBUG_TIMEOUT)];
+        Boot::new(board, &settings)
+    };
+    ["qemu-virt", "rpi4"].map(boot).to_vec()
+}
+
+/// Longest boot of the debug build in seconds, whose every call looks at whole objects.
+const DEBUG_TIMEOUT: &str = "120";
+
+/// Every test with each of its first 200 allocations failing, inside one boot per board.
+pub(super) fn failslab() -> Vec<Boot> {
+    let boot = |board| {
+        let settings = [
+            ("BOARD", board),
+            ("CMDLINE", "failslab=1..200"),
+            ("TIMEOUT", FAILSLAB_TIMEOUT),
+        ];
+        Boot::new(format!("{board} failslab=1..200"), &settings)
+    };
+    ["qemu-virt", "rpi4"].map(boot).to_vec()
+}
+
+/// Longest sweep of failing allocations in seconds: twice what it takes on two idle cores.
+const FAILSLAB_TIMEOUT: &str = "120";
+
+/// Cores that really run at the same time; without `dma`, whose engine waits 100 ms a transfer.
+pub(super) fn parallel() -> Vec<Boot> {
+    let suites = [
+        "boot", "pages", "gfp", "kmalloc", "vmalloc", "kvmalloc", "cma", "reclaim", "stress",
+        "alloc",
+    ];
+    suites
+        .map(|suite| {
+            let cmdline = format!("suite={suite}");
+            let settings = [("ICOUNT", "off"), ("SMP", "8"), ("CMDLINE", &cmdline)];
+            Boot::new(format!("virt smp=8 {suite}"), &settings)
+        })
+        .to_vec()
+}
+
+/// Sizes around a word, a page and the engines' chunk of at most 4 MiB.
+pub(super) fn payloads() -> Vec<Boot> {
+    let sizes = [
+        ("qemu-virt", 1),
+        ("qemu-virt", 4097),
+        ("qemu-virt", (16 << 20) + 3),
+        ("rpi4", 5),
+        ("rpi4", (4 << 20) + 2),
+        ("rpi4", 16 << 20),
+    ];
+    sizes
+        .map(|(board, bytes)| {
+            let settings = [("BOARD", board), ("CMDLINE", "test=*payload*")];
+            Boot::new(format!("{board}, {bytes} bytes"), &settings).payload(bytes)
+        })
+        .to_vec()
+}
+
+/// Runs that must not pass: without them a runner that always said yes would look right.
+pub(super) fn twins() -> Vec<Boot> {
+    let twin = |board, test: &str, timeout, words| {
+        Boot::new(
+            format!("{board}, {test}"),
+            &[
+                ("BOARD", board),
+                ("CMDLINE", &format!("test={test}")),
+                ("TIMEOUT", timeout),
+            ],
+        )
+        .expect(Expect::Objection(words))
+    };
+    let mut boots = Vec::new();
+    for board in ["qemu-virt", "rpi4"] {
+        boots.extend([
+            twin(
+                board,
+                "selftest.fail",
+                "30",
+                &[
+                    "failed, first",
+                    "selftest.fail",
+                    "QEMU ended with exit status",
+                ],
+            ),
+            twin(
+                board,
+                "selftest.panic",
+                "30",
+                &["bailed out", "panic", "QEMU ended with exit status"],
+            ),
+            twin(
+                board,
+                "selftest.fault",
+                "30",
+                &["bailed out", "fault", "QEMU ended with exit status"],
+            ),
+            twin(board, "selftest.hang", "5", &["hang: cut after 5 s"]),
+            twin(
+                board,
+                "no-such-test",
+                "30",
+                &["failed, first", "selection", "QEMU ended with exit status"],
+            ),
+        ]);
+    }
+    boots
+}

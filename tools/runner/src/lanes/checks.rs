@@ -1,0 +1,184 @@
+//! What cargo and scripts do for the lanes.
+
+use super::Check;
+
+pub(super) const HOST_TESTS: Check = Check {
+    name: "cargo test",
+    args: &[
+        "test",
+        "--target",
+        "host-tuple",
+        "--workspace",
+        "--exclude",
+        "hal-loom",
+        "--no-fail-fast",
+    ],
+    env: &[],
+};
+
+/// The debug build of the slab caches, which adds to every call of theirs.
+pub(super) const SLAB_DEBUG_TESTS: Check = Check {
+    name: "cargo test, slab-debug",
+    args: &[
+        "test",
+        "--target",
+        "host-tuple",
+        "--package",
+        "hal",
+        "--features",
+        "slab-debug",
+        "--lib",
+        "--no-fail-fast",
+        "--",
+        "mm::",
+    ],
+    env: &[],
+};
+
+/// A million random calls of the allocators from a fixed seed.
+pub(super) const FUZZ: Check = Check {
+    name: "cargo test, fuzz",
+    args: &[
+        "test",
+        "--target",
+        "host-tuple",
+        "--package",
+        "hal",
+        "--profile",
+        "fuzz",
+        "--test",
+        "fuzz",
+    ],
+    env: &[("FUZZ_CALLS", "1000000"), ("FUZZ_SEED", "24301")],
+};
+
+/// The lock-free protocols, whose interleavings take most of their time.
+pub(super) const LOOM: Check = Check {
+    name: "cargo test, loom",
+    args: &["test", "--target", "host-tuple", "--package", "hal-loom"],
+    env: &[],
+};
+
+/// Makes a card's folder from an image of its own; needs no network and no card.
+pub(super) const SDCARD_TEST: &str = "tools/sdcard-test.sh";
+
+/// The tests that show Miri the library's pointer work in the least time: addresses, descriptors,
+/// free lists, slabs, area trees, device memory and the hand-over between cores. Left out is what
+/// only does arithmetic or the same over whole zones. Leaks are ignored: what a kernel sets up once and
+/// for ever, its tests leak.
+pub(super) const MIRI: Check = Check {
+    name: "cargo miri test",
+    args: &[
+        "test",
+        "--package",
+        "hal",
+        "--lib",
+        "--",
+        "addr::",
+        "mm::buddy::",
+        "mm::frame::",
+        "mm::kmalloc::tests::",
+        "mm::slab::tests::a_double_free",
+        "dma::coherent::tests::",
+        "dma::streaming::",
+        "smp::tests::a_function_that_hands_over",
+        "--skip",
+        "mm::kmalloc::tests::kzalloc_clears",
+        "--skip",
+        "mm::kmalloc::tests::memory_in_pages",
+    ],
+    env: &[
+        (
+            "MIRIFLAGS",
+            "-Zmiri-permissive-provenance -Zmiri-disable-isolation -Zmiri-ignore-leaks",
+        ),
+        ("PROPTEST_CASES", "4"),
+    ],
+};
+
+pub(super) fn lint() -> Vec<Check> {
+    vec![
+        Check {
+            name: "cargo fmt",
+            args: &["fmt", "--all", "--check"],
+            env: &[],
+        },
+        Check {
+            name: "cargo clippy, bare metal",
+            args: &[
+                "clippy",
+                "--release",
+                "--workspace",
+                "--exclude",
+                "runner",
+                "--",
+                "--deny",
+                "warnings",
+            ],
+            env: &[],
+        },
+        Check {
+            name: "cargo clippy, host",
+            args: &[
+                "clippy",
+                "--target",
+                "host-tuple",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "--deny",
+                "warnings",
+            ],
+            env: &[],
+        },
+        Check {
+            name: "cargo clippy, bare metal, slab-debug",
+            args: &[
+                "clippy",
+                "--release",
+                "--package",
+                "firmware",
+                "--features",
+                "slab-debug",
+                "--",
+                "--deny",
+                "warnings",
+            ],
+            env: &[],
+        },
+        Check {
+            name: "cargo clippy, host, slab-debug",
+            args: &[
+                "clippy",
+                "--target",
+                "host-tuple",
+                "--package",
+                "hal",
+                "--features",
+                "slab-debug",
+                "--all-targets",
+                "--",
+                "--deny",
+                "warnings",
+            ],
+            env: &[],
+        },
+        Check {
+            name: "cargo doc, bare metal",
+            args: &["doc", "--release", "--no-deps", "--package", "hal"],
+            env: &[("RUSTDOCFLAGS", "--deny warnings")],
+        },
+        Check {
+            name: "cargo doc, host",
+            args: &[
+                "doc",
+                "--target",
+                "host-tuple",
+                "--no-deps",
+                "--package",
+                "hal",
+            ],
+            env: &[("RUSTDOCFLAGS", "--deny warnings")],
+        },
+    ]
+}
