@@ -88,7 +88,8 @@ pub use slab::{
 #[cfg(feature = "slab-debug")]
 pub use slab::{Site, SlabFault, SlabReport, set_slab_hook, take_slab_report};
 pub use vmalloc::{
-    AreaInfo, AreaKind, PageSource, Protection, PurgeInfo, Vmalloc, VmallocError, is_vmalloc_addr,
+    AreaInfo, AreaKind, PageSource, Protection, PurgeInfo, Vmalloc, VmallocError, VmallocUsage,
+    is_vmalloc_addr,
 };
 pub use watermark::Watermarks;
 pub use zone::{MAX_RANGES, Zone, ZoneInfo, ZoneKind};

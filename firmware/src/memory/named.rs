@@ -13,7 +13,7 @@ pub(crate) const STATE: u64 = 0x1234_5678_9ABC_DEF0;
 /// How often [`construct`] ran.
 static CONSTRUCTED: AtomicUsize = AtomicUsize::new(0);
 
-/// Leaves [`STATE`] in each word of an object of [`CONSTRUCTED_CACHE`].
+/// Leaves [`STATE`] in each word of an object of a cache [`with_state`].
 fn construct(object: NonNull<u8>) {
     CONSTRUCTED.fetch_add(1, Ordering::Relaxed);
     for word in 0..CONSTRUCTED_SIZE / size_of::<u64>() {
@@ -30,8 +30,12 @@ pub(crate) fn constructed() -> usize {
 const CONSTRUCTED_SIZE: usize = 192;
 
 /// A cache with a constructor.
-pub(crate) static CONSTRUCTED_CACHE: KmemCache =
-    cache("test-constructed", CONSTRUCTED_SIZE, 8, SlabFlags::empty()).with_constructor(construct);
+pub(crate) static CONSTRUCTED_CACHE: KmemCache = with_state("test-constructed");
+
+/// A cache whose constructor leaves [`STATE`] in each word of an object.
+pub(crate) const fn with_state(name: &'static str) -> KmemCache {
+    cache(name, CONSTRUCTED_SIZE, 8, SlabFlags::empty()).with_constructor(construct)
+}
 
 /// A cache, made when the firmware is built.
 pub(crate) const fn cache(

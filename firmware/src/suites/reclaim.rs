@@ -8,14 +8,16 @@ use super::pressure::{
 use crate::failslab::genuine;
 use crate::machine::machine;
 use crate::memory::hoard::top_zone;
-use crate::memory::{Area, Pages};
+use crate::memory::named::{Named, Small, cache};
+use crate::memory::{Area, Object, Pages};
 use crate::report::{Outcome, Stop, Suite, diagnostic};
 use crate::{check, check_ok};
 use core::fmt::Write;
 use hal::addr::PAGE_SIZE;
 use hal::deferred;
 use hal::mm::{
-    self, Cause, FailureReport, Gfp, MAX_ORDER, MAX_SHRINKERS, ShrinkerError, ZoneInfo, ZoneKind,
+    self, Cause, FailureReport, Gfp, KmemCache, MAX_ORDER, MAX_SHRINKERS, Owner, ShrinkerError,
+    SlabFlags, ZoneInfo, ZoneKind,
 };
 
 /// The suite.
@@ -35,6 +37,7 @@ pub(super) const SUITE: Suite = Suite {
         p10_vmalloc_memory_is_not_reclaimed: vmalloc_stays,
         a_failure_report_shows_zones_orders_and_shrinkers: report,
         a_failure_report_shows_zones_orders_and_shrinkers_planted: report_planted,
+        a_failure_report_shows_slabs_owners_and_areas: report_holders,
     ],
 };
 
@@ -264,9 +267,25 @@ fn report_fault(text: &str) -> Option<&'static str> {
             (" high:", info.watermarks.high),
             (" managed:", info.managed),
         ];
-        let right = |(key, pages): &(&str, u32)| value(line, key) == Some(*pages as usize * KB);
-        if !figures.iter().all(right) {
+        let reserves = [
+            (" free_highatomic:", info.free_highatomic),
+            (" free_cma:", info.free_cma),
+            (" local_pcp:", info.at_hand),
+        ];
+        let mut more = text.lines().skip_while(|other| *other != line).skip(1);
+        let second = more.next().unwrap_or("");
+        let right = |line: &str, figures: &[(&str, u32)]| {
+            let mut figures = figures.iter();
+            figures.all(|(key, pages)| value(line, key) == Some(*pages as usize * KB))
+        };
+        if !right(line, &figures) || !right(second, &reserves) {
             return Some("a figure of a zone is wrong");
+        }
+        let [dma, dma32, normal] = info.lowmem_reserve;
+        let mut kept = heapless::String::<64>::new();
+        let _ = write!(kept, "{kind} lowmem_reserve[]: {dma} {dma32} {normal}");
+        if more.next() != Some(kept.as_str()) {
+            return Some("what is kept for lower zones is wrong");
         }
         prefix.clear();
         let _ = write!(prefix, "{kind}: ");
@@ -316,5 +335,47 @@ fn report_planted() -> Outcome {
     let fault = report_fault(&text);
     drop(page);
     check!(fault.is_some(), "a stale report passes");
+    Ok(())
+}
+
+fn report_holders() -> Outcome {
+    const LIMIT: usize = 1 << 20;
+    const PAGES: usize = 3;
+    static OWNER: Owner = Owner::new("reclaim suite", LIMIT);
+    static SLABS: KmemCache = cache("test-report", 200, 8, SlabFlags::empty());
+    let scope = check_ok!(mm::charge_to(&OWNER));
+    let object = check_ok!(Named::alloc(&SLABS, Gfp::KERNEL));
+    let small = check_ok!(Small::alloc(24, Gfp::KERNEL));
+    let charged = check_ok!(Object::alloc(500, Gfp::KERNEL_ACCOUNT));
+    let area = check_ok!(Area::alloc(PAGES * PAGE_SIZE));
+    drop(scope);
+    let text = report_text()?;
+    let line = |start: &str| text.lines().find(|line| line.starts_with(start));
+    for (start, key, least) in [
+        ("slab test-report ", " objects:", 1),
+        ("slab kmalloc-packed-24 ", " objects:", 1),
+        ("slab kmalloc-cg-512 ", " objects:", 1),
+        ("vmalloc areas:", " used:", PAGES * PAGE_SIZE / 1024),
+    ] {
+        let figure = line(start).and_then(|line| value(line, key));
+        check!(
+            figure.is_some_and(|figure| figure >= least),
+            "{start}{key}{figure:?}"
+        );
+    }
+    let owner = line("owner reclaim suite ").and_then(|line| value(line, " limit:"));
+    check!(owner == Some(LIMIT / 1024), "the owner's limit: {owner:?}");
+    for cma in mm::cma_areas() {
+        let mut start = heapless::String::<64>::new();
+        let _ = write!(start, "cma {} total:", cma.area().name);
+        check!(line(start.as_str()).is_some(), "no line {start}");
+    }
+    drop((object, small, charged, area));
+    check!(!SLABS.shrink(allocator()?), "the cache is not empty");
+    let text = report_text()?;
+    check!(
+        !text.contains("slab test-report "),
+        "a cache without memory is listed"
+    );
     Ok(())
 }

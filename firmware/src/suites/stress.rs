@@ -5,6 +5,7 @@ use super::interrupt::with_timer_handler;
 use crate::failslab::lightly;
 use crate::ledger::Ledger;
 use crate::machine::machine;
+use crate::memory::named::{Named, STATE, Small, cache, with_state};
 use crate::memory::{Area, Object, Pages};
 use crate::random::Random;
 use crate::report::{Outcome, Suite, diagnostic};
@@ -13,7 +14,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use hal::arch::counter;
 use hal::drivers::gic::Line;
 use hal::drivers::irq::IrqHandler;
-use hal::mm::Gfp;
+use hal::mm::{self, AllocError, Gfp, KmemCache, MAX_PACKED_SIZE, Owner, SlabFlags};
 use hal::smp;
 use hal::sync::{IrqLock, MAX_CPUS, PerCpu};
 
@@ -42,6 +43,13 @@ const MAILBOXES: usize = 16;
 /// a call that meets an empty list takes, to several calls.
 const INTERVAL_NS: (usize, usize) = (300, 6_000);
 
+/// A cache with magazines, and one whose objects keep their state while they are free.
+static PLAIN: KmemCache = cache("test-storm", 320, 8, SlabFlags::empty());
+static CONSTRUCTED: KmemCache = with_state("test-storm-constructed");
+
+/// Who the tasks' accounted objects are charged to: more than they ever hold.
+static OWNER: Owner = Owner::new("stress suite", 64 << 20);
+
 /// Memory of any kind, signed.
 #[derive(Debug)]
 struct Held {
@@ -52,19 +60,66 @@ struct Held {
 #[derive(Debug)]
 enum Memory {
     Object(Object),
+    Named(Named),
+    /// Of [`CONSTRUCTED`].
+    Constructed(Named),
+    Small(Small),
     Pages(Pages),
     Area(Area),
 }
 
 impl Memory {
+    /// An object of one of the slab caches, as `random` has it. Interrupt handlers work for nobody,
+    /// so what they allocate is charged to nobody.
+    fn object(gfp: Gfp, random: &mut Random) -> Result<Self, AllocError> {
+        match random.below(16) {
+            0..3 => Named::alloc(&PLAIN, gfp).map(Self::Named),
+            3..5 => Named::alloc(&CONSTRUCTED, gfp).map(Self::Constructed),
+            5..8 => {
+                let size = SIGNATURE + random.below(MAX_PACKED_SIZE - SIGNATURE);
+                Small::alloc(size, gfp).map(Self::Small)
+            }
+            8..11 => Object::alloc(object_size(random), gfp | Gfp::ACCOUNT).map(Self::Object),
+            _ => Object::alloc(object_size(random), gfp).map(Self::Object),
+        }
+    }
+
+    /// Whether the memory is as it must be when it is given out.
+    fn is_as_constructed(&mut self) -> bool {
+        match self {
+            Self::Constructed(object) => object.bytes().chunks(STATE_SIZE).all(is_state),
+            _ => true,
+        }
+    }
+
+    /// Leaves the memory as it must be when it is given back.
+    fn restore(&mut self) {
+        if let Self::Constructed(object) = self {
+            let chunks = object.bytes().chunks_exact_mut(STATE_SIZE);
+            chunks.for_each(|word| word.copy_from_slice(&STATE.to_ne_bytes()));
+        }
+    }
+
     fn bytes(&mut self) -> &mut [u8] {
         match self {
             Self::Object(object) => object.bytes(),
+            Self::Named(object) | Self::Constructed(object) => object.bytes(),
+            Self::Small(object) => object.object().bytes(),
             Self::Pages(pages) => pages.bytes(),
             Self::Area(area) => area,
         }
     }
 }
+
+/// Bytes of a word of [`STATE`].
+const STATE_SIZE: usize = size_of_val(&STATE);
+
+fn is_state(word: &[u8]) -> bool {
+    word == STATE.to_ne_bytes()
+}
+
+/// Bytes of a signature: the least that can be signed.
+const SIGNATURE: usize = 2;
 
 impl Held {
     /// Signs `memory` at both ends, where a neighbour or a second owner would write.
@@ -91,6 +146,8 @@ struct Counts {
     /// Task requests that found no memory: there is always enough.
     refused: AtomicUsize,
     trespassed: AtomicUsize,
+    /// Objects given out in another state than their constructor's.
+    spoilt: AtomicUsize,
     handed_over: AtomicUsize,
     interrupts: AtomicUsize,
     /// Interrupts that came while the task was inside a call of an allocator.
@@ -115,6 +172,7 @@ static STORM: Storm = Storm {
         served: AtomicUsize::new(0),
         refused: AtomicUsize::new(0),
         trespassed: AtomicUsize::new(0),
+        spoilt: AtomicUsize::new(0),
         handed_over: AtomicUsize::new(0),
         interrupts: AtomicUsize::new(0),
         inside: AtomicUsize::new(0),
@@ -162,13 +220,13 @@ impl Storm {
         let new = if random.below(8) == 0 {
             Pages::alloc(gfp, random.below(3) as u32).map(Memory::Pages)
         } else {
-            Object::alloc(object_size(random), gfp).map(Memory::Object)
+            Memory::object(gfp, random)
         };
         // Nobody but this handler takes the lock before the storm is over.
         let old = {
             let mut stash = self.stashes[core].lock();
             let place = &mut stash[random.below(STASHED)];
-            core::mem::replace(place, new.ok().map(|memory| Held::new(memory, tag)))
+            core::mem::replace(place, new.ok().map(|memory| self.sign(memory, tag)))
         };
         if random.below(3) == 0 {
             self.hand_over(old, random);
@@ -187,6 +245,13 @@ impl Storm {
         self.release(previous);
     }
 
+    /// Checks what was given out, and signs it.
+    fn sign(&self, mut memory: Memory, tag: u8) -> Held {
+        let spoilt = usize::from(!memory.is_as_constructed());
+        self.counts.spoilt.fetch_add(spoilt, Ordering::Relaxed);
+        Held::new(memory, tag)
+    }
+
     /// Checks the signature and frees.
     fn release(&self, held: Option<Held>) {
         if let Some(mut held) = held {
@@ -194,6 +259,7 @@ impl Storm {
             self.counts
                 .trespassed
                 .fetch_add(trespassed, Ordering::Relaxed);
+            held.memory.restore();
         }
     }
 
@@ -203,6 +269,8 @@ impl Storm {
         let mut held = [const { None::<Held> }; HELD];
         let mut areas = [const { None::<Held> }; 4];
         let inside = &self.inside[core];
+        // Without an owner, which is possible only while they are used up, nothing is charged.
+        let _charged = mm::charge_to(&OWNER);
         self.arm(0, &mut random);
         for _ in 0..lightly(ROUNDS) {
             let tag = random.draw() as u8;
@@ -221,10 +289,9 @@ impl Storm {
                     Pages::alloc(Gfp::KERNEL, order).map(Memory::Pages).ok(),
                 )
             } else {
-                let size = object_size(&mut random);
                 (
                     held[slot].take(),
-                    Object::alloc(size, Gfp::KERNEL).map(Memory::Object).ok(),
+                    Memory::object(Gfp::KERNEL, &mut random).ok(),
                 )
             };
             if kind != 0 && random.below(4) == 0 {
@@ -239,7 +306,7 @@ impl Storm {
                 &self.counts.refused
             };
             counter.fetch_add(1, Ordering::Relaxed);
-            let new = new.map(|memory| Held::new(memory, tag));
+            let new = new.map(|memory| self.sign(memory, tag));
             match kind {
                 0 => areas[slot % 4] = new,
                 _ => held[slot] = new,
@@ -267,11 +334,12 @@ impl Storm {
 /// Mostly small, sometimes up to two pages, sometimes beyond the slab; at least the two bytes of a
 /// signature.
 fn object_size(random: &mut Random) -> usize {
-    2 + match random.below(16) {
-        0 => random.below(64 << 10),
-        1..4 => random.below(8 << 10),
-        _ => random.below(512),
-    }
+    SIGNATURE
+        + match random.below(16) {
+            0 => random.below(64 << 10),
+            1..4 => random.below(8 << 10),
+            _ => random.below(512),
+        }
 }
 
 fn storm() -> Outcome {
@@ -284,6 +352,7 @@ fn storm() -> Outcome {
         &counts.served,
         &counts.refused,
         &counts.trespassed,
+        &counts.spoilt,
         &counts.handed_over,
         &counts.interrupts,
         &counts.inside,
@@ -319,6 +388,9 @@ fn storm() -> Outcome {
         "{} blocks had two owners",
         get(&counts.trespassed)
     );
+    let (spoilt, charged) = (get(&counts.spoilt), OWNER.used());
+    check!(spoilt == 0, "{spoilt} objects had lost their state");
+    check!(charged == 0, "{charged} bytes stay charged");
     check_served!(get(&counts.refused));
     check!(
         get(&counts.served) == cores * lightly(ROUNDS),
@@ -349,5 +421,20 @@ fn storm_planted() -> Outcome {
         *last ^= 1;
     }
     check!(held.is_trespassed(), "a second owner's store was not found");
+    let mut memory = Memory::Constructed(check_ok!(Named::alloc(&CONSTRUCTED, Gfp::KERNEL)));
+    check!(
+        memory.is_as_constructed(),
+        "a new object has lost its state"
+    );
+    let mut held = Held::new(memory, 0x5A);
+    check!(
+        !held.memory.is_as_constructed(),
+        "a lost state was not found"
+    );
+    held.memory.restore();
+    check!(
+        held.memory.is_as_constructed(),
+        "the state was not restored"
+    );
     Ok(())
 }

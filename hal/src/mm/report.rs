@@ -2,7 +2,10 @@
 
 use super::page::PageAllocator;
 use super::zone::{ZoneInfo, ZoneKind};
-use super::{Gfp, Owner, kmalloc_caches, owners, pages};
+use super::{
+    CacheInfo, Gfp, KmemCache, Owner, cma_areas, kmalloc_caches, named_caches, owners, pages,
+    vmalloc_usage,
+};
 use crate::addr::PAGE_SIZE;
 use crate::arch::counter;
 use crate::sync::{Context, IrqLock, Once, PerCpu};
@@ -161,9 +164,10 @@ impl fmt::Display for FailureReport<'_> {
         for kind in ZoneKind::ALL {
             write_zone(f, kind, &self.allocator.zone(kind))?;
         }
-        // The caches are the machine's; another allocator has none.
+        // Caches and windows are the machine's; another allocator has none.
         if pages().is_some_and(|machine| core::ptr::eq(machine, self.allocator)) {
             write_slabs(f)?;
+            write_windows(f)?;
         }
         for owner in owners() {
             writeln!(f, "owner {owner}")?;
@@ -176,7 +180,8 @@ impl fmt::Display for FailureReport<'_> {
     }
 }
 
-const PAGE_KB: usize = PAGE_SIZE / 1024;
+const KB: usize = 1024;
+const PAGE_KB: usize = PAGE_SIZE / KB;
 
 fn write_zone(f: &mut Formatter<'_>, kind: ZoneKind, zone: &ZoneInfo) -> fmt::Result {
     if zone.managed == 0 {
@@ -192,6 +197,18 @@ fn write_zone(f: &mut Formatter<'_>, kind: ZoneKind, zone: &ZoneInfo) -> fmt::Re
         kb(zone.watermarks.high),
         kb(zone.managed)
     )?;
+    writeln!(
+        f,
+        "{kind} free_highatomic:{}kB free_cma:{}kB local_pcp:{}kB",
+        kb(zone.free_highatomic),
+        kb(zone.free_cma),
+        kb(zone.at_hand)
+    )?;
+    write!(f, "{kind} lowmem_reserve[]:")?;
+    for pages in zone.lowmem_reserve {
+        write!(f, " {pages}")?;
+    }
+    writeln!(f)?;
     write!(f, "{kind}:")?;
     for (order, blocks) in zone.blocks.iter().enumerate() {
         write!(f, " {blocks}*{}kB", PAGE_KB << order)?;
@@ -201,10 +218,44 @@ fn write_zone(f: &mut Formatter<'_>, kind: ZoneKind, zone: &ZoneInfo) -> fmt::Re
 
 fn write_slabs(f: &mut Formatter<'_>) -> fmt::Result {
     for cache in kmalloc_caches().caches().filter(|cache| cache.slabs > 0) {
+        write!(f, "slab {}-{}", cache.name, cache.object_size)?;
+        write_slab(f, &cache)?;
+    }
+    for cache in named_caches().map(KmemCache::info) {
+        if cache.slabs > 0 {
+            write!(f, "slab {}", cache.name)?;
+            write_slab(f, &cache)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_slab(f: &mut Formatter<'_>, cache: &CacheInfo) -> fmt::Result {
+    writeln!(
+        f,
+        " objects:{} slabs:{} empty:{}",
+        cache.objects_out, cache.slabs, cache.empty_slabs
+    )
+}
+
+/// What `vmalloc` and the contiguous memory areas have.
+fn write_windows(f: &mut Formatter<'_>) -> fmt::Result {
+    if let Some(usage) = vmalloc_usage() {
         writeln!(
             f,
-            "slab kmalloc-{} objects:{} slabs:{} empty:{}",
-            cache.object_size, cache.objects_out, cache.slabs, cache.empty_slabs
+            "vmalloc areas:{} used:{}kB unpurged:{}kB",
+            usage.areas,
+            usage.bytes / KB,
+            usage.unpurged / KB
+        )?;
+    }
+    for cma in cma_areas() {
+        writeln!(
+            f,
+            "cma {} total:{}kB used:{}kB",
+            cma.area().name,
+            cma.count() as usize * PAGE_KB,
+            cma.stats().used as usize * PAGE_KB
         )?;
     }
     Ok(())

@@ -31,8 +31,40 @@ fn the_machine_is_set_up_once() {
         assert_eq!(kfree(object), Ok(()));
         assert!(kfree(object).is_err());
     }
+    the_report_shows_the_machines_caches();
     kmalloc_caches().shrink();
     assert_eq!(pages().map(PageAllocator::free_pages_total), Some(2048));
+}
+
+fn the_report_shows_the_machines_caches() {
+    static CACHE: KmemCache = match KmemCache::new("reported", 320, 64) {
+        Ok(cache) => cache,
+        Err(_) => panic!("a slab holds such objects"),
+    };
+    let pages = pages().unwrap();
+    let report = || FailureReport::new(pages, Gfp::KERNEL, 0, Cause::Failure).to_string();
+    assert!(!report().contains("slab reported "));
+    let charged = kmalloc(64, Gfp::KERNEL_ACCOUNT).unwrap();
+    let packed = kmalloc_packed(16, Gfp::KERNEL).unwrap();
+    let named = CACHE.alloc(pages, Gfp::KERNEL).unwrap();
+    let text = report();
+    for line in [
+        "\nslab kmalloc-cg-64 objects:1 slabs:1 empty:0\n",
+        "\nslab kmalloc-packed-16 objects:1 slabs:1 empty:0\n",
+        "\nslab reported objects:",
+    ] {
+        assert!(text.contains(line), "{line} is not in {text}");
+    }
+    // SAFETY: the objects are the test's.
+    unsafe {
+        kfree(charged.as_ptr()).unwrap();
+        kfree(packed.as_ptr()).unwrap();
+        CACHE.free(pages, named.as_ptr()).unwrap();
+    }
+    assert!(!CACHE.shrink(pages));
+    for cache in named_caches().filter(|cache| cache.name() == "kmalloc-packed-16") {
+        cache.shrink(pages);
+    }
 }
 
 #[test]

@@ -25,7 +25,7 @@ mod info;
 mod vmap;
 
 pub use error::VmallocError;
-pub use info::{AreaInfo, AreaKind, PurgeInfo};
+pub use info::{AreaInfo, AreaKind, PurgeInfo, VmallocUsage};
 pub use vmap::Protection;
 
 use super::va::{AreaId, Chunk, VaAllocator, VaError};

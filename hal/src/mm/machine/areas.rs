@@ -237,6 +237,11 @@ pub fn purge_info() -> Option<PurgeInfo> {
     VMALLOC.get().map(Vmalloc::purge_info)
 }
 
+/// What the `vmalloc` window holds: [`Vmalloc::usage`].
+pub fn vmalloc_usage() -> Option<VmallocUsage> {
+    VMALLOC.get()?.usage()
+}
+
 /// Frames that describe `vmalloc` areas, which are kept for good: [`Vmalloc::kept_frames`].
 pub fn vmalloc_kept_frames() -> impl Iterator<Item = Pfn> {
     VMALLOC.get().into_iter().flat_map(Vmalloc::kept_frames)

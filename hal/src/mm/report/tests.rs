@@ -23,6 +23,11 @@ fn a_report_names_the_request_the_zones_the_owners_and_the_shrinkers() {
         lines.next(),
         Some("NORMAL free:16380kB min:512kB low:640kB high:768kB managed:16384kB")
     );
+    assert_eq!(
+        lines.next(),
+        Some("NORMAL free_highatomic:0kB free_cma:0kB local_pcp:0kB")
+    );
+    assert_eq!(lines.next(), Some("NORMAL lowmem_reserve[]: 0 0 0"));
     // One page split off a block of 4 MiB leaves one block of each smaller order.
     assert_eq!(
         lines.next(),

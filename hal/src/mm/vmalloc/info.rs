@@ -115,7 +115,34 @@ pub struct PurgeInfo {
     pub deferred: usize,
 }
 
+/// What a window holds, in sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VmallocUsage {
+    /// Areas in use.
+    pub areas: usize,
+    /// Bytes they have, without guard pages.
+    pub bytes: usize,
+    /// Bytes of the areas that were freed and wait for a flush.
+    pub unpurged: usize,
+}
+
 impl<P: PageSource> Vmalloc<P> {
+    /// What the window holds; `None` while somebody changes that, so that a failure inside such a
+    /// change can be reported too. Any context; takes time in proportion to the areas.
+    pub fn usage(&self) -> Option<VmallocUsage> {
+        let all = self.areas.try_lock()?;
+        let live = all.va.iter().filter(|area| area.data.state == State::Live);
+        let (areas, bytes) = live.fold((0, 0), |(areas, bytes), area| {
+            (areas + 1, bytes + area.size)
+        });
+        let unpurged = all.quarantine.stale_bytes();
+        Some(VmallocUsage {
+            areas,
+            bytes,
+            unpurged,
+        })
+    }
+
     /// The first area that starts at or after `va`, freed ones that wait for their flush included.
     /// Call it with the end of one area for the next. Linux: `/proc/vmallocinfo`.
     #[doc(alias = "vmallocinfo")]
