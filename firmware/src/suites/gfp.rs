@@ -2,7 +2,6 @@
 
 mod contexts;
 
-use super::interrupt::InInterrupt;
 use super::limits::Limits;
 use super::pressure::{Cache, allocator, from_zone, reclaim_info, squeeze, take_all};
 use crate::failslab::genuine;

@@ -179,8 +179,7 @@ impl Migration {
         let owner = owner.ok_or(Unmoved::Pinned)?;
         // The charge for a block stays with whom it was made to. Without a new place the memory stays
         // where it is: no reason to insist on one.
-        let gfp =
-            (owner.gfp() | Gfp::MOVABLE | Gfp::NOWARN) - (Gfp::ACCOUNT | Gfp::NOFAIL);
+        let gfp = (owner.gfp() | Gfp::MOVABLE | Gfp::NOWARN) - (Gfp::ACCOUNT | Gfp::NOFAIL);
         let new = pages
             .alloc_pages(gfp, block.order)
             .map_err(Unmoved::NoTarget)?;

@@ -3,6 +3,7 @@
 use crate::memory::bulk::Bulk;
 use crate::memory::named::{CONSTRUCTED_CACHE, Named, Small, cache};
 use crate::memory::{Area, Kv, Object, Pages, Remapped};
+use crate::oom::OutOfMemory;
 use crate::report::{Outcome, diagnostic, stop_for_error};
 use crate::suites::interrupt::InInterrupt;
 use crate::{check, check_ok, check_served};
@@ -19,8 +20,16 @@ enum Answer {
     Served,
     /// Refused by the name of the context.
     Refused(Context),
-    /// Refused for another reason, such as that it was made to fail.
+    /// Refused for want of memory, as if it was made to fail.
+    NoMemory,
+    /// Refused for another reason.
     Failed,
+}
+
+impl OutOfMemory for Answer {
+    fn is_out_of_memory(&self) -> bool {
+        *self == Self::NoMemory
+    }
 }
 
 impl<T> From<Result<T, AllocError>> for Answer {
@@ -28,6 +37,7 @@ impl<T> From<Result<T, AllocError>> for Answer {
         match result {
             Ok(_) => Self::Served,
             Err(AllocError::Context { context, .. }) => Self::Refused(context),
+            Err(error) if error.is_out_of_memory() => Self::NoMemory,
             Err(_) => Self::Failed,
         }
     }
@@ -38,6 +48,7 @@ impl<T> From<Result<T, VmallocError>> for Answer {
         match result {
             Ok(_) => Self::Served,
             Err(VmallocError::Context(context)) => Self::Refused(context),
+            Err(error) if error.is_out_of_memory() => Self::NoMemory,
             Err(_) => Self::Failed,
         }
     }
@@ -49,6 +60,7 @@ impl<T> From<Result<T, KvmallocError>> for Answer {
             Err(KvmallocError::Kmalloc(error)) => Err::<T, _>(error).into(),
             Err(KvmallocError::Vmalloc(error)) => Err::<T, _>(error).into(),
             Ok(_) => Self::Served,
+            Err(error) if error.is_out_of_memory() => Self::NoMemory,
             Err(_) => Self::Failed,
         }
     }
@@ -89,7 +101,7 @@ static BLOCKING_CALLS: [Call; 2] = [
     ("vmalloc", |gfp| Area::alloc_with(PAGE_SIZE, gfp).into()),
     ("vmap", |_| match Pages::alloc(Gfp::ATOMIC, 0) {
         Ok(page) => Remapped::backwards(&page, Protection::ReadWrite).into(),
-        Err(_) => Answer::Failed,
+        Err(error) => Err::<Pages, _>(error).into(),
     }),
 ];
 
@@ -129,8 +141,8 @@ pub(super) fn blocking() -> Outcome {
     // The first time the caches get memory; after the second all calls find what they want at hand.
     for _ in 0..2 {
         for (answer, (name, _)) in answers().into_iter().zip(all_calls()) {
-            if answer == Answer::Failed {
-                return Err(stop_for_error());
+            if answer.is_out_of_memory() {
+                return Err(stop_for_error(&answer));
             }
             check!(answer == Answer::Served, "{name} in a task: {answer:?}");
         }

@@ -24,7 +24,7 @@ fn buddy(range: Range<u32>) -> (Buddy, &'static FrameTable) {
 /// What a zone does with its free memory, without its lock.
 impl Buddy {
     /// A block of `2^order` pages, from another migrate type if `migrate` has none left.
-    fn alloc(&mut self, frames: FrameTable, order: u32, migrate: MigrateType) -> Option<Pfn> {
+    fn alloc(&mut self, frames: &FrameTable, order: u32, migrate: MigrateType) -> Option<Pfn> {
         if order > MAX_ORDER {
             return None;
         }
@@ -33,7 +33,7 @@ impl Buddy {
             .map(|(pfn, _)| pfn)
     }
 
-    fn free(&mut self, frames: FrameTable, pfn: Pfn, order: u32) -> Result<(), FreeError> {
+    fn free(&mut self, frames: &FrameTable, pfn: Pfn, order: u32) -> Result<(), FreeError> {
         check_allocated(frames, pfn, order)?;
         self.release(frames, pfn, order);
         Ok(())

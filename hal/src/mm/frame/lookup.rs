@@ -54,12 +54,20 @@ impl FrameLookup {
         Some(unsafe { &*self.blocks.add(self.count).cast::<AtomicU8>().add(block) })
     }
 
+    /// The descriptors of pageblock number `block`, or the shared tails; `None` above the table.
+    #[inline(always)]
+    fn descriptors(&self, block: usize) -> Option<*const Frame> {
+        // Acquire pairs with the release in `prepare`, which makes the zeroes visible.
+        let frames = self.block(block)?.load(Ordering::Acquire);
+        // SAFETY: the pointer leads to descriptors.
+        unsafe { core::hint::assert_unchecked(!frames.is_null()) };
+        Some(frames)
+    }
+
     /// The descriptor of `pfn`, or one of the shared tails; `None` above the table.
     #[inline(always)]
     pub(in crate::mm) fn find(&self, pfn: Pfn) -> Option<&'static Frame> {
-        let block = self.block((pfn.get() >> PAGEBLOCK_ORDER) as usize)?;
-        // Acquire pairs with the release in `prepare`, which makes the zeroes visible.
-        let frames = block.load(Ordering::Acquire);
+        let frames = self.descriptors((pfn.get() >> PAGEBLOCK_ORDER) as usize)?;
         // SAFETY: the pointer leads to 512 descriptors.
         Some(unsafe { &*frames.add((pfn.get() & (PAGEBLOCK_PAGES - 1)) as usize) })
     }
@@ -67,8 +75,7 @@ impl FrameLookup {
     /// The descriptors of the block of `2^order` pages that `pfn` is part of, at most a pageblock.
     #[inline(always)]
     pub(in crate::mm) fn find_block(&self, pfn: Pfn, order: u32) -> Option<&'static [Frame]> {
-        let block = self.block((pfn.get() >> PAGEBLOCK_ORDER) as usize)?;
-        let frames = block.load(Ordering::Acquire);
+        let frames = self.descriptors((pfn.get() >> PAGEBLOCK_ORDER) as usize)?;
         let pages = 1 << order.min(PAGEBLOCK_ORDER);
         let index = pfn.get() & (PAGEBLOCK_PAGES - 1) & !(pages - 1);
         // SAFETY: the pointer leads to 512 descriptors, and `index` is a multiple of `pages`, both

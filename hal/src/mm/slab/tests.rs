@@ -1,13 +1,13 @@
 use super::*;
 use crate::addr::Pfn;
+use crate::mm::fault;
 use crate::mm::frame::FrameKind;
 use crate::mm::page::PageAllocator;
 use crate::mm::testing::normal_machine;
 use crate::mm::{AllocError, Gfp};
-use core::ptr::NonNull;
 use crate::smp::{self, tests::spawn_other_core};
-use crate::mm::fault;
 use crate::sync::IrqLock;
+use core::ptr::NonNull;
 
 fn new_cache(name: &'static str, size: usize, align: usize) -> &'static KmemCache {
     Box::leak(Box::new(KmemCache::new(name, size, align).unwrap()))

@@ -3,7 +3,7 @@ use crate::addr::{PAGE_SIZE, Pfn};
 use crate::arch::trace::{Op, record_during};
 use crate::layout::{COHERENT, VMALLOC};
 use crate::mmu::kernel::scratch_mapper;
-use crate::mmu::{MemoryType, Run, Stale};
+use crate::mmu::{KernelMapper, MemoryType, Run, Stale};
 
 const WB_RW: Attributes = Attributes::new(MemoryType::NormalWriteBack, Access::ReadWrite);
 const NC_RW: Attributes = Attributes::new(MemoryType::NormalNonCacheable, Access::ReadWrite);

@@ -80,9 +80,8 @@ const FAILSLAB_TIMEOUT: &str = "120";
 /// Cores that really run at the same time; without `dma`, whose engine waits 100 ms a transfer.
 pub(super) fn parallel() -> Vec<Boot> {
     let suites = [
-        "boot", "pages", "gfp", "zones", "slab", "kmalloc", "vmalloc", "kvmalloc", "cma", "reclaim",
-        "ioremap", "stress",
-        "alloc",
+        "boot", "pages", "gfp", "zones", "slab", "kmalloc", "vmalloc", "kvmalloc", "cma",
+        "reclaim", "ioremap", "stress", "alloc",
     ];
     suites
         .map(|suite| {
