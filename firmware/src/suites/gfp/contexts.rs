@@ -156,7 +156,7 @@ pub(super) fn blocking() -> Outcome {
         for (answer, (name, _)) in found.into_iter().zip(all_calls()) {
             match answer {
                 Answer::Refused(named) if named == context => {}
-                Answer::Failed => failed += 1,
+                Answer::NoMemory => failed += 1,
                 _ => {
                     diagnostic(format_args!("{name} in {context}: {answer:?}"));
                     wrong += 1;
