@@ -1,5 +1,5 @@
 use super::*;
-use crate::addr::PhysAddr;
+use crate::addr::{Pfn, PhysAddr};
 
 /// One test for the machine's own allocators: they are set up once in a process.
 #[test]

@@ -84,6 +84,7 @@ fn contiguous_memory_is_preferred() {
 }
 
 #[test]
+#[cfg_attr(feature = "slab-debug", ignore = "red zones take a larger block")]
 fn only_large_requests_that_may_do_everything_fall_back() {
     let machine = Machine::new();
     machine.fragment();
