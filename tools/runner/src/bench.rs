@@ -119,7 +119,9 @@ fn measure(variable: &dyn Fn(&str) -> Option<String>, directory: &Path) -> Resul
         let own = own_rows(&own, &firmware, &directory.join("operations"));
         let booted = booted.join().map_err(|_| anyhow!("the boots panicked"))?;
         let mut results = own?;
-        for row in booted? {
+        let booted = booted?;
+        let flat = flat_row(&booted);
+        for row in booted.into_iter().chain(flat) {
             results.add(row);
         }
         anyhow::Ok(results)
@@ -169,6 +171,18 @@ fn boot_rows(boots: &[(u64, Settings)], bare: &Firmware, directory: &Path) -> Re
         })
     };
     boots.iter().map(row).collect()
+}
+
+/// How much more the dearest of `boots` takes than the cheapest, in percent; `None` for one boot.
+fn flat_row(boots: &[Row]) -> Option<Row> {
+    let insns = || boots.iter().map(|row| row.insns);
+    let (least, most) = (insns().reduce(f64::min)?, insns().reduce(f64::max)?);
+    (boots.len() > 1).then(|| Row {
+        op: "boot_flat".into(),
+        size: boots.iter().map(|row| row.size).max().unwrap_or(0),
+        insns: (most - least) / least * 100.0,
+        max: None,
+    })
 }
 
 /// What the raw image weighs, in bytes.
@@ -266,6 +280,25 @@ mod tests {
             reference.held = reference.op == "kmalloc_pair_const" && reference.must.is_some();
         }
         all
+    }
+
+    #[test]
+    fn boots_that_differ_by_more_than_a_twentieth_are_not_flat() {
+        let boot = |size, insns| Row {
+            op: "boot".into(),
+            size,
+            insns,
+            max: None,
+        };
+        let references = reference::all();
+        let judged = |boots: &[Row]| {
+            let row = flat_row(boots).unwrap();
+            find(&references, &row).unwrap().judge(&row)
+        };
+        let boots = [boot(1, 1000.0), boot(2, 1020.0), boot(3, 1083.0)];
+        assert_eq!(judged(&boots), Verdict::Missed);
+        assert_eq!(judged(&boots[..2]), Verdict::Aim);
+        assert_eq!(flat_row(&boots[..1]), None);
     }
 
     #[test]

@@ -107,6 +107,7 @@ fn what_may_block_is_refused_under_a_lock() {
 }
 
 #[test]
+#[cfg_attr(feature = "slab-debug", ignore = "red zones take a larger block")]
 fn only_large_requests_that_may_do_everything_fall_back() {
     let machine = Machine::new();
     machine.fragment();

@@ -503,6 +503,10 @@ fn unknown_flags_are_an_error() {
 
 #[test]
 #[cfg_attr(miri, ignore = "too many objects for an interpreter")]
+#[cfg_attr(
+    feature = "slab-debug",
+    ignore = "red zones take more memory than there is"
+)]
 fn a_call_moves_few_objects_and_at_most_one_slab() {
     let (pages, _) = normal_machine(16);
     for size in [64, 192, 1024, 4096, 8192] {
