@@ -23,9 +23,12 @@ const CLUSTER: u32 = 32;
 /// Objects a shrinker is asked for at a time: few, so that reclaim stops close to its goal.
 const BATCH: usize = 32;
 
-/// Runs of background reclaim in a row that gained nothing, after which it is not woken until direct
-/// reclaim gains something. Linux: `MAX_RECLAIM_RETRIES`.
+/// Runs of background reclaim in a row that gained nothing, after which it is woken but now and then
+/// until it or direct reclaim gains something. Linux: `MAX_RECLAIM_RETRIES`.
 const MAX_FRUITLESS_RUNS: u32 = 16;
+
+/// Requests of which one wakes background reclaim after that: what the shrinkers have may grow.
+const REQUESTS_PER_TRIAL: u32 = 64;
 
 /// What reclaim has done on a machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,8 +78,10 @@ pub(super) struct Reclaim {
     waker: Once<fn()>,
     /// One more than the highest zone that the requests since the last background run admit.
     woken_for: AtomicU32,
-    /// Background runs since one of any kind gained something.
+    /// Background runs since there was no need or something was gained, and the requests that found
+    /// these too many.
     fruitless_runs: AtomicU32,
+    spared: AtomicU32,
     wakes: AtomicU32,
     background_runs: AtomicU32,
     background_freed: AtomicUsize,
@@ -94,6 +99,7 @@ impl Reclaim {
             waker: Once::new(),
             woken_for: AtomicU32::new(0),
             fruitless_runs: AtomicU32::new(0),
+            spared: AtomicU32::new(0),
             wakes: AtomicU32::new(0),
             background_runs: AtomicU32::new(0),
             background_freed: AtomicUsize::new(0),
@@ -104,11 +110,14 @@ impl Reclaim {
         }
     }
 
-    /// Has background reclaim run soon for a request that admits zones up to `highest`, unless it
-    /// was of no use lately. Any context.
+    /// Has background reclaim run soon for a request that admits zones up to `highest`; seldom, if
+    /// it was of no use lately. Any context.
     pub(super) fn wake(&self, highest: ZoneKind) {
         if self.fruitless_runs.load(Ordering::Relaxed) >= MAX_FRUITLESS_RUNS {
-            return;
+            let spared = self.spared.fetch_add(1, Ordering::Relaxed) + 1;
+            if !spared.is_multiple_of(REQUESTS_PER_TRIAL) {
+                return;
+            }
         }
         self.wakes.fetch_add(1, Ordering::Relaxed);
         let admitted = highest as u32 + 1;
@@ -170,7 +179,10 @@ impl PageAllocator {
     /// [`ShrinkerError::Full`], [`ShrinkerError::Registered`].
     #[doc(alias = "shrinker_register")]
     pub fn register_shrinker(&self, shrinker: &'static dyn Shrinker) -> Result<(), ShrinkerError> {
-        self.reclaim.shrinkers.register(shrinker)
+        self.reclaim.shrinkers.register(shrinker)?;
+        // It may have what the others have not.
+        self.reclaim.fruitless_runs.store(0, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Unregisters a shrinker: on return it is not running and will not be called. Any context.
@@ -228,15 +240,15 @@ impl PageAllocator {
         while !self.is_balanced(highest) {
             let Pass { freed, busy } = reclaim.shrink(Gfp::KERNEL, || self.is_balanced(highest));
             reclaim.background_freed.fetch_add(freed, Ordering::Relaxed);
-            gained |= freed > 0;
+            gained |= freed > 0 || busy;
             if freed == 0 {
-                if !gained && !busy {
+                if !gained {
                     reclaim.fruitless_runs.fetch_add(1, Ordering::Relaxed);
                 }
-                break;
+                return;
             }
-            reclaim.fruitless_runs.store(0, Ordering::Relaxed);
         }
+        reclaim.fruitless_runs.store(0, Ordering::Relaxed);
     }
 
     /// Whether a zone up to `highest` is above its high watermark, for requests that admit those.
