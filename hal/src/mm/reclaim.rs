@@ -76,6 +76,8 @@ pub(super) struct Reclaim {
     /// Where the next pass starts, so that no shrinker is always the first to be asked.
     next: AtomicUsize,
     waker: Once<fn()>,
+    /// What each core does to give back what it has at hand of other things than pages.
+    core_shrinker: Once<fn()>,
     /// One more than the highest zone that the requests since the last background run admit.
     woken_for: AtomicU32,
     /// Background runs since there was no need or something was gained, and the requests that found
@@ -97,6 +99,7 @@ impl Reclaim {
             shrinkers: Shrinkers::new(),
             next: AtomicUsize::new(0),
             waker: Once::new(),
+            core_shrinker: Once::new(),
             woken_for: AtomicU32::new(0),
             fruitless_runs: AtomicU32::new(0),
             spared: AtomicU32::new(0),
@@ -134,6 +137,13 @@ impl Reclaim {
             .checked_sub(1)
             .and_then(|index| ZoneKind::ALL.get(index));
         *highest.unwrap_or(&ZoneKind::Normal)
+    }
+
+    /// Gives back what the executing core has at hand, but for its pages. Task context.
+    pub(super) fn shrink_core(&self) {
+        if let Some(shrink) = self.core_shrinker.get() {
+            shrink();
+        }
     }
 
     /// One pass: asks every shrinker that `rights` reach for half of what it has, until there is
@@ -223,6 +233,12 @@ impl PageAllocator {
         self.reclaim.waker.call_once(|| wake);
     }
 
+    /// Says how a core gives back what it has at hand of other things than pages; the first call
+    /// wins. The function is called in a task, does not allocate, and is brief.
+    pub(super) fn set_core_shrinker(&self, shrink: fn()) {
+        self.reclaim.core_shrinker.call_once(|| shrink);
+    }
+
     /// Runs shrinkers until a zone that the requests which woke it admit is above its high
     /// watermark, or they have nothing left. Linux: `kswapd`. Task context, no lock held.
     ///
@@ -288,6 +304,16 @@ impl PageAllocator {
 pub(super) struct EmptySlabs;
 
 impl EmptySlabs {
+    /// Gives back the slabs without objects but those this core has at hand.
+    pub(super) fn give_back() {
+        super::kmalloc_caches().shrink();
+        for cache in super::named_caches() {
+            if let Some(pages) = super::pages() {
+                cache.shrink(pages);
+            }
+        }
+    }
+
     fn slabs() -> usize {
         let named = super::named_caches().map(|cache| cache.info());
         super::kmalloc_caches()
@@ -309,12 +335,7 @@ impl Shrinker for EmptySlabs {
 
     fn scan(&self, _wanted: usize, _gfp: Gfp) -> usize {
         let before = Self::slabs();
-        super::kmalloc_caches().shrink();
-        for cache in super::named_caches() {
-            if let Some(pages) = super::pages() {
-                cache.shrink(pages);
-            }
-        }
+        Self::give_back();
         before.saturating_sub(Self::slabs())
     }
 }
