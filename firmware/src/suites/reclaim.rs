@@ -29,6 +29,8 @@ pub(super) const SUITE: Suite = Suite {
         a_task_that_frees_memory_may_use_all_of_it: noreclaim,
         a_page_on_another_cores_list_is_found: gather::other_core,
         a_page_on_another_cores_list_is_found_planted: gather::other_core_planted,
+        an_object_another_core_has_at_hand_does_not_keep_its_slab: gather::other_cores_object,
+        an_object_another_core_has_at_hand_does_not_keep_its_slab_planted: gather::other_cores_object_planted,
         a_core_that_waits_for_this_one_is_not_waited_for: gather::busy_core,
         the_reserve_for_atomic_requests_is_the_last_resort: gather::reserve,
         the_reserve_for_atomic_requests_is_the_last_resort_planted: gather::reserve_planted,

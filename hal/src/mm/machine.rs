@@ -55,6 +55,7 @@ pub unsafe fn init(
     KMALLOC.set_pages(pages);
     pages.set_reclaim_waker(|| deferred::schedule(Work::Reclaim));
     deferred::set_handler(Work::Reclaim, reclaim_in_the_background);
+    pages.set_core_shrinker(reclaim::EmptySlabs::give_back);
     // The list of shrinkers is empty, so there is room.
     let _ = pages.register_shrinker(&reclaim::EmptySlabs);
     CMA.call_once(|| {

@@ -23,9 +23,12 @@ const CLUSTER: u32 = 32;
 /// Objects a shrinker is asked for at a time: few, so that reclaim stops close to its goal.
 const BATCH: usize = 32;
 
-/// Runs of background reclaim in a row that gained nothing, after which it is not woken until direct
-/// reclaim gains something. Linux: `MAX_RECLAIM_RETRIES`.
+/// Runs of background reclaim in a row that gained nothing, after which it is woken but now and then
+/// until it or direct reclaim gains something. Linux: `MAX_RECLAIM_RETRIES`.
 const MAX_FRUITLESS_RUNS: u32 = 16;
+
+/// Requests of which one wakes background reclaim after that: what the shrinkers have may grow.
+const REQUESTS_PER_TRIAL: u32 = 64;
 
 /// What reclaim has done on a machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,10 +76,14 @@ pub(super) struct Reclaim {
     /// Where the next pass starts, so that no shrinker is always the first to be asked.
     next: AtomicUsize,
     waker: Once<fn()>,
+    /// What each core does to give back what it has at hand of other things than pages.
+    core_shrinker: Once<fn()>,
     /// One more than the highest zone that the requests since the last background run admit.
     woken_for: AtomicU32,
-    /// Background runs since one of any kind gained something.
+    /// Background runs since there was no need or something was gained, and the requests that found
+    /// these too many.
     fruitless_runs: AtomicU32,
+    spared: AtomicU32,
     wakes: AtomicU32,
     background_runs: AtomicU32,
     background_freed: AtomicUsize,
@@ -92,8 +99,10 @@ impl Reclaim {
             shrinkers: Shrinkers::new(),
             next: AtomicUsize::new(0),
             waker: Once::new(),
+            core_shrinker: Once::new(),
             woken_for: AtomicU32::new(0),
             fruitless_runs: AtomicU32::new(0),
+            spared: AtomicU32::new(0),
             wakes: AtomicU32::new(0),
             background_runs: AtomicU32::new(0),
             background_freed: AtomicUsize::new(0),
@@ -104,11 +113,14 @@ impl Reclaim {
         }
     }
 
-    /// Has background reclaim run soon for a request that admits zones up to `highest`, unless it
-    /// was of no use lately. Any context.
+    /// Has background reclaim run soon for a request that admits zones up to `highest`; seldom, if
+    /// it was of no use lately. Any context.
     pub(super) fn wake(&self, highest: ZoneKind) {
         if self.fruitless_runs.load(Ordering::Relaxed) >= MAX_FRUITLESS_RUNS {
-            return;
+            let spared = self.spared.fetch_add(1, Ordering::Relaxed) + 1;
+            if !spared.is_multiple_of(REQUESTS_PER_TRIAL) {
+                return;
+            }
         }
         self.wakes.fetch_add(1, Ordering::Relaxed);
         let admitted = highest as u32 + 1;
@@ -125,6 +137,13 @@ impl Reclaim {
             .checked_sub(1)
             .and_then(|index| ZoneKind::ALL.get(index));
         *highest.unwrap_or(&ZoneKind::Normal)
+    }
+
+    /// Gives back what the executing core has at hand, but for its pages. Task context.
+    pub(super) fn shrink_core(&self) {
+        if let Some(shrink) = self.core_shrinker.get() {
+            shrink();
+        }
     }
 
     /// One pass: asks every shrinker that `rights` reach for half of what it has, until there is
@@ -170,7 +189,10 @@ impl PageAllocator {
     /// [`ShrinkerError::Full`], [`ShrinkerError::Registered`].
     #[doc(alias = "shrinker_register")]
     pub fn register_shrinker(&self, shrinker: &'static dyn Shrinker) -> Result<(), ShrinkerError> {
-        self.reclaim.shrinkers.register(shrinker)
+        self.reclaim.shrinkers.register(shrinker)?;
+        // It may have what the others have not.
+        self.reclaim.fruitless_runs.store(0, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Unregisters a shrinker: on return it is not running and will not be called. Any context.
@@ -211,6 +233,12 @@ impl PageAllocator {
         self.reclaim.waker.call_once(|| wake);
     }
 
+    /// Says how a core gives back what it has at hand of other things than pages; the first call
+    /// wins. The function is called in a task, does not allocate, and is brief.
+    pub(super) fn set_core_shrinker(&self, shrink: fn()) {
+        self.reclaim.core_shrinker.call_once(|| shrink);
+    }
+
     /// Runs shrinkers until a zone that the requests which woke it admit is above its high
     /// watermark, or they have nothing left. Linux: `kswapd`. Task context, no lock held.
     ///
@@ -228,15 +256,15 @@ impl PageAllocator {
         while !self.is_balanced(highest) {
             let Pass { freed, busy } = reclaim.shrink(Gfp::KERNEL, || self.is_balanced(highest));
             reclaim.background_freed.fetch_add(freed, Ordering::Relaxed);
-            gained |= freed > 0;
+            gained |= freed > 0 || busy;
             if freed == 0 {
-                if !gained && !busy {
+                if !gained {
                     reclaim.fruitless_runs.fetch_add(1, Ordering::Relaxed);
                 }
-                break;
+                return;
             }
-            reclaim.fruitless_runs.store(0, Ordering::Relaxed);
         }
+        reclaim.fruitless_runs.store(0, Ordering::Relaxed);
     }
 
     /// Whether a zone up to `highest` is above its high watermark, for requests that admit those.
@@ -276,6 +304,16 @@ impl PageAllocator {
 pub(super) struct EmptySlabs;
 
 impl EmptySlabs {
+    /// Gives back the slabs without objects but those this core has at hand.
+    pub(super) fn give_back() {
+        super::kmalloc_caches().shrink();
+        for cache in super::named_caches() {
+            if let Some(pages) = super::pages() {
+                cache.shrink(pages);
+            }
+        }
+    }
+
     fn slabs() -> usize {
         let named = super::named_caches().map(|cache| cache.info());
         super::kmalloc_caches()
@@ -297,12 +335,7 @@ impl Shrinker for EmptySlabs {
 
     fn scan(&self, _wanted: usize, _gfp: Gfp) -> usize {
         let before = Self::slabs();
-        super::kmalloc_caches().shrink();
-        for cache in super::named_caches() {
-            if let Some(pages) = super::pages() {
-                cache.shrink(pages);
-            }
-        }
+        Self::give_back();
         before.saturating_sub(Self::slabs())
     }
 }

@@ -7,17 +7,21 @@ use super::super::pressure::{allocator, squeeze};
 use crate::failslab::genuine;
 use crate::machine::machine;
 use crate::memory::hoard::top_zone;
-use crate::memory::{Area, Pages};
+use crate::memory::{Area, Object, Pages};
 use crate::report::{Outcome, Stop, diagnostic};
 use crate::{check, check_ok};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use hal::addr::PAGE_SIZE;
+use hal::deferred;
 use hal::mm::{self, Gfp, MAX_ORDER};
 use hal::smp;
 use hal::sync::PerCpu;
 
 /// Requests that may wait, and leave background reclaim to idle cores: it has all rights.
 const BLOCKING: Gfp = Gfp::NOFS.union(Gfp::NOWARN);
+
+/// The same without background reclaim.
+const UNAIDED: Gfp = BLOCKING.difference(Gfp::KSWAPD_RECLAIM);
 
 /// How long a core waits for another one's answer before it says that there is none.
 const PATIENCE_NS: u64 = 2_000_000_000;
@@ -55,6 +59,54 @@ pub(super) fn other_core() -> Outcome {
 pub(super) fn other_core_planted() -> Outcome {
     let served = is_served_from_another_core(Gfp::NOWAIT)?;
     check!(!served, "the page was not out of reach");
+    Ok(())
+}
+
+/// Whether a request with `gfp` for a page is served while the only memory that no watermark keeps
+/// is a slab whose objects another core has at hand.
+fn is_served_from_another_cores_slab(gfp: Gfp) -> Result<bool, Stop> {
+    const SIZE: usize = 4096;
+    let me = PerCpu::current().index();
+    let Some(other) = smp::online().find(|core| *core != me) else {
+        return Err(Stop::Skipped("one core"));
+    };
+    let slabs = || {
+        mm::kmalloc_caches()
+            .caches()
+            .map(|cache| cache.slabs)
+            .sum::<u32>()
+    };
+    check_ok!(smp::run_on_all(|_| mm::kmalloc_caches().shrink()));
+    let before = slabs();
+    let object = check_ok!(check_ok!(smp::run_on(other, || Object::alloc(
+        SIZE,
+        Gfp::KERNEL
+    ))));
+    let _ballast = squeeze()?;
+    // Background reclaim, which would empty the core's magazine on that core, ends first.
+    while deferred::is_runnable() {
+        deferred::run_pending();
+    }
+    check_ok!(smp::run_on_all(|_| ()));
+    check_ok!(check_ok!(smp::run_on(other, || object.free())));
+    let kept = slabs() - before;
+    check!(kept > 0, "core {other} has nothing at hand");
+    let served = Pages::alloc(gfp, 0).map(drop);
+    diagnostic(format_args!(
+        "{gfp}, {kept} slabs kept by core {other}: {served:?}"
+    ));
+    Ok(served.is_ok())
+}
+
+pub(super) fn other_cores_object() -> Outcome {
+    let served = is_served_from_another_cores_slab(UNAIDED)?;
+    check!(served, "another core's object kept its slab");
+    Ok(())
+}
+
+pub(super) fn other_cores_object_planted() -> Outcome {
+    let served = is_served_from_another_cores_slab(UNAIDED | Gfp::NORETRY)?;
+    check!(!served, "the slab was not out of reach");
     Ok(())
 }
 

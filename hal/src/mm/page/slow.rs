@@ -3,8 +3,8 @@
 //! ```text
 //! wake background reclaim (or do it, without an idle core) -> try down to the request's floor
 //!     -> (blocking requests) reclaim, try again
-//!         -> the first time, but not for NORETRY, gather what is set aside: on the lists of cores
-//!            that answer, in the reserve; try again
+//!         -> the first time, but not for NORETRY, gather what is set aside: by the cores that
+//!            answer, in the reserve; try again
 //!         -> once for NORETRY and for large blocks, else while there is progress, or for a while in
 //!            which another core runs a shrinker
 //!     -> fail, report; NOFAIL waits and goes on
@@ -108,12 +108,17 @@ impl PageAllocator {
         }
     }
 
-    /// Brings together what is free but set aside: on the lists of the cores, and in the reserve
-    /// for atomic requests, of which one pageblock a zone stays. A core that runs a task is left
-    /// alone: the task may be waiting for this one.
+    /// Brings together what is free but set aside: pages and objects that cores have at hand, and the
+    /// reserve for atomic requests, of which one pageblock a zone stays. A core that runs a task is
+    /// left alone: the task may be waiting for this one.
     fn gather(&self) {
         self.unreserve_highatomic(false);
-        if smp::try_run_on_all(|_| self.drain()).is_err() {
+        let give_back = |_| {
+            self.reclaim.shrink_core();
+            // Last, because small slabs go to the lists.
+            self.drain();
+        };
+        if smp::try_run_on_all(give_back).is_err() {
             // Only a task can wait for the others.
             self.drain();
         }
