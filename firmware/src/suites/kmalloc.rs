@@ -2,21 +2,22 @@
 
 mod classes;
 mod concurrent;
+mod refused;
 
 use super::mapping;
 use crate::failslab::lightly;
 use crate::ledger::Ledger;
 use crate::machine::machine;
 use crate::memory::hoard::{LOWEST_ZONE, fragment};
-use crate::memory::{self, Area, Object, Pages};
+use crate::memory::{Area, Object};
 use crate::random::Random;
 use crate::report::{Outcome, Stop, Suite, Test, diagnostic};
 use crate::{check, check_ok, check_served};
 use hal::addr::{PAGE_SIZE, VirtAddr};
 use hal::layout;
 use hal::mm::{
-    self, AllocError, CLASSES, DMA_ALIGN, Gfp, MAX_CLASS_SIZE, MAX_SIZE, ObjectError, Owner,
-    ZERO_SIZE_PTR, ZoneKind, class_of, class_size,
+    self, AllocError, CLASSES, DMA_ALIGN, Gfp, MAX_CLASS_SIZE, MAX_SIZE, Owner, ZoneKind, class_of,
+    class_size,
 };
 use hal::smp;
 use hal::sync::PerCpu;
@@ -62,9 +63,10 @@ pub(super) const SUITE: Suite = Suite {
             no_table_writes_planted,
         ),
         test("kzalloc_zeroes_all_usable_bytes", zeroed),
-        test("nothing_is_allocated_for_zero_bytes", zero_size),
-        test("too_large_is_refused", too_large),
-        test("bad_frees_are_refused_by_name", bad_frees),
+        test("nothing_is_allocated_for_zero_bytes", refused::zero_size),
+        test("too_large_is_refused", refused::too_large),
+        test("k6_a_large_object_takes_its_pages_and_no_more", backing),
+        test("bad_frees_are_refused_by_name", refused::bad_frees),
         test("gfp_dma_memory_is_in_the_dma_zone", dma_zone),
         test(
             "each_object_is_charged_to_its_owner_until_it_is_freed",
@@ -345,78 +347,30 @@ fn zeroed() -> Outcome {
     Ok(())
 }
 
-fn zero_size() -> Outcome {
-    let zero = check_ok!(mm::kmalloc(0, Gfp::KERNEL));
-    check!(zero == ZERO_SIZE_PTR, "kmalloc(0) is {zero:?}");
-    let usable = check_ok!(mm::ksize(zero.as_ptr()));
-    check!(usable == 0, "{usable} bytes usable at ZERO_SIZE_PTR");
-    for va in [VirtAddr::new(0), VirtAddr::from_ptr(ZERO_SIZE_PTR.as_ptr())] {
-        let freed = memory::free_no_object(va);
-        check!(freed == Some(Ok(())), "kfree({va}): {freed:?}");
+/// Free pages of all zones after the cores gave back what they keep.
+fn free_pages() -> Result<usize, Stop> {
+    check_ok!(Ledger::take());
+    mm::pages()
+        .map(|pages| pages.free_pages_total() as usize)
+        .ok_or(Stop::Failed)
+}
+
+fn backing() -> Outcome {
+    for size in [MAX_CLASS_SIZE + 1, 16 << 10, (64 << 10) + 1, 1 << 20] {
+        let before = free_pages()?;
+        let object = check_ok!(Object::alloc(size, Gfp::KERNEL));
+        let taken = before - free_pages()?;
+        check_ok!(object.free());
+        let expected = size.next_power_of_two() / PAGE_SIZE;
+        check!(
+            taken == expected,
+            "{size} bytes took {taken} pages, not {expected}"
+        );
+        let left = before - free_pages()?;
+        check!(left == 0, "{left} pages did not come back");
     }
     Ok(())
 }
-
-fn too_large() -> Outcome {
-    let refused = Object::alloc(MAX_SIZE + 1, Gfp::KERNEL).map(drop);
-    check!(
-        matches!(refused, Err(AllocError::SizeTooLarge { .. })),
-        "{refused:?}"
-    );
-    let refused = Object::alloc(usize::MAX, Gfp::KERNEL).map(drop);
-    check!(
-        matches!(refused, Err(AllocError::SizeTooLarge { .. })),
-        "{refused:?}"
-    );
-    Ok(())
-}
-
-fn bad_frees() -> Outcome {
-    let before = check_ok!(Ledger::take());
-    {
-        let object = check_ok!(Object::alloc(256, Gfp::KERNEL));
-        let large = check_ok!(Object::alloc(64 << 10, Gfp::KERNEL));
-        let area = check_ok!(Area::alloc(PAGE_SIZE));
-        let pages = check_ok!(Pages::alloc(Gfp::KERNEL, 1));
-        let (first, twice) = check_ok!(Object::alloc(256, Gfp::KERNEL)).free_twice();
-        check_ok!(first);
-        let image = VirtAddr::from_ptr(&raw const SUITE_NAME);
-        let pool = machine().pool;
-        let in_pool = memory::free_pool_frame(pool.frames().start.pfn());
-        let (small, whole) = (object.free_interior(64), large.free_interior(PAGE_SIZE));
-        let cases = [
-            ("vmalloc address", memory::free_no_object(area.va())),
-            ("interior of a small object", Some(small)),
-            ("interior of a large object", Some(whole)),
-            ("double free", Some(twice)),
-            ("pool address", memory::free_no_object(pool.cpu_base())),
-            ("pool frame's place in the direct map", in_pool),
-            ("image address", memory::free_no_object(image)),
-            ("block of pages", Some(pages.free_as_object())),
-        ];
-        for (what, result) in &cases {
-            let Some(Err(error)) = result else {
-                check!(false, "{what} was not refused: {result:?}");
-                return Ok(());
-            };
-            diagnostic(format_args!("{what}: {error}"));
-        }
-        let [vmalloc, _, _, double, ..] = cases;
-        let named = matches!(vmalloc.1, Some(Err(ObjectError::VmallocAddress(_))));
-        check!(named, "{vmalloc:?}");
-        let named = matches!(double.1, Some(Err(ObjectError::DoubleFree(_))));
-        check!(named, "{double:?}");
-    }
-    let changed = before.difference(&check_ok!(Ledger::take()));
-    check!(
-        changed.is_none(),
-        "a refused free changed something: {changed:?}"
-    );
-    Ok(())
-}
-
-/// Something in the image.
-static SUITE_NAME: [u8; 7] = *b"kmalloc";
 
 fn dma_zone() -> Outcome {
     let Some(allocator) = mm::pages() else {

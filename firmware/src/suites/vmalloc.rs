@@ -33,6 +33,7 @@ pub(super) const SUITE: Suite = Suite {
         test("a_freed_area_faults", freed),
         test("a_freed_area_faults_planted", freed_planted),
         test("tlbs_are_flushed_for_many_frees_at_once", lazy::limits),
+        test("tlbs_are_flushed_when_too_many_bytes_wait", lazy::bytes),
         test("a_free_in_an_interrupt_is_done_later", lazy::in_interrupt),
         test("vmap_maps_pages_in_the_order_given", remap::order),
         test(

@@ -25,6 +25,12 @@ pub(super) fn limits() -> Outcome {
         start.areas == 0 && start.bytes == 0,
         "{start:?} after a purge"
     );
+    let expected = linux_limit()?;
+    check!(
+        start.limit == expected,
+        "{:#x} bytes may wait, not {expected:#x}",
+        start.limit
+    );
     let mut most = start;
     let mut frees = 0;
     // The limit on areas is an implementation's choice, that on addresses is Linux's.
@@ -44,6 +50,36 @@ pub(super) fn limits() -> Outcome {
     check!(frees > 1, "every free flushes");
     let after = purge_info()?;
     check!(after.areas == 0, "{after:?} right after a flush");
+    Ok(())
+}
+
+/// What may wait: Linux's 32 MiB for each binary digit of the number of cores, of which this
+/// machine allows no more than a 16th of its memory.
+fn linux_limit() -> Result<usize, Stop> {
+    let cores = smp::online().count();
+    let digits = (usize::BITS - cores.leading_zeros()) as usize;
+    let frames = mm::pages().ok_or(Stop::Failed)?.managed_pages() as usize;
+    Ok((digits * (32 << 20)).min(frames / 16 * PAGE_SIZE))
+}
+
+/// Large areas reach the limit on bytes before that on areas.
+pub(super) fn bytes() -> Outcome {
+    const SIZE: usize = 4 << 20;
+    check_ok!(check_ok!(Area::alloc(PAGE_SIZE)).free());
+    mm::vm_unmap_aliases();
+    let start = purge_info()?;
+    let fitting = linux_limit()? / SIZE;
+    for freed in 1..=fitting {
+        check_ok!(check_ok!(Area::alloc(SIZE)).free());
+        let now = purge_info()?;
+        check!(now.flushes == start.flushes, "free {freed} flushed");
+        check!(now.bytes == freed * SIZE, "{now:?} after {freed} frees");
+    }
+    check_ok!(check_ok!(Area::alloc(SIZE)).free());
+    let after = purge_info()?;
+    check!(after.flushes == start.flushes + 1, "{after:?} waits");
+    check!(after.bytes == 0, "{after:?} right after a flush");
+    diagnostic(format_args!("{fitting} areas of {SIZE:#x} bytes waited"));
     Ok(())
 }
 

@@ -1,9 +1,11 @@
 use super::*;
+use crate::addr::{PhysAddr, PhysRange};
 use crate::arch::cpu;
 use crate::mm::slab::SlabFlags;
 use crate::mm::{Kmalloc, KmemCache, PageAllocator, testing};
 use crate::sync::{IrqLock, PerCpu};
 use core::ptr::NonNull;
+use std::sync::Mutex;
 
 /// Blocking, and silent.
 const GFP: Gfp = Gfp::KERNEL.union(Gfp::NOWARN);
@@ -42,6 +44,38 @@ fn silent_misuses_leave_the_report_to_the_first_loud_one() {
     assert!(!told(nofail, Gfp::KERNEL));
 }
 
+/// The only test that sets the hook, so that nothing was reported before.
+#[test]
+fn the_hook_is_told_once_of_each_kind_and_never_of_a_silent_one() {
+    static TOLD: Mutex<Vec<(Misuse, Gfp)>> = Mutex::new(Vec::new());
+    set_misuse_hook(|misuse, gfp| TOLD.lock().unwrap().push((misuse, gfp)));
+    let pages = untouched_pages();
+    let ask = |gfp, order| {
+        if let Ok(pfn) = pages.alloc_pages(gfp, order) {
+            // SAFETY: just allocated, never touched.
+            unsafe { pages.free_pages(pfn, order) }.unwrap();
+        }
+    };
+    let nonblocking = Gfp::ATOMIC | Gfp::NOFAIL;
+    for silence in [Gfp::NOWARN, Gfp::empty(), Gfp::empty()] {
+        ask(Gfp::KERNEL | silence, 11);
+        ask(Gfp::KERNEL | Gfp::NOFAIL | silence, 2);
+        ask(nonblocking | silence, 0);
+    }
+    let told = TOLD.lock().unwrap();
+    for misuse in [
+        Misuse::OrderTooLarge(11),
+        Misuse::NofailOrder(2),
+        Misuse::Flags(GfpError::NofailNonblocking(nonblocking)),
+    ] {
+        let of_kind = told
+            .iter()
+            .filter(|(other, _)| other.kind() == misuse.kind());
+        assert_eq!(of_kind.count(), 1, "{misuse}");
+    }
+    assert!(told.iter().all(|(_, gfp)| !gfp.contains(Gfp::NOWARN)));
+}
+
 /// Runs `f` as each kind of code that may not block.
 fn where_nothing_blocks(mut f: impl FnMut(Context)) {
     let lock = IrqLock::new(());
@@ -77,13 +111,15 @@ fn is_refused(call: impl Fn() -> Result<(), AllocError>) {
     assert_eq!(call(), Ok(()));
 }
 
-fn machine() -> &'static PageAllocator {
-    testing::with_lists(&[testing::ram(256)])
+/// Pages that are kept at hand and never touched.
+fn untouched_pages() -> &'static PageAllocator {
+    let ram = PhysRange::from_size(PhysAddr::new(0), 256 << 20).unwrap();
+    testing::with_lists(&[ram])
 }
 
 #[test]
 fn pages_at_hand_are_refused_where_nothing_blocks() {
-    let pages = machine();
+    let pages = untouched_pages();
     for order in 0..=4 {
         is_refused(|| {
             let pfn = pages.alloc_pages(GFP, order)?;
@@ -97,7 +133,7 @@ fn pages_at_hand_are_refused_where_nothing_blocks() {
 #[test]
 fn objects_at_hand_are_refused_where_nothing_blocks() {
     let kmalloc: &Kmalloc = Box::leak(Box::new(Kmalloc::new()));
-    kmalloc.set_pages(machine());
+    kmalloc.set_pages(testing::normal_machine(8).0);
     for size in [1, 64, 500, 8192, 20_000] {
         is_refused(|| {
             let object = kmalloc.kmalloc(size, GFP)?;
@@ -119,7 +155,7 @@ fn caches() -> [&'static KmemCache; 3] {
 
 #[test]
 fn objects_of_named_caches_are_refused_where_nothing_blocks() {
-    let pages = machine();
+    let (pages, _) = testing::normal_machine(8);
     for cache in caches() {
         is_refused(|| {
             let object = cache.alloc(pages, GFP)?;
@@ -132,7 +168,7 @@ fn objects_of_named_caches_are_refused_where_nothing_blocks() {
 
 #[test]
 fn many_objects_are_refused_where_nothing_blocks() {
-    let pages = machine();
+    let (pages, _) = testing::normal_machine(8);
     for cache in caches() {
         is_refused(|| {
             let mut objects = [None; 4];

@@ -19,6 +19,17 @@ const LAZY_BYTES: usize = 32 << 20;
 /// The most that may wait, as a share of the machine's memory.
 const LAZY_SHARE: usize = 16;
 
+/// Bytes of addresses that may wait on a machine of so many cores and frames.
+pub(super) const fn lazy_limit(cores: usize, frames: usize) -> usize {
+    let digits = (usize::BITS - cores.leading_zeros()) as usize;
+    let (by_cores, by_memory) = (LAZY_BYTES * digits, frames / LAZY_SHARE * PAGE_SIZE);
+    if by_cores < by_memory {
+        by_cores
+    } else {
+        by_memory
+    }
+}
+
 /// Areas that may wait for a flush; the other half of the quarantine are flushed ones.
 const LAZY_AREAS: usize = QUARANTINE / 2;
 
@@ -253,8 +264,7 @@ impl Areas {
     fn flush(&mut self, frames: usize) {
         self.quarantine.flush();
         self.flushes += 1;
-        let digits = smp::online().count().max(1).ilog2() as usize + 1;
-        self.limit = (LAZY_BYTES * digits).min(frames / LAZY_SHARE * PAGE_SIZE);
+        self.limit = lazy_limit(smp::online().count(), frames);
     }
 
     /// Whether there is anything to reap.

@@ -75,6 +75,19 @@ fn no_address_and_no_frame_comes_back_before_its_invalidation() {
 }
 
 #[test]
+fn what_may_wait_grows_with_the_digits_of_the_cores() {
+    const MIB: usize = 1 << 20;
+    // Enough memory that its share does not matter.
+    let frames = 16 << 30 >> 12;
+    for (cores, mib) in [(1, 32), (2, 64), (3, 64), (4, 96), (7, 96), (8, 128)] {
+        assert_eq!(lazy_limit(cores, frames), mib * MIB, "{cores} cores");
+    }
+    for (cores, ram, mib) in [(1, 256, 16), (8, 1024, 64), (4, 1536, 96), (4, 1520, 95)] {
+        assert_eq!(lazy_limit(cores, ram * 256), mib * MIB, "{ram} MiB");
+    }
+}
+
+#[test]
 fn the_limits_of_the_lazy_purge() {
     let vm = scratch();
     let pair = |pages: usize| {
