@@ -20,14 +20,9 @@ const LAZY_BYTES: usize = 32 << 20;
 const LAZY_SHARE: usize = 16;
 
 /// Bytes of addresses that may wait on a machine of so many cores and frames.
-pub(super) const fn lazy_limit(cores: usize, frames: usize) -> usize {
+pub(super) fn lazy_limit(cores: usize, frames: usize) -> usize {
     let digits = (usize::BITS - cores.leading_zeros()) as usize;
-    let (by_cores, by_memory) = (LAZY_BYTES * digits, frames / LAZY_SHARE * PAGE_SIZE);
-    if by_cores < by_memory {
-        by_cores
-    } else {
-        by_memory
-    }
+    (LAZY_BYTES * digits).min(frames / LAZY_SHARE * PAGE_SIZE)
 }
 
 /// Areas that may wait for a flush; the other half of the quarantine are flushed ones.

@@ -74,8 +74,8 @@ pub(super) fn failslab() -> Vec<Boot> {
     ["qemu-virt", "rpi4"].map(boot).to_vec()
 }
 
-/// Longest sweep of failing allocations in seconds: twice what it takes on two idle cores.
-const FAILSLAB_TIMEOUT: &str = "120";
+/// Longest sweep of failing allocations in seconds: thrice what it takes on two idle cores.
+const FAILSLAB_TIMEOUT: &str = "180";
 
 /// Cores that really run at the same time; without `dma`, whose engine waits 100 ms a transfer.
 pub(super) fn parallel() -> Vec<Boot> {

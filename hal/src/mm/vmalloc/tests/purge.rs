@@ -1,6 +1,7 @@
 //! Frees that are put off, and the flush they share.
 
 use super::*;
+use crate::mm::vmalloc::free::lazy_limit;
 
 #[test]
 fn a_flush_serves_many_frees() {
