@@ -17,7 +17,7 @@
 //! | [`dma`] | masks, bus windows, coherent and streaming memory, the `DmaEngine` trait |
 //! | [`sync`] | the IRQ-saving lock and per-CPU data |
 //! | [`smp`] | running a function on another core |
-//! | [`work`] | work put off to an idle core or the next blocking call |
+//! | [`deferred`] | work put off to an idle core or the next blocking call |
 //! | [`board`] | what a board must say of itself |
 //! | [`drivers`] | interrupt controller, UART, timer, PCI and the DMA engines |
 //!
