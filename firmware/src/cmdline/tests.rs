@@ -100,7 +100,7 @@ fn bad_values_are_named_with_what_is_allowed_and_change_nothing() {
             "loglevel: \"8\" is not a number from 0 to 7",
             "exit: \"\" is not semihosting or halt",
             "seed: needs a number such as 42 or 0x2a",
-            "test: \"\" is not a pattern such as mmu or *.guard*",
+            "test: \"\" is not a pattern such as mmu, *.guard* or slab,kmalloc",
             "defmt: \"1\" is not allowed: the key takes no value",
             "unknown key \"SEED\"",
         ]
@@ -184,7 +184,7 @@ fn benchmarks_alone_leave_the_suites_out() {
     assert_eq!(CmdLine::parse("bench").bench, Some(Glob::new("*")));
     assert_eq!(
         complaints("bench="),
-        ["bench: \"\" is not a pattern such as mmu or *.guard*"]
+        ["bench: \"\" is not a pattern such as mmu, *.guard* or slab,kmalloc"]
     );
 }
 

@@ -250,7 +250,7 @@ impl Kmalloc {
             Misuse::ObjectFlags(gfp).note(gfp);
         }
         let pages = self.pages.get().ok_or(AllocError::NotReady)?;
-        let pfn = pages.alloc_pages(gfp - NO_OBJECT | Gfp::COMP, order)?;
+        let pfn = pages.alloc_pages((gfp - NO_OBJECT) | Gfp::COMP, order)?;
         if let Ok(frame) = pages.frames().get(pfn) {
             owner::pages_to_object(frame, order);
         }
