@@ -30,7 +30,9 @@ pub(super) const SLAB_DEBUG_TESTS: Check = Check {
         "--lib",
         "--no-fail-fast",
         "--",
-        "mm::",
+        "mm::slab::",
+        "mm::kmalloc::",
+        "mm::kvmalloc::",
     ],
     env: &[],
 };
