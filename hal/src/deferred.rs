@@ -53,6 +53,12 @@ pub fn is_runnable() -> bool {
         .any(|work| PENDING.any(work.bit()) && HANDLERS[*work as usize].is_completed())
 }
 
+/// Whether any work waits.
+#[inline(always)]
+pub(crate) fn is_pending() -> bool {
+    PENDING.any(u32::MAX)
+}
+
 /// Whether a core is idle, and will do work that is scheduled.
 pub(crate) fn is_any_core_idle() -> bool {
     PENDING.has_sleeper()
@@ -62,7 +68,7 @@ pub(crate) fn is_any_core_idle() -> bool {
 /// nothing in one that wants to be [alone](crate::mm::scope).
 #[inline(always)]
 pub fn run_pending() {
-    if PENDING.any(u32::MAX) {
+    if is_pending() {
         run_what_waits();
     }
 }

@@ -97,8 +97,10 @@ impl<'a, P: PageSource> Kvmalloc<'a, P> {
         }
         match self.kmalloc.kmalloc(size, first) {
             Ok(object) => Ok(object),
-            // The context is as wrong for `vmalloc`.
-            Err(error @ AllocError::Context { .. }) => Err(error.into()),
+            // The context is as wrong for `vmalloc`, and the limit as near.
+            Err(error @ (AllocError::Context { .. } | AllocError::OverLimit { .. })) => {
+                Err(error.into())
+            }
             Err(_) => self.fall_back(size, gfp),
         }
     }

@@ -90,6 +90,12 @@ pub fn rights(gfp: Gfp) -> Gfp {
     rights
 }
 
+/// Whether a request with `gfp` in this task may be held up by work of any kind: the work may need
+/// what the flags or a scope have asked reclaim to leave alone.
+pub(super) fn admits_any_work(gfp: Gfp) -> bool {
+    rights(gfp).contains(Gfp::DIRECT_RECLAIM | Gfp::IO | Gfp::FS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -28,8 +28,9 @@ pub use error::VmallocError;
 pub use info::{AreaInfo, AreaKind, PurgeInfo, VmallocUsage};
 pub use vmap::Protection;
 
+use super::scope::admits_any_work;
 use super::va::{AreaId, Chunk, VaAllocator, VaError};
-use super::{Gfp, MemoryTypeError, Misuse, fault};
+use super::{Gfp, MemoryTypeError, Misuse, Owner, fault};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::deferred;
 use crate::layout::{self, VMALLOC};
@@ -100,6 +101,8 @@ enum State {
 struct Note {
     state: State,
     kind: AreaKind,
+    /// The number of the owner the memory is charged to, 0 for none.
+    owner: u8,
     /// The next deferred area.
     next: Option<Deferred>,
 }
@@ -109,6 +112,7 @@ impl Note {
         Self {
             state: State::Live,
             kind,
+            owner: 0,
             next: None,
         }
     }
@@ -145,6 +149,8 @@ struct Areas {
     /// Bytes that may wait for a flush; none before the first one.
     limit: usize,
     deferred: Option<Deferred>,
+    /// Pages of the deferred areas.
+    deferred_pages: usize,
     departing: Option<Departing>,
     flushes: u64,
 }
@@ -171,6 +177,7 @@ impl<P: PageSource> Vmalloc<P> {
                 reaping: None,
                 limit: 0,
                 deferred: None,
+                deferred_pages: 0,
                 departing: None,
                 flushes: 0,
             }),
@@ -202,7 +209,7 @@ impl<P: PageSource> Vmalloc<P> {
     /// As [`vmalloc`](Self::vmalloc), with flags. Linux: `__vmalloc`.
     ///
     /// The flags are those of a request that may block: [`Gfp::KERNEL`], [`Gfp::NOFS`],
-    /// [`Gfp::NOIO`], with [`Gfp::ZERO`], [`Gfp::NOFAIL`] (for the frames; addresses and tables may
+    /// [`Gfp::NOIO`], with [`Gfp::ZERO`], [`Gfp::NOFAIL`] (for frames; addresses and tables may
     /// still run out) and others. Unlike Linux's, a zone bit is honoured: with [`Gfp::DMA`] every
     /// frame is one the most limited DMA master reaches.
     ///
@@ -227,8 +234,17 @@ impl<P: PageSource> Vmalloc<P> {
         if fault::should_fail(gfp) {
             return Err(VmallocError::OutOfMemory { mapped: 0, size });
         }
-        deferred::run_pending();
-        let va = self.reserve(size, AreaKind::Vmalloc)?;
+        if deferred::is_pending() {
+            self.catch_up(gfp);
+        }
+        if gfp.contains(Gfp::ACCOUNT) {
+            return self.alloc_charged(size, gfp);
+        }
+        self.alloc_area(size, gfp)
+    }
+
+    fn alloc_area(&self, size: usize, gfp: Gfp) -> Result<VirtAddr, VmallocError> {
+        let va = self.reserve(size, AreaKind::Vmalloc, gfp)?;
         if let Err((mapped, error)) = self.populate(va, size, gfp) {
             match mapped {
                 0 => {
@@ -246,6 +262,32 @@ impl<P: PageSource> Vmalloc<P> {
         }
         mapper::publish();
         Ok(va)
+    }
+
+    /// The same, charged to the task's owner. The whole area is charged, not its frames: they are
+    /// given back some time after it.
+    #[cold]
+    fn alloc_charged(&self, size: usize, gfp: Gfp) -> Result<VirtAddr, VmallocError> {
+        let Some(owner) = Owner::current() else {
+            return self.alloc_area(size, gfp - Gfp::ACCOUNT);
+        };
+        owner.charge(size, gfp).map_err(VmallocError::OverLimit)?;
+        let area = self.alloc_area(size, gfp - Gfp::ACCOUNT);
+        let noted = area.and_then(|va| {
+            self.areas.lock().va.get_mut(va)?.data.owner = owner.given_number();
+            Ok(va)
+        });
+        noted.inspect_err(|_| owner.uncharge(size))
+    }
+
+    /// Does the work that was put off, as much of it as a request with `gfp` may wait for.
+    #[cold]
+    fn catch_up(&self, gfp: Gfp) {
+        if admits_any_work(gfp) {
+            deferred::run_pending();
+        } else {
+            self.run_deferred();
+        }
     }
 
     /// Bytes of the area `vmalloc` gave out at `va`: what was asked for, rounded up to pages.
@@ -286,7 +328,7 @@ impl<P: PageSource> Vmalloc<P> {
 
     /// Takes addresses for `size` bytes, and nodes for the allocator if it has none left.
     #[inline(always)]
-    fn reserve(&self, size: usize, kind: AreaKind) -> Result<VirtAddr, VmallocError> {
+    fn reserve(&self, size: usize, kind: AreaKind, gfp: Gfp) -> Result<VirtAddr, VmallocError> {
         let align = if size >= Level::L2.size() {
             Level::L2.size()
         } else {
@@ -295,7 +337,7 @@ impl<P: PageSource> Vmalloc<P> {
         let placed = self.areas.lock().va.alloc(size, align, Note::live(kind));
         match placed {
             Ok(area) => Ok(area.va),
-            Err(error) => self.reserve_short(size, align, kind, error),
+            Err(error) => self.reserve_short(size, align, kind, gfp, error),
         }
     }
 
@@ -308,12 +350,13 @@ impl<P: PageSource> Vmalloc<P> {
         size: usize,
         align: usize,
         kind: AreaKind,
+        gfp: Gfp,
         mut error: VaError,
     ) -> Result<VirtAddr, VmallocError> {
         let mut purged = false;
         loop {
             match error {
-                VaError::OutOfNodes => self.add_nodes(size)?,
+                VaError::OutOfNodes => self.add_nodes(size, gfp)?,
                 VaError::NoSpace { .. } | VaError::TooManyAreas(_) if !purged => {
                     self.vm_unmap_aliases();
                     purged = true;
@@ -327,9 +370,11 @@ impl<P: PageSource> Vmalloc<P> {
         }
     }
 
-    /// Takes a frame for more nodes, wanted for an area of `size` bytes.
-    fn add_nodes(&self, size: usize) -> Result<(), VmallocError> {
-        let frame = self.pages.alloc(0, Gfp::KERNEL);
+    /// Takes a frame for more nodes, wanted for an area of `size` bytes that is asked for with `gfp`.
+    fn add_nodes(&self, size: usize, gfp: Gfp) -> Result<(), VmallocError> {
+        // What the flags say of the effort holds for the frame too; it is wanted anywhere, as it is.
+        const EFFORT: Gfp = Gfp::KERNEL.union(Gfp::NOFAIL).union(Gfp::NOWARN);
+        let frame = self.pages.alloc(0, gfp & EFFORT);
         let frame = frame.ok_or(VmallocError::OutOfMemory { mapped: 0, size })?;
         // SAFETY: the frame is ours, in the direct map, and freed only if the chunk is not taken.
         let chunk = unsafe { Chunk::in_frame(frame, Note::live(AreaKind::Vmalloc)) };

@@ -16,7 +16,7 @@ use crate::arch::{counter, cpu};
 use crate::deferred;
 use crate::mm::reclaim::Progress;
 use crate::mm::report::{self, Cause};
-use crate::mm::scope::rights;
+use crate::mm::scope::{admits_any_work, rights};
 use crate::mm::watermark::Mark;
 use crate::mm::{AllocError, Gfp, Misuse};
 use crate::smp;
@@ -44,10 +44,8 @@ impl PageAllocator {
         if rights.contains(Gfp::KSWAPD_RECLAIM) {
             self.reclaim.wake(self.start_zone(gfp.highest_zone()));
         }
-        // Without an idle core this is the time for background reclaim; but work put off may need
-        // what the task has asked reclaim to leave alone.
-        let may_work = rights.contains(Gfp::DIRECT_RECLAIM | Gfp::IO | Gfp::FS);
-        if may_work && !deferred::is_any_core_idle() {
+        // Without an idle core this is the time for background reclaim.
+        if admits_any_work(gfp) && !deferred::is_any_core_idle() {
             deferred::run_pending();
         }
         if let Some(pfn) = self.try_alloc(rights, order, Mark::Min) {

@@ -3,7 +3,7 @@
 use crate::addr::VirtAddr;
 use crate::mm::va::VaError;
 use crate::mm::vmalloc::AreaKind;
-use crate::mm::{Gfp, MemoryTypeError};
+use crate::mm::{AllocError, Gfp, MemoryTypeError};
 use crate::mmu::MapError;
 use crate::sync::Context;
 
@@ -35,6 +35,9 @@ pub enum VmallocError {
         /// All flags.
         gfp: Gfp,
     },
+    /// The owner of the memory may not have that much: [`AllocError::OverLimit`].
+    #[error(transparent)]
+    OverLimit(AllocError),
     /// The page allocator had no frame left.
     #[error("out of memory after {mapped:#x} of {size:#x} bytes")]
     OutOfMemory {

@@ -6,6 +6,7 @@ use super::{
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
 use crate::deferred::{self, Work};
 use crate::layout::VMALLOC;
+use crate::mm::Owner;
 use crate::mm::va::AreaId;
 use crate::mm::vmalloc::AreaKind;
 use crate::mmu::{KernelMapper, MapError, Stale};
@@ -90,7 +91,8 @@ impl<P: PageSource> Vmalloc<P> {
     fn defer(&self, va: VirtAddr) -> Result<(), VmallocError> {
         {
             let mut areas = self.areas.lock();
-            areas.give_up(va, AreaKind::Vmalloc, State::Deferred)?;
+            let (_, size) = areas.give_up(va, AreaKind::Vmalloc, State::Deferred)?;
+            areas.deferred_pages += size >> PAGE_SHIFT;
             let next = areas.deferred;
             areas.va.get_mut(va)?.data.next = next;
             let page = (va.get() - VMALLOC.base.get()) >> PAGE_SHIFT;
@@ -101,15 +103,17 @@ impl<P: PageSource> Vmalloc<P> {
     }
 
     /// Takes down what was freed where it could not be, also what another core has begun: on return
-    /// nothing is left of what was freed before the call. The handler of [`Work::Vfree`]; a task.
-    pub fn run_deferred(&self) {
+    /// nothing is left of what was freed before the call. The frames freed meanwhile. The handler of
+    /// [`Work::Vfree`]; a task.
+    pub fn run_deferred(&self) -> usize {
+        let mut frames = 0;
         loop {
             let mut reaped = Runs::new();
             {
                 let mut tables = self.tables.lock();
                 let mut areas = self.areas.lock();
                 let Some(mut next) = areas.next_deferred() else {
-                    return;
+                    return frames;
                 };
                 let step = RETIRE_STEP.min(next.size - next.stale.size());
                 if step > 0 {
@@ -126,6 +130,7 @@ impl<P: PageSource> Vmalloc<P> {
                 };
                 let result = areas.reap(&mut tables, &mut reaped, usize::MAX);
                 debug_assert!(result.is_ok());
+                frames += result.unwrap_or_default();
             }
             self.free_runs(&reaped);
         }
@@ -191,20 +196,19 @@ impl<P: PageSource> Vmalloc<P> {
     }
 
     /// Takes down what was deferred, flushes what waits, and gives all frames and addresses back:
-    /// on return no core uses an address that was freed before the call, and the memory is free.
-    /// The frames freed. Linux: `vm_unmap_aliases`.
+    /// on return no core uses an address that was freed before the call, and the memory is free, but
+    /// for what another core is giving back just then. The frames freed. Linux: `vm_unmap_aliases`.
     ///
     /// For tests and ledgers, and for reclaim when memory runs short. A task; costs time in
     /// proportion to what was freed, in batches between which interrupts are served.
     pub fn vm_unmap_aliases(&self) -> usize {
-        self.run_deferred();
+        let mut frames = self.run_deferred();
         {
             let mut areas = self.areas.lock();
             if areas.quarantine.stale() > 0 {
                 areas.flush(self.frames);
             }
         }
-        let mut frames = 0;
         loop {
             let mut reaped = Runs::new();
             let result = {
@@ -224,6 +228,14 @@ impl<P: PageSource> Vmalloc<P> {
     }
 }
 
+/// Takes the charge of an area of `size` bytes from the owner with number `owner`.
+#[cold]
+fn give_charge_back(owner: u8, size: usize) {
+    if let Some(owner) = Owner::with_number(u32::from(owner)) {
+        owner.uncharge(size);
+    }
+}
+
 impl Areas {
     /// Marks the live area at `va`, which must be of `kind`, as `state`; its name and size.
     #[inline(always)]
@@ -240,6 +252,9 @@ impl Areas {
         }
         note.kind.expect(kind, va)?;
         note.state = state;
+        if note.owner != 0 {
+            give_charge_back(core::mem::take(&mut note.owner), size);
+        }
         Ok((id, size))
     }
 
@@ -278,6 +293,7 @@ impl Areas {
         let (area, size, note) = self.va.lookup(va)?;
         note.state = State::Freed;
         self.deferred = note.next.take();
+        self.deferred_pages -= size >> PAGE_SHIFT;
         let stale = Stale::empty(va);
         Some(Departing { area, stale, size })
     }

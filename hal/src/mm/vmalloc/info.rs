@@ -169,11 +169,13 @@ impl<P: PageSource> Vmalloc<P> {
         }
     }
 
-    /// Pages of the areas that were freed and still have their frames: those that wait for a flush
-    /// and those that were flushed. What `vfree` was given in an interrupt is not among them yet.
+    /// Pages of the areas that were freed and still have their frames: those that `vfree` was given
+    /// where it could not take them down, those that wait for a flush and those that were flushed.
     pub fn pages_put_off(&self) -> usize {
         let areas = self.areas.lock();
         let reaping = areas.reaping.as_ref().map_or(0, |area| area.rest.size());
-        (areas.quarantine.bytes() + reaping) >> PAGE_SHIFT
+        let departing = areas.departing.as_ref().map_or(0, |area| area.size);
+        let bytes = areas.quarantine.bytes() + reaping + departing;
+        areas.deferred_pages + (bytes >> PAGE_SHIFT)
     }
 }

@@ -7,6 +7,7 @@ use super::*;
 use crate::arch::cpu;
 use crate::arch::trace::{Op, record_during};
 use crate::layout;
+use crate::mm::{AllocError, charge_to};
 use crate::mmu::MapError;
 use crate::mmu::kernel::scratch_mapper;
 use pages::{Pages, Tlb, pages_for, scratch};
@@ -256,6 +257,65 @@ fn vrealloc_follows_its_table() {
         assert!(vm.vrealloc(Some(moved), size, gfp).is_err());
         assert_eq!(at(moved + 4500).read(), 1, "the old memory stays");
         assert_eq!(vm.vrealloc(Some(moved), 0, gfp), Ok(None));
+    }
+    vm.assert_empty();
+}
+
+#[test]
+fn an_area_is_charged_whole_until_it_is_freed() {
+    static OWNER: Owner = Owner::new("areas", 8 * PAGE_SIZE);
+    let vm = scratch();
+    let scope = charge_to(&OWNER).unwrap();
+    let gfp = Gfp::KERNEL_ACCOUNT;
+    let area = vm.vmalloc_with(5 * PAGE_SIZE + 1, gfp).unwrap();
+    assert_eq!(OWNER.used(), 6 * PAGE_SIZE);
+    let refused = AllocError::OverLimit {
+        owner: "areas",
+        used: 6 * PAGE_SIZE,
+        limit: 8 * PAGE_SIZE,
+        bytes: 3 * PAGE_SIZE,
+    };
+    let over = Err(VmallocError::OverLimit(refused));
+    assert_eq!(vm.vmalloc_with(3 * PAGE_SIZE, gfp), over);
+    // Whoever frees it, and long before its frames come back.
+    drop(scope);
+    // SAFETY: the memory was never used.
+    unsafe { vm.vfree(area) }.unwrap();
+    assert_eq!(OWNER.used(), 0);
+    let scope = charge_to(&OWNER).unwrap();
+    // A failure leaves no charge, whether or not some of it was mapped.
+    for runs in [0, 1] {
+        *vm.pages.budget.lock().unwrap() = runs;
+        *vm.pages.largest.lock().unwrap() = 0;
+        let failed = vm.vmalloc_with(3 * PAGE_SIZE, gfp);
+        assert!(matches!(failed, Err(VmallocError::OutOfMemory { .. })));
+        assert_eq!(OWNER.used(), 0, "{runs} runs");
+    }
+    *vm.pages.budget.lock().unwrap() = usize::MAX;
+    let area = vm.vmalloc_with(PAGE_SIZE, gfp).unwrap();
+    PerCpu::current().irq_entered();
+    // SAFETY: the memory was never used.
+    unsafe { vm.vfree(area) }.unwrap();
+    PerCpu::current().irq_left();
+    assert_eq!(OWNER.used(), 0, "freed in an interrupt");
+    drop(scope);
+    vm.assert_empty();
+}
+
+/// What is asked of the page allocator for areas' descriptors, when those that are built in are used
+/// up, is what the request may do.
+#[test]
+fn descriptors_are_allocated_as_the_request_says() {
+    let vm = scratch();
+    let areas: Vec<_> = (0..130)
+        .map(|_| vm.vmalloc_with(PAGE_SIZE, Gfp::NOFS).unwrap())
+        .collect();
+    let asked = vm.pages.asked.lock().unwrap().clone();
+    assert!(vm.kept_frames().count() > 0);
+    assert!(asked.iter().all(|gfp| !gfp.contains(Gfp::FS)), "{asked:?}");
+    for area in areas {
+        // SAFETY: the memory was never used.
+        unsafe { vm.vfree(area) }.unwrap();
     }
     vm.assert_empty();
 }

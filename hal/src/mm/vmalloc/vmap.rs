@@ -57,7 +57,7 @@ impl<P: PageSource> Vmalloc<P> {
         for pfn in pages {
             self.pages.check_memory_type(*pfn, attributes.memory_type)?;
         }
-        let va = self.reserve(size, AreaKind::Vmap)?;
+        let va = self.reserve(size, AreaKind::Vmap, Gfp::KERNEL)?;
         let mut mapped = 0;
         for run in pages.chunk_by(|pfn, next| *pfn + 1 == *next) {
             let Some(first) = run.first() else { continue };

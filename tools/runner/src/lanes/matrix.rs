@@ -139,7 +139,7 @@ const MATRIX_SUITES: [&str; 13] = [
 ];
 
 /// Longest boot of the matrix in seconds.
-const MATRIX_TIMEOUT: &str = "20";
+const MATRIX_TIMEOUT: &str = "60";
 
 /// Where virt's RAM starts.
 const VIRT_RAM: u64 = 1 << 30;

@@ -68,6 +68,8 @@ pub(super) struct Pages {
     pub(super) largest: Mutex<u32>,
     /// Allocations that still succeed.
     pub(super) budget: Mutex<usize>,
+    /// The flags of every request.
+    pub(super) asked: Mutex<Vec<Gfp>>,
     /// Frames that are not Normal write-back.
     pub(super) memory_types: Mutex<BTreeMap<Pfn, MemoryType>>,
 }
@@ -78,6 +80,7 @@ unsafe impl PageSource for Pages {
 
     fn alloc(&self, order: u32, gfp: Gfp) -> Option<Pfn> {
         assert_eq!(PerCpu::current().locks_held(), 0, "may block");
+        self.asked.lock().unwrap().push(gfp);
         let mut budget = self.budget.lock().unwrap();
         if order > *self.largest.lock().unwrap() || *budget == 0 {
             return None;
@@ -136,6 +139,7 @@ pub(super) fn pages_for(tables: &'static IrqLock<KernelMapper>) -> &'static Page
         tlb: Mutex::default(),
         largest: Mutex::new(MAX_ORDER),
         budget: Mutex::new(usize::MAX),
+        asked: Mutex::default(),
         memory_types: Mutex::default(),
     }))
 }

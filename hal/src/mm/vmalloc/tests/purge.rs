@@ -190,7 +190,9 @@ fn a_free_in_an_interrupt_is_done_later() {
     let refused = unsafe { vm.vfree(stray) };
     assert_eq!(refused, Err(VmallocError::NotAnArea(stray)));
     PerCpu::current().irq_left();
+    assert_eq!(vm.pages_put_off(), 704, "reclaim must know of them");
     vm.run_deferred();
+    assert_eq!(vm.areas.lock().deferred_pages, 0);
     for (va, _) in areas {
         assert!(vm.vmalloc_to_page(va).is_err());
     }
