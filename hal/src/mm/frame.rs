@@ -284,13 +284,6 @@ impl Frame {
         self.set_head_bits(LOW_HALF << DATA_SHIFT, u64::from(data) << DATA_SHIFT);
     }
 
-    /// An address within the descriptor that is no pointer to a [`Frame`]: nobody outside the
-    /// allocators has it.
-    #[inline(always)]
-    pub(super) fn private_address(&self) -> usize {
-        (&raw const self.body).addr()
-    }
-
     /// The first frames of the slabs after and before this one on the list it is on.
     #[inline]
     pub(super) fn slab_links(&self) -> (u32, u32) {

@@ -48,6 +48,8 @@ pub use info::CacheInfo;
 pub use kmem_cache::{DestroyError, KmemCache};
 pub(crate) use magazine::Magazines;
 pub(super) use magazine::SlotStore;
+#[cfg(test)]
+pub(super) use mark::free_mark;
 pub(super) use packed::is_packed;
 pub use packed::{MAX_PACKED_SIZE, PACKED_ALIGN};
 pub use registry::{MAX_NAMED_CACHES, named_caches};

@@ -166,7 +166,7 @@ impl Cache<'_> {
         };
         let out = frame.objects_out() & 1 << (pa.page_offset() / SLOT) != 0;
         match self.constructor {
-            None if is_marked_free(frame, object) => Err(ObjectError::DoubleFree(va)),
+            None if is_marked_free(object) => Err(ObjectError::DoubleFree(va)),
             // The object may never have been handed out, too.
             Some(_) if !out => Err(ObjectError::DoubleFree(va)),
             #[cfg(feature = "slab-debug")]
@@ -207,7 +207,7 @@ impl Cache<'_> {
         self.object_given(object);
         // The debug build has poison there, and each object out of its slab is in use.
         if self.constructor.is_none() && !cfg!(feature = "slab-debug") {
-            mark_free(frame, object);
+            mark_free(object);
         }
         let lookup = pages.frames().lookup();
         match self.at_hand.and_then(Holder::open) {

@@ -40,10 +40,10 @@ pub(in crate::mm) unsafe fn free_fast(
     let room = core.room(tag)?;
     // SAFETY: an address of the direct map is not null.
     let object = unsafe { NonNull::new_unchecked(va.as_ptr::<u8>()) };
-    if is_marked_free(frame, object) {
+    if is_marked_free(object) {
         return None;
     }
-    mark_free(frame, object);
+    mark_free(object);
     room.fill(object);
     Some(())
 }

@@ -9,14 +9,17 @@ use core::ptr::NonNull;
 /// What the second word of an object in use is set to when the object is handed out.
 const NO_MARK: usize = 0;
 
-/// What the second word of the free `object`, in the slab that `frame` is part of, holds: its own
-/// address and that of a word of the frame's descriptor that no descriptor's user can name.
+/// Mixed into an object's address to make its mark, so that no list of its user's looks like one. A
+/// value that an instruction can hold.
+const MIX: usize = 0x5555_5555_5555_5555;
+
+/// What the second word of the free `object` holds.
 ///
 /// No caller computes it, but callers copy bytes they never wrote, and with them marks that objects
 /// of an earlier slab of the frame have left. A mark is of one address, so a copy elsewhere is none.
 #[inline(always)]
-fn free_mark(frame: &Frame, object: NonNull<u8>) -> usize {
-    frame.private_address() ^ object.addr().get()
+pub(in crate::mm) fn free_mark(object: NonNull<u8>) -> usize {
+    object.addr().get() ^ MIX
 }
 
 #[inline(always)]
@@ -33,18 +36,17 @@ fn mark_at(object: NonNull<u8>) -> usize {
     unsafe { mark_of(object).read_volatile() }
 }
 
-/// Whether the object at `object`, in the slab that `frame` is part of, is free, as far as its mark
-/// tells.
+/// Whether the object at `object` is free, as far as its mark tells.
 #[inline(always)]
-pub(super) fn is_marked_free(frame: &Frame, object: NonNull<u8>) -> bool {
-    mark_at(object) == free_mark(frame, object)
+pub(super) fn is_marked_free(object: NonNull<u8>) -> bool {
+    mark_at(object) == free_mark(object)
 }
 
-/// Marks `object`, of a slab that `frame` is part of, as free. It belongs to nobody but the caller.
+/// Marks `object` as free. It belongs to nobody but the caller.
 #[inline(always)]
-pub(super) fn mark_free(frame: &Frame, object: NonNull<u8>) {
+pub(super) fn mark_free(object: NonNull<u8>) {
     // SAFETY: the object is mapped and aligned to 8, and nobody uses it.
-    unsafe { mark_of(object).write(free_mark(frame, object)) };
+    unsafe { mark_of(object).write(free_mark(object)) };
 }
 
 /// Takes the mark from `object`, which belongs to nobody but the caller.
@@ -61,7 +63,7 @@ pub(super) fn in_use(pfn: Pfn, frame: &Frame, f: &mut impl FnMut(VirtAddr)) {
         let slot = out.trailing_zeros() as usize;
         out &= out - 1;
         let va = layout::phys_to_virt(pfn.phys()) + slot * SLOT;
-        if !NonNull::new(va.as_ptr()).is_some_and(|object| is_marked_free(frame, object)) {
+        if !NonNull::new(va.as_ptr()).is_some_and(|object| is_marked_free(object)) {
             f(va);
         }
     }

@@ -296,11 +296,11 @@ impl Slabs {
             // An address in the midst of a slot becomes a huge number, as one before the page does.
             let offset = object.addr().get().wrapping_sub(page);
             let slot = offset.rotate_right(SLOT.ilog2());
-            if slot >= SLOTS || out >> slot & 1 == 0 || marks && is_marked_free(frame, object) {
+            if slot >= SLOTS || out >> slot & 1 == 0 || marks && is_marked_free(object) {
                 return true;
             }
             if marks {
-                mark_free(frame, object);
+                mark_free(object);
             }
             out &= !(1 << slot);
             *place = None;

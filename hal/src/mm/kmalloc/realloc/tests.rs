@@ -1,7 +1,7 @@
 use super::*;
 use crate::addr::VirtAddr;
 use crate::mm::kmalloc::MAX_SIZE;
-use crate::mm::slab::frame_of;
+use crate::mm::slab::free_mark;
 use crate::mm::testing::normal_machine;
 use crate::mm::{KmemCache, PageAllocator, SlabFlags, kmalloc_size_roundup};
 use proptest::prelude::*;
@@ -253,9 +253,7 @@ fn what_a_neighbour_or_a_constructor_left_is_no_mark() {
         neighbours[1].as_ptr()
     );
     // The mark the first would have if it were marked as others are.
-    let va = VirtAddr::from_ptr(neighbours[0].as_ptr());
-    let (_, frame) = frame_of(pages.frames(), va).unwrap();
-    let mark = (frame.private_address() ^ va.get()) as u64;
+    let mark = free_mark(neighbours[0]) as u64;
     bytes(neighbours[1], 8).copy_from_slice(&mark.to_ne_bytes());
     for object in neighbours {
         // SAFETY: the object is the test's.
