@@ -36,13 +36,14 @@ pub enum Context {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct PerCpu {
+    /// First, so that the fast paths index it from the area's own address.
+    magazines: Magazines,
     index: Cell<usize>,
     /// Locks held, in the low half, and interrupt handlers running: zero if the core may block.
     depths: Cell<u64>,
     /// Whether IRQs were masked before the first of the locks held. Of no meaning while none is.
     irq_before_locks: Cell<IrqState>,
     scopes: TaskScopes,
-    magazines: Magazines,
     #[cfg(target_os = "none")]
     page_lists: PageLists,
 }

@@ -56,10 +56,11 @@ fn nothing() -> *mut Slot {
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Magazines {
+    /// First, see [`PerCpu`](crate::sync::PerCpu).
+    cursors: [Cell<*mut Slot>; TAGS],
     frames: Cell<FrameLookup>,
     /// Whether there are magazines at all: handlers have none.
     at_hand: Cell<bool>,
-    cursors: [Cell<*mut Slot>; TAGS],
     /// Where the magazines of this host thread are.
     #[cfg(not(target_os = "none"))]
     bottoms: [Cell<*mut Slot>; TAGS],
