@@ -63,7 +63,7 @@ pub(super) fn in_use(pfn: Pfn, frame: &Frame, f: &mut impl FnMut(VirtAddr)) {
         let slot = out.trailing_zeros() as usize;
         out &= out - 1;
         let va = layout::phys_to_virt(pfn.phys()) + slot * SLOT;
-        if !NonNull::new(va.as_ptr()).is_some_and(|object| is_marked_free(object)) {
+        if !NonNull::new(va.as_ptr()).is_some_and(is_marked_free) {
             f(va);
         }
     }
