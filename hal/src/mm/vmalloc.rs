@@ -243,7 +243,6 @@ impl<P: PageSource> Vmalloc<P> {
         self.alloc_area(size, gfp)
     }
 
-    #[inline(always)]
     fn alloc_area(&self, size: usize, gfp: Gfp) -> Result<VirtAddr, VmallocError> {
         let va = self.reserve(size, AreaKind::Vmalloc, gfp)?;
         if let Err((mapped, error)) = self.populate(va, size, gfp) {
