@@ -58,7 +58,8 @@ fn is_of_suite(path: &Path, suite: &str) -> bool {
     })
 }
 
-/// Whether `text` has a function `name` with `#[test]` among its attributes.
+/// Whether `text` has a function `name` with `#[test]` among its attributes, that is not left out of
+/// every run.
 fn has_test(text: &str, name: &str) -> bool {
     let head = format!("fn {name}(");
     if !text.contains(&head) {
@@ -69,10 +70,10 @@ fn has_test(text: &str, name: &str) -> bool {
     let ends_something = |line: &&str| line.is_empty() || line.ends_with(['{', '}', ';']);
     lines.iter().enumerate().any(|(number, line)| {
         let above = lines[..number].iter().rev();
+        let attributes: Vec<_> = above.take_while(|line| !ends_something(line)).collect();
         is_head(line)
-            && above
-                .take_while(|line| !ends_something(line))
-                .any(|line| *line == "#[test]")
+            && attributes.iter().any(|line| **line == "#[test]")
+            && !attributes.iter().any(|line| line.starts_with("#[ignore"))
     })
 }
 
@@ -128,7 +129,8 @@ fn a_name_that_is_nowhere_is_found() {
         ),
         file(
             "hal/src/a.rs",
-            "use b;\n#[test]\n#[ignore]\nfn d_e_f() {\n}\n\n#[test]\nfn o_p_q() {\n}\nfn r_s_t() {\n}",
+            "use b;\n#[test]\n#[should_panic]\nfn d_e_f() {\n}\n\n#[test]\nfn o_p_q() {\n}\nfn r_s_t() {\n}\n\
+             #[test]\n#[ignore = \"never runs\"]\nfn u_v_w() {\n}",
         ),
     ];
     for name in [
@@ -149,6 +151,7 @@ fn a_name_that_is_nowhere_is_found() {
         "windows.m_n_o",
         "d_e_x",
         "r_s_t",
+        "u_v_w",
     ] {
         assert!(!is_defined(name, &files), "{name}");
     }
