@@ -21,6 +21,8 @@ mod limits;
 pub(crate) mod mapping;
 mod mmu;
 mod pages;
+#[expect(unsafe_code, reason = "makes devices that nobody is")]
+mod phantom;
 #[expect(unsafe_code, reason = "plants the faults the suites must find")]
 mod plant;
 mod pressure;

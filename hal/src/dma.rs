@@ -6,6 +6,7 @@
 //! | [`bus`] | where the CPU's memory appears on the device's bus | `dma-ranges` |
 //! | [`device`] | what is known of one device | `struct device` |
 //! | [`direction`] | who writes and who reads, as types | `enum dma_data_direction` |
+//! | `lease` | how a device gets at one run of memory | `dma_map_phys` |
 //! | [`maintenance`] | cache cleaning and invalidation by range | `arch_sync_dma_for_*` |
 //! | [`streaming`] | one contiguous buffer lent to a device | `dma_map_single`, `dma_sync_single_*` |
 //! | [`sg`] | a buffer of scattered pages lent to a device | `dma_map_sg` |
@@ -27,6 +28,7 @@ pub mod coherent;
 pub mod device;
 pub mod direction;
 pub mod engine;
+mod lease;
 pub mod maintenance;
 pub mod mask;
 pub mod sg;
@@ -34,9 +36,10 @@ pub mod streaming;
 
 pub use bus::BusWindow;
 pub use coherent::{Coherent, CoherentPool};
-pub use device::Device;
+pub use device::{Device, SegmentLimits};
 pub use direction::{Bidirectional, Direction, FromDevice, ToDevice};
 pub use engine::{Clock, DmaEngine, Ticket, Transfer};
+pub use lease::ALIGNMENT;
 pub use mask::DmaMask;
 pub use sg::{ScatterList, SgMapping};
 pub use streaming::{CpuOwned, Mapping, SharedMapping};
@@ -93,6 +96,22 @@ pub enum DmaError {
         len: usize,
         /// The last byte the device reaches.
         limit: PhysAddr,
+    },
+    /// With that mask the device would reach no memory.
+    #[error("{device} reaches no memory with a mask of {mask:#x}")]
+    MaskUnsupported {
+        /// The device.
+        device: &'static str,
+        /// The greatest address asked for.
+        mask: u64,
+    },
+    /// The memory was lent to another device than the one that is to use it.
+    #[error("memory lent to {lent_to} in a transfer of {used_by}")]
+    OtherDevice {
+        /// The device it was mapped or allocated for.
+        lent_to: &'static str,
+        /// The engine's device.
+        used_by: &'static str,
     },
     /// The device address lies in none of the device's bus windows: it was made for another device.
     #[error("{len:#x} bytes at bus address {addr} lie in no window of the device")]

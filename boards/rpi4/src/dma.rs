@@ -22,9 +22,12 @@ static CONTROLLER_BASE: Once<VirtAddr> = Once::new();
 const ALIAS: u64 = 0xC000_0000;
 const REACH: u64 = 1 << 30;
 
-static WINDOWS: [BusWindow; 1] = match BusWindow::new(PhysAddr::new(0), ALIAS, REACH) {
-    Some(window) => [window],
-    None => panic!("the window does not wrap"),
+pub(crate) static WINDOWS: [BusWindow; 1] = {
+    // SAFETY: the datasheet's sections say so of every master on the legacy bus.
+    match unsafe { BusWindow::new(PhysAddr::new(0), ALIAS, REACH) } {
+        Some(window) => [window],
+        None => panic!("the window does not wrap"),
+    }
 };
 
 /// A channel and the places of its parts.
@@ -47,7 +50,8 @@ const fn slot(name: &'static str, number: u8, spi: u32) -> ChannelSlot {
     ChannelSlot {
         number,
         spi,
-        device: Device::new(name, DmaMask::new::<32>(), &WINDOWS),
+        // SAFETY: legacy channels drive the 32 address bits of the legacy bus.
+        device: unsafe { Device::new(name, DmaMask::new::<32>(), &WINDOWS) },
         engine: Once::new(),
         interrupt: Once::new(),
     }

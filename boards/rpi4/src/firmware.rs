@@ -1,8 +1,9 @@
 //! What is asked of the VideoCore firmware: the UART's clock, and what board this is.
 
+use crate::dma::WINDOWS;
 use hal::addr::{PhysAddr, PhysRange};
 use hal::board::Platform;
-use hal::dma::{BusWindow, Device, DmaError, DmaMask};
+use hal::dma::{Device, DmaError, DmaMask};
 use hal::drivers::mailbox::{Clock, Mailbox, MailboxError, PropertyBuffer};
 use hal::mm::IoremapError;
 use thiserror::Error;
@@ -14,12 +15,9 @@ const OFFSET: usize = 0x880;
 /// The rate `init_uart_clock` in config.txt asks for, in Hz.
 pub(crate) const UART_CLOCK: u32 = 48_000_000;
 
-/// The VideoCore sees the first GiB where the legacy DMA channels see it.
-static WINDOWS: [BusWindow; 1] = match BusWindow::new(PhysAddr::new(0), 0xC000_0000, 1 << 30) {
-    Some(window) => [window],
-    None => panic!("the window does not wrap"),
-};
-static DEVICE: Device = Device::new("mailbox", DmaMask::new::<32>(), &WINDOWS);
+// SAFETY: the VideoCore sees the first GiB where the legacy DMA channels see it, by addresses of 32
+// bits.
+static DEVICE: Device = unsafe { Device::new("mailbox", DmaMask::new::<32>(), &WINDOWS) };
 
 #[derive(Debug, Error)]
 pub(crate) enum FirmwareError {

@@ -1,5 +1,6 @@
 //! Coherent memory: type, place, content, refusals.
 
+use super::phantom::{NARROW, WIDE};
 use super::{mapping, probe};
 use crate::machine::machine;
 use crate::memory::{self, Object};
@@ -9,7 +10,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use hal::addr::{PAGE_SIZE, Pfn, PhysAddr, PhysRange};
 use hal::arch::translate;
 use hal::dma::coherent::MAX_ALLOCATION;
-use hal::dma::{BusWindow, Coherent, Device, DmaError, DmaMask};
+use hal::dma::{Coherent, Device, DmaError};
 use hal::layout::{self, COHERENT, DIRECT_MAP};
 use hal::mm::{self, FrameError, Gfp, ObjectError};
 use hal::mmu::MemoryType;
@@ -34,15 +35,6 @@ pub(super) const SUITE: Suite = Suite {
         cores_allocate_at_once: all_cores,
     },
 };
-
-/// Where a device that sees memory as the CPU does finds all of it.
-static EVERYWHERE: [BusWindow; 1] = match BusWindow::new(PhysAddr::new(0), 0, 1 << 40) {
-    Some(window) => [window],
-    None => panic!("the window does not wrap"),
-};
-static WIDE: Device = Device::new("wide", DmaMask::new::<40>(), &EVERYWHERE);
-/// Reaches the first page of memory only.
-static NARROW: Device = Device::new("narrow", DmaMask::new::<12>(), &EVERYWHERE);
 
 /// An engine's device, or one that reaches everything on a machine without engines.
 fn device() -> &'static Device {

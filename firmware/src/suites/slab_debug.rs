@@ -1,13 +1,14 @@
 //! What the debug build of the slab caches must find: each fault is planted.
 
+use super::phantom::WIDE;
 use crate::memory::Object;
 use crate::memory::named::{Named, cache};
 use crate::memory::stray::Stray;
 use crate::report::{Outcome, Stop, Suite, diagnostic};
 use crate::{check, check_ok};
-use hal::addr::{PhysAddr, VirtAddr};
+use hal::addr::VirtAddr;
+use hal::dma::DmaError;
 use hal::dma::streaming::map_shared;
-use hal::dma::{BusWindow, Device, DmaError, DmaMask};
 use hal::mm::{self, Gfp, KmemCache, SlabFault, SlabFlags, SlabReport, take_slab_report};
 
 /// The suite.
@@ -142,17 +143,11 @@ fn wrong_cache() -> Outcome {
     Ok(())
 }
 
-static EVERYWHERE: [BusWindow; 1] = match BusWindow::new(PhysAddr::new(0), 0, 1 << 40) {
-    Some(window) => [window],
-    None => panic!("the window does not wrap"),
-};
-
 fn freed_for_dma() -> Outcome {
-    let device = Device::new("nobody's", DmaMask::new::<64>(), &EVERYWHERE);
     let mut object = check_ok!(Named::alloc(&OWN, Gfp::KERNEL));
     let neighbour = check_ok!(Named::alloc(&OWN, Gfp::KERNEL));
-    check_ok!(map_shared(&device, object.bytes()).map(drop));
-    let stale = check_ok!(object.free_and_map(&device));
+    check_ok!(map_shared(&WIDE, object.bytes()).map(drop));
+    let stale = check_ok!(object.free_and_map(&WIDE));
     check!(
         matches!(stale, Err(DmaError::Freed { cache, .. }) if cache == OWN.name()),
         "{stale:?}"

@@ -26,12 +26,18 @@ impl BusWindow {
     /// use hal::dma::BusWindow;
     ///
     /// // The first GiB behind the uncached alias of a VideoCore bus.
-    /// let window = BusWindow::new(PhysAddr::new(0), 0xC000_0000, 1 << 30).unwrap();
+    /// // SAFETY: no device is told the addresses of an example.
+    /// let window = unsafe { BusWindow::new(PhysAddr::new(0), 0xC000_0000, 1 << 30) }.unwrap();
     /// let addr = window.translate(PhysAddr::new(0x1000), 64).unwrap();
     /// assert_eq!(addr.get(), 0xC000_1000);
     /// assert_eq!(window.translate(PhysAddr::new(0x3FFF_FFC1), 64), None);
     /// ```
-    pub const fn new(cpu: PhysAddr, bus: u64, size: u64) -> Option<Self> {
+    ///
+    /// # Safety
+    ///
+    /// The devices whose window it becomes see the memory at `cpu` there: a board's documentation,
+    /// its device tree or an IOMMU's tables say so.
+    pub const unsafe fn new(cpu: PhysAddr, bus: u64, size: u64) -> Option<Self> {
         if size == 0
             || cpu.get().checked_add(size - 1).is_none()
             || bus.checked_add(size - 1).is_none()
@@ -52,6 +58,31 @@ impl BusWindow {
         }
     }
 
+    /// The device address of the `len` bytes at `pa`, more than none, or `None` if they do not lie
+    /// in the first `size` bytes of the window whole. `size` comes from [`reached`](Self::reached).
+    #[inline(always)]
+    pub(super) const fn translate_below(
+        &self,
+        pa: PhysAddr,
+        len: usize,
+        size: u64,
+    ) -> Option<DmaAddr> {
+        let offset = pa.get().wrapping_sub(self.cpu.get());
+        if len == 0 || offset >= size || size - offset < len as u64 {
+            return None;
+        }
+        Some(DmaAddr::new(self.bus.wrapping_add(offset)))
+    }
+
+    /// How many bytes of the window a device driving at most `mask` on its bus reaches.
+    pub(super) const fn reached(&self, mask: u64) -> u64 {
+        match mask.checked_sub(self.bus) {
+            Some(last) if last < self.size => last + 1,
+            Some(_) => self.size,
+            None => 0,
+        }
+    }
+
     /// The CPU's address of the `len` bytes a device sees at `addr`, or `None` if they do not lie
     /// in the window whole. `len` 0 counts as 1.
     #[inline]
@@ -64,11 +95,10 @@ impl BusWindow {
 
     /// The CPU's address of the last byte in the window that a device driving at most `mask` on
     /// its bus reaches, or `None` if it reaches none.
-    pub(crate) const fn last_reached(&self, mask: u64) -> Option<PhysAddr> {
-        match mask.checked_sub(self.bus) {
-            Some(below) if below < self.size => Some(PhysAddr::new(self.cpu.get() + below)),
-            Some(_) => Some(PhysAddr::new(self.cpu.get() + (self.size - 1))),
-            None => None,
+    pub(super) const fn last_reached(&self, mask: u64) -> Option<PhysAddr> {
+        match self.reached(mask) {
+            0 => None,
+            bytes => Some(PhysAddr::new(self.cpu.get() + (bytes - 1))),
         }
     }
 }
@@ -88,8 +118,13 @@ mod tests {
 
     const GIB: u64 = 1 << 30;
 
+    fn window(cpu: u64, bus: u64, size: u64) -> Option<BusWindow> {
+        // SAFETY: no device is told the addresses of a test.
+        unsafe { BusWindow::new(PhysAddr::new(cpu), bus, size) }
+    }
+
     fn legacy() -> BusWindow {
-        BusWindow::new(PhysAddr::new(0), 0xC000_0000, GIB).unwrap()
+        window(0, 0xC000_0000, GIB).unwrap()
     }
 
     #[test]
@@ -116,15 +151,15 @@ mod tests {
 
     #[test]
     fn windows_that_wrap_are_refused() {
-        assert!(BusWindow::new(PhysAddr::new(0), 0, 0).is_none());
-        assert!(BusWindow::new(PhysAddr::new(u64::MAX), 0, 2).is_none());
-        assert!(BusWindow::new(PhysAddr::new(0), u64::MAX, 2).is_none());
-        assert!(BusWindow::new(PhysAddr::new(0), 0, u64::MAX).is_some());
+        assert!(window(0, 0, 0).is_none());
+        assert!(window(u64::MAX, 0, 2).is_none());
+        assert!(window(0, u64::MAX, 2).is_none());
+        assert!(window(0, 0, u64::MAX).is_some());
     }
 
     #[test]
     fn both_directions_agree() {
-        let window = BusWindow::new(PhysAddr::new(0xFE00_0000), 0x7E00_0000, 0x180_0000).unwrap();
+        let window = window(0xFE00_0000, 0x7E00_0000, 0x180_0000).unwrap();
         let addr = window.translate(PhysAddr::new(0xFE20_1000), 4).unwrap();
         assert_eq!(addr.get(), 0x7E20_1000);
         assert_eq!(
@@ -145,5 +180,21 @@ mod tests {
             Some(PhysAddr::new(0xFFF))
         );
         assert_eq!(legacy().last_reached(0xBFFF_FFFF), None);
+        assert_eq!(legacy().reached(0xC000_0FFF), 0x1000);
+        assert_eq!(legacy().reached(0xFFFF_FFFF), GIB);
+    }
+
+    #[test]
+    fn a_part_of_the_window_is_translated_as_the_whole() {
+        let pa = PhysAddr::new;
+        assert_eq!(
+            legacy().translate_below(pa(0xFFF), 1, 0x1000),
+            Some(DmaAddr::new(0xC000_0FFF))
+        );
+        assert_eq!(legacy().translate_below(pa(0xFFF), 2, 0x1000), None);
+        assert_eq!(legacy().translate_below(pa(0x1000), 1, 0x1000), None);
+        assert_eq!(legacy().translate_below(pa(0), 0, 0x1000), None);
+        assert_eq!(legacy().translate_below(pa(0), usize::MAX, 0x1000), None);
+        assert_eq!(legacy().translate_below(pa(u64::MAX), 2, 0x1000), None);
     }
 }

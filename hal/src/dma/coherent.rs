@@ -83,7 +83,11 @@ impl CoherentPool {
     /// [`DmaError::ZeroLength`], [`DmaError::PoolExhausted`] (also above [`MAX_ALLOCATION`]),
     /// [`DmaError::OutOfReach`] if the device does not reach the pool.
     #[doc(alias = "dma_alloc_coherent")]
-    pub fn alloc(&'static self, device: &Device, size: usize) -> Result<Coherent, DmaError> {
+    pub fn alloc(
+        &'static self,
+        device: &'static Device,
+        size: usize,
+    ) -> Result<Coherent, DmaError> {
         if size == 0 {
             return Err(DmaError::ZeroLength);
         }
@@ -98,12 +102,13 @@ impl CoherentPool {
             maintenance::drop_lines(self.cpu + offset, len);
         }
         let addr = device
-            .dma_addr(self.frames.start + offset, len)
+            .coherent_addr(self.frames.start + offset, len)
             .inspect_err(|_| {
                 self.pages.lock().free(page, pages);
             })?;
         let coherent = Coherent {
             pool: self,
+            device,
             page,
             segment: DmaSegment { addr, len },
         };
@@ -168,6 +173,7 @@ unsafe fn zero(va: VirtAddr, len: usize) {
 #[must_use = "dropping it frees the memory"]
 pub struct Coherent {
     pool: &'static CoherentPool,
+    device: &'static Device,
     page: usize,
     segment: DmaSegment,
 }
@@ -317,6 +323,10 @@ pub struct CoherentPartMut<'a> {
 
 // SAFETY: the segment is a part of the borrowed allocation.
 unsafe impl Source for CoherentPart<'_> {
+    fn device(&self) -> &Device {
+        self.owner.device
+    }
+
     fn segment(&self, index: usize) -> Option<DmaSegment> {
         barrier::hand_over(self.owner.as_ptr().as_ptr());
         (index == 0).then_some(self.segment)
@@ -325,6 +335,10 @@ unsafe impl Source for CoherentPart<'_> {
 
 // SAFETY: the segment is a part of the exclusively borrowed allocation.
 unsafe impl Destination for CoherentPartMut<'_> {
+    fn device(&self) -> &Device {
+        self.owner.device
+    }
+
     fn segment(&self, index: usize) -> Option<DmaSegment> {
         barrier::hand_over(self.owner.as_ptr().as_ptr());
         (index == 0).then_some(self.segment)

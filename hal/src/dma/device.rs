@@ -1,9 +1,13 @@
 //! What the library knows of one device that does DMA.
 
+mod limits;
+
+pub use limits::SegmentLimits;
+
 use super::{BusWindow, DmaError, DmaMask};
 use crate::addr::{DmaAddr, PhysAddr, VirtAddr};
 use crate::layout;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A device: what it reaches, at which addresses, and whether its accesses snoop the CPU's caches.
 ///
@@ -12,24 +16,74 @@ use core::sync::atomic::{AtomicBool, Ordering};
 #[derive(Debug)]
 pub struct Device {
     name: &'static str,
-    mask: DmaMask,
+    width: DmaMask,
     windows: &'static [BusWindow],
-    coherent: AtomicBool,
+    limits: SegmentLimits,
+    streaming: Reach,
+    coherent_memory: Reach,
+    is_coherent: AtomicBool,
+}
+
+/// What a device reaches of memory under one of its masks.
+#[derive(Debug)]
+struct Reach {
+    mask: AtomicU64,
+    /// Bytes reached of the first window, so that most addresses need one comparison.
+    first_window: AtomicU64,
+}
+
+impl Reach {
+    const fn new(mask: DmaMask, windows: &[BusWindow]) -> Self {
+        Self {
+            mask: AtomicU64::new(mask.value()),
+            first_window: AtomicU64::new(reached(mask, windows)),
+        }
+    }
+
+    fn mask(&self) -> u64 {
+        self.mask.load(Ordering::Relaxed)
+    }
+}
+
+/// Bytes of the first window that a device driving `mask` reaches.
+const fn reached(mask: DmaMask, windows: &[BusWindow]) -> u64 {
+    match windows.first() {
+        Some(window) => window.reached(mask.value()),
+        None => 0,
+    }
 }
 
 impl Device {
-    /// A device that drives the address bits of `mask` and sees memory through `windows`, taken as
-    /// not coherent.
+    /// A device that drives the address bits of `width` and sees memory through `windows`, taken as
+    /// not coherent. Both its masks start at `width`; it takes segments of any length.
     ///
-    /// The mask limits addresses on the device's side of the windows. An engine whose controller
+    /// The width limits addresses on the device's side of the windows. An engine whose controller
     /// sees the first GiB at 0xC000_0000 drives 32 bits and has one window of 1 GiB.
-    pub const fn new(name: &'static str, mask: DmaMask, windows: &'static [BusWindow]) -> Self {
+    ///
+    /// # Safety
+    ///
+    /// Whatever is told an address that was made for this device drives at least the bits of
+    /// `width`, and sees memory where `windows` say: it accesses other memory otherwise.
+    pub const unsafe fn new(
+        name: &'static str,
+        width: DmaMask,
+        windows: &'static [BusWindow],
+    ) -> Self {
         Self {
             name,
-            mask,
+            width,
             windows,
-            coherent: AtomicBool::new(false),
+            limits: SegmentLimits::NONE,
+            streaming: Reach::new(width, windows),
+            coherent_memory: Reach::new(width, windows),
+            is_coherent: AtomicBool::new(false),
         }
+    }
+
+    /// The device with limits on the segments of a scattered buffer.
+    #[doc(alias("dma_set_max_seg_size", "dma_set_seg_boundary"))]
+    pub const fn with_limits(self, limits: SegmentLimits) -> Self {
+        Self { limits, ..self }
     }
 
     /// Name used in reports.
@@ -37,24 +91,87 @@ impl Device {
         self.name
     }
 
-    /// The address bits the device drives.
-    pub const fn mask(&self) -> DmaMask {
-        self.mask
+    /// What the device takes in one segment of a scattered buffer.
+    #[doc(alias("dma_get_max_seg_size", "dma_get_seg_boundary"))]
+    pub const fn limits(&self) -> SegmentLimits {
+        self.limits
+    }
+
+    /// The greatest device address that is used for streaming maps.
+    #[doc(alias = "dma_get_mask")]
+    pub fn mask(&self) -> u64 {
+        self.streaming.mask().min(self.width.value())
+    }
+
+    /// The greatest device address that is used for coherent memory.
+    #[doc(alias = "coherent_dma_mask")]
+    pub fn coherent_mask(&self) -> u64 {
+        self.coherent_memory.mask().min(self.width.value())
+    }
+
+    /// Says how many address bits the driver uses for streaming maps from now on. A wider mask than
+    /// the device drives is taken and changes nothing.
+    ///
+    /// To be called before the first map. May be called in any context.
+    ///
+    /// # Errors
+    ///
+    /// [`DmaError::MaskUnsupported`] if the device would reach no memory.
+    #[doc(alias = "dma_set_mask")]
+    pub fn set_mask(&self, mask: DmaMask) -> Result<(), DmaError> {
+        self.set(&self.streaming, mask)
+    }
+
+    /// As [`set_mask`](Self::set_mask), for coherent memory.
+    ///
+    /// # Errors
+    ///
+    /// As for [`set_mask`](Self::set_mask).
+    #[doc(alias = "dma_set_coherent_mask")]
+    pub fn set_coherent_mask(&self, mask: DmaMask) -> Result<(), DmaError> {
+        self.set(&self.coherent_memory, mask)
+    }
+
+    /// As [`set_mask`](Self::set_mask), for both kinds of memory; neither changes on an error.
+    ///
+    /// # Errors
+    ///
+    /// As for [`set_mask`](Self::set_mask).
+    #[doc(alias = "dma_set_mask_and_coherent")]
+    pub fn set_mask_and_coherent(&self, mask: DmaMask) -> Result<(), DmaError> {
+        self.set_mask(mask)?;
+        self.set_coherent_mask(mask)
+    }
+
+    fn set(&self, reach: &Reach, mask: DmaMask) -> Result<(), DmaError> {
+        let used = mask.min(self.width);
+        if limit(used.value(), self.windows).is_none() {
+            return Err(DmaError::MaskUnsupported {
+                device: self.name,
+                mask: mask.value(),
+            });
+        }
+        reach.mask.store(used.value(), Ordering::Relaxed);
+        reach
+            .first_window
+            .store(reached(used, self.windows), Ordering::Relaxed);
+        Ok(())
     }
 
     /// Whether the device snoops the CPU's caches, so that maps need no maintenance.
+    #[doc(alias = "dev_is_dma_coherent")]
     #[inline]
     pub fn is_coherent(&self) -> bool {
-        self.coherent.load(Ordering::Relaxed)
+        self.is_coherent.load(Ordering::Relaxed)
     }
 
     /// Decides whether the device is taken as coherent: the command line decides, then the device
     /// tree, then the board.
     ///
-    /// To be called before the first map. A buffer mapped under the other answer would be missing
-    /// half of its maintenance. Treating a coherent device as not coherent is always correct.
+    /// A map remembers what it was made under. Treating a coherent device as not coherent is always
+    /// correct.
     pub fn set_coherent(&self, coherent: bool) {
-        self.coherent.store(coherent, Ordering::Relaxed);
+        self.is_coherent.store(coherent, Ordering::Relaxed);
     }
 
     /// The address the device must be given for the `len` bytes at `pa`.
@@ -62,18 +179,50 @@ impl Device {
     /// # Errors
     ///
     /// [`DmaError::ZeroLength`], [`DmaError::OutOfReach`]. Lengths that wrap are out of reach.
+    #[inline]
     pub fn dma_addr(&self, pa: PhysAddr, len: usize) -> Result<DmaAddr, DmaError> {
+        self.reach(&self.streaming, pa, len)
+    }
+
+    /// As [`dma_addr`](Self::dma_addr), for coherent memory.
+    ///
+    /// # Errors
+    ///
+    /// As for [`dma_addr`](Self::dma_addr).
+    #[inline]
+    pub fn coherent_addr(&self, pa: PhysAddr, len: usize) -> Result<DmaAddr, DmaError> {
+        self.reach(&self.coherent_memory, pa, len)
+    }
+
+    #[inline(always)]
+    fn reach(&self, reach: &Reach, pa: PhysAddr, len: usize) -> Result<DmaAddr, DmaError> {
+        if let Some(window) = self.windows.first() {
+            let size = reach.first_window.load(Ordering::Relaxed);
+            if let Some(addr) = window.translate_below(pa, len, size) {
+                return Ok(addr);
+            }
+        }
+        self.reach_in_others(reach, pa, len)
+    }
+
+    #[cold]
+    fn reach_in_others(
+        &self,
+        reach: &Reach,
+        pa: PhysAddr,
+        len: usize,
+    ) -> Result<DmaAddr, DmaError> {
         if len == 0 {
             return Err(DmaError::ZeroLength);
         }
-        self.windows
-            .iter()
-            .filter_map(|window| window.translate(pa, len))
-            .find(|&addr| self.mask_covers(addr, len))
+        let mask = reach.mask();
+        let mut others = self.windows.iter().skip(1);
+        others
+            .find_map(|window| window.translate_below(pa, len, window.reached(mask)))
             .ok_or(DmaError::OutOfReach {
                 addr: pa,
                 len,
-                limit: self.limit(),
+                limit: limit(mask, self.windows).unwrap_or_default(),
             })
     }
 
@@ -88,125 +237,70 @@ impl Device {
         if len == 0 {
             return Err(DmaError::ZeroLength);
         }
-        let windows = self.windows.iter();
-        let in_window = windows
-            .filter_map(|window| window.untranslate(addr, len))
-            .next()
-            .is_some();
-        if in_window && self.mask_covers(addr, len) {
-            Ok(())
-        } else {
-            Err(DmaError::ForeignAddress { addr, len })
-        }
+        self.phys_addr(addr, len)
+            .map(drop)
+            .ok_or(DmaError::ForeignAddress { addr, len })
     }
 
-    /// The last byte of memory the device reaches, address 0 if it reaches none.
+    /// The memory behind the `len` bytes that the device sees at `addr`, if it sees any there.
+    pub fn phys_addr(&self, addr: DmaAddr, len: usize) -> Option<PhysAddr> {
+        let last = addr.checked_add(len.saturating_sub(1))?;
+        if last.get() > self.width.value() {
+            return None;
+        }
+        let mut windows = self.windows.iter();
+        windows.find_map(|window| window.untranslate(addr, len))
+    }
+
+    /// The last byte of memory that streaming maps reach, address 0 if they reach none.
     pub fn limit(&self) -> PhysAddr {
-        let mask = self.mask.value();
-        let ends = self
-            .windows
-            .iter()
-            .filter_map(|window| window.last_reached(mask));
-        ends.max().unwrap_or_default()
+        limit(self.streaming.mask(), self.windows).unwrap_or_default()
     }
 
-    fn mask_covers(&self, addr: DmaAddr, len: usize) -> bool {
-        addr.checked_add(len - 1)
-            .is_some_and(|last| last.get() <= self.mask.value())
+    /// The last byte of memory that coherent memory reaches, address 0 if it reaches none.
+    pub fn coherent_limit(&self) -> PhysAddr {
+        limit(self.coherent_memory.mask(), self.windows).unwrap_or_default()
     }
 
-    /// The physical and the device address of `len` bytes of the direct map at `va`.
-    pub(super) fn direct_map_addr(
-        &self,
-        va: VirtAddr,
-        len: usize,
-    ) -> Result<(PhysAddr, DmaAddr), DmaError> {
-        use super::MemoryKind;
-
-        if len == 0 {
-            return Err(DmaError::ZeroLength);
+    /// The physical address of `len` bytes of the direct map at `va`.
+    #[inline]
+    pub(super) fn direct_map_range(va: VirtAddr, len: usize) -> Result<PhysAddr, DmaError> {
+        let last = va.get().checked_add(len.wrapping_sub(1));
+        match (layout::virt_to_phys(va), last.map(VirtAddr::new)) {
+            (Some(pa), Some(last)) if len != 0 && layout::virt_to_phys(last).is_some() => Ok(pa),
+            _ => Err(no_direct_map_range(va, len)),
         }
-        let last = va
-            .checked_add(len - 1)
-            .ok_or(DmaError::Wraps { addr: va, len })?;
-        for addr in [va, last] {
-            if let Some(kind) = MemoryKind::outside_direct_map(addr) {
-                return Err(DmaError::NotMappable { addr, kind });
-            }
-        }
-        let pa = layout::virt_to_phys(va).ok_or(DmaError::NoPage { addr: va })?;
-        Ok((pa, self.dma_addr(pa, len)?))
     }
+}
+
+/// Why `len` bytes at `va` are no memory of the direct map.
+#[cold]
+fn no_direct_map_range(va: VirtAddr, len: usize) -> DmaError {
+    use super::MemoryKind;
+
+    if len == 0 {
+        return DmaError::ZeroLength;
+    }
+    let Some(last) = va.checked_add(len - 1) else {
+        return DmaError::Wraps { addr: va, len };
+    };
+    let kind = |addr| MemoryKind::outside_direct_map(addr).map(|kind| (addr, kind));
+    match kind(va).or_else(|| kind(last)) {
+        Some((addr, kind)) => DmaError::NotMappable { addr, kind },
+        None => DmaError::NoPage { addr: va },
+    }
+}
+
+/// The last byte of memory that a device driving `mask` reaches, or `None` if it reaches none.
+fn limit(mask: u64, windows: &[BusWindow]) -> Option<PhysAddr> {
+    let ends = windows
+        .iter()
+        .filter_map(|window| window.last_reached(mask));
+    ends.max()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GIB: u64 = 1 << 30;
-
-    fn leak(window: BusWindow) -> &'static [BusWindow] {
-        Box::leak(Box::new([window]))
-    }
-
-    #[test]
-    fn reach_is_window_and_mask() {
-        let windows = leak(BusWindow::new(PhysAddr::new(0), 0xC000_0000, GIB).unwrap());
-        let legacy = Device::new("legacy", DmaMask::new::<32>(), windows);
-        assert_eq!(legacy.limit(), PhysAddr::new(0x3FFF_FFFF));
-        let addr = legacy.dma_addr(PhysAddr::new(0x3FFF_F000), 0x1000).unwrap();
-        assert_eq!(addr.get(), 0xFFFF_F000);
-        assert_eq!(
-            legacy.dma_addr(PhysAddr::new(0x4000_0000), 1),
-            Err(DmaError::OutOfReach {
-                addr: PhysAddr::new(0x4000_0000),
-                len: 1,
-                limit: PhysAddr::new(0x3FFF_FFFF)
-            })
-        );
-        assert!(legacy.dma_addr(PhysAddr::new(0x3FFF_F000), 0x1001).is_err());
-        assert!(legacy.dma_addr(PhysAddr::new(0x1000), usize::MAX).is_err());
-        assert_eq!(
-            legacy.dma_addr(PhysAddr::new(0x1000), 0),
-            Err(DmaError::ZeroLength)
-        );
-    }
-
-    #[test]
-    fn a_narrow_mask_cuts_an_identity_window() {
-        let windows = leak(BusWindow::new(PhysAddr::new(0), 0, 1 << 40).unwrap());
-        let narrow = Device::new("narrow", DmaMask::new::<28>(), windows);
-        assert_eq!(narrow.limit(), PhysAddr::new(0x0FFF_FFFF));
-        assert!(narrow.dma_addr(PhysAddr::new(0x0FFF_FFFF), 1).is_ok());
-        assert!(matches!(
-            narrow.dma_addr(PhysAddr::new(0x0FFF_FFFF), 2),
-            Err(DmaError::OutOfReach { .. })
-        ));
-    }
-
-    #[test]
-    fn an_address_made_for_another_device_is_refused() {
-        let identity = leak(BusWindow::new(PhysAddr::new(0), 0, 1 << 40).unwrap());
-        let alias = leak(BusWindow::new(PhysAddr::new(0), 0xC000_0000, GIB).unwrap());
-        let pci = Device::new("pci", DmaMask::new::<64>(), identity);
-        let legacy = Device::new("legacy", DmaMask::new::<32>(), alias);
-        let addr = pci.dma_addr(PhysAddr::new(0x1000), 64).unwrap();
-        assert_eq!(
-            legacy.check(addr, 64),
-            Err(DmaError::ForeignAddress { addr, len: 64 })
-        );
-        let own = legacy.dma_addr(PhysAddr::new(0x1000), 64).unwrap();
-        assert_eq!(legacy.check(own, 64), Ok(()));
-        assert_eq!(legacy.check(own, 0), Err(DmaError::ZeroLength));
-        assert!(legacy.check(own, 1 << 30).is_err());
-    }
-
-    #[test]
-    fn coherence_is_decided_at_run_time() {
-        let device = Device::new("device", DmaMask::new::<32>(), &[]);
-        assert!(!device.is_coherent());
-        device.set_coherent(true);
-        assert!(device.is_coherent());
-        assert_eq!(device.limit(), PhysAddr::new(0));
-    }
-}
+#[path = "device/tests.rs"]
+mod tests;
+#[cfg(test)]
+pub(crate) use tests::fake;

@@ -46,7 +46,7 @@ impl fmt::Debug for dyn Clock {
 /// An engine works on one submission at a time. All methods may be called from several cores.
 pub trait DmaEngine: Sync {
     /// The device the engine is: its reach, its coherence, its name.
-    fn device(&self) -> &Device;
+    fn device(&self) -> &'static Device;
 
     /// Every transfer's length must be a multiple of this, in bytes.
     fn length_granule(&self) -> usize;
@@ -143,6 +143,9 @@ impl fmt::Debug for dyn DmaEngine {
 /// While the value is borrowed, the segments are valid memory that nobody writes, and the CPU's
 /// stores to it are visible to the device once a `DSB` has completed.
 pub unsafe trait Source {
+    /// The device the memory was lent to.
+    fn device(&self) -> &Device;
+
     /// The segment number `index`, from 0, or `None` past the last.
     fn segment(&self, index: usize) -> Option<DmaSegment>;
 }
@@ -154,6 +157,9 @@ pub unsafe trait Source {
 /// While the value is borrowed exclusively, the segments are valid memory that nobody else
 /// accesses.
 pub unsafe trait Destination {
+    /// The device the memory was lent to.
+    fn device(&self) -> &Device;
+
     /// The segment number `index`, from 0, or `None` past the last.
     fn segment(&self, index: usize) -> Option<DmaSegment>;
 }
@@ -168,7 +174,7 @@ const BATCH: usize = 32;
 ///
 /// # Errors
 ///
-/// [`DmaError::LengthMismatch`], and those of [`DmaEngine::submit`] and [`DmaEngine::wait`]. After
+/// [`DmaError::OtherDevice`], [`DmaError::LengthMismatch`], and those of [`DmaEngine::submit`] and [`DmaEngine::wait`]. After
 /// an error some of the destination may have been written.
 ///
 /// # Panics
@@ -184,6 +190,14 @@ pub fn copy(
         return Err(DmaError::IrqsMasked);
     }
     let dst = &*dst;
+    for lent_to in [src.device(), dst.device()] {
+        if !core::ptr::eq(lent_to, engine.device()) {
+            return Err(DmaError::OtherDevice {
+                lent_to: lent_to.name(),
+                used_by: engine.device().name(),
+            });
+        }
+    }
     let (src_len, dst_len) = (
         total(|index| src.segment(index)),
         total(|index| dst.segment(index)),

@@ -10,7 +10,7 @@
 //! Data caches behave as physically indexed and tagged on every Armv8 core (Arm ARM D7.5.1), so
 //! maintenance through any cacheable mapping of a frame covers all of them.
 
-use super::direction::Direction;
+use super::direction::DirectionKind;
 use crate::addr::VirtAddr;
 use crate::arch::{barrier, cache};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -152,8 +152,8 @@ pub(super) fn for_device(va: VirtAddr, len: usize) {
 ///
 /// As for [`invalidate`]: the device owned the range, so the CPU stored nothing to it.
 #[inline]
-pub(super) unsafe fn for_cpu<D: Direction>(va: VirtAddr, len: usize) -> bool {
-    if !D::KIND.device_writes() {
+pub(super) unsafe fn for_cpu(direction: DirectionKind, va: VirtAddr, len: usize) -> bool {
+    if !direction.device_writes() {
         return false;
     }
     // SAFETY: the caller's contract.

@@ -7,10 +7,11 @@
 
 use super::direction::{DeviceReads, DeviceWrites, Direction};
 use super::engine::{Destination, Source};
-use super::{Device, DmaError, DmaSegment, MemoryKind, maintenance, streaming};
-use crate::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr};
+use super::lease::Lease;
+use super::streaming::complete_if;
+use super::{Device, DmaError, DmaSegment, MemoryKind};
+use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::arch::{barrier, translate};
-use crate::layout;
 use core::marker::PhantomData;
 
 /// One physical run of a scattered buffer: room for a [`ScatterList`] is a slice of these.
@@ -18,8 +19,8 @@ use core::marker::PhantomData;
 pub struct ScatterEntry {
     start: PhysAddr,
     len: usize,
-    /// Meaningful while the list is mapped.
-    addr: DmaAddr,
+    /// While the list is mapped.
+    lease: Option<Lease>,
 }
 
 impl ScatterEntry {
@@ -102,7 +103,7 @@ impl<'a> ScatterList<'a> {
                     *entry = ScatterEntry {
                         start,
                         len: piece,
-                        addr: DmaAddr::default(),
+                        lease: None,
                     };
                     used += 1;
                 }
@@ -137,31 +138,22 @@ impl<'a> ScatterList<'a> {
     /// [`DmaError::Packed`] and [`DmaError::PartialLine`] as for [`map_single`](streaming::map_single).
     #[doc(alias = "dma_map_sg")]
     pub fn map<D: Direction>(self, device: &'a Device) -> Result<SgMapping<'a, D>, DmaError> {
-        let maintained = !device.is_coherent();
-        for entry in self.entries.iter_mut() {
-            entry.addr = device.dma_addr(entry.start, entry.len)?;
-            #[cfg(feature = "slab-debug")]
-            streaming::check_in_use(layout::phys_to_virt(entry.start), entry.start)?;
-            if maintained {
-                streaming::check_packed(layout::phys_to_virt(entry.start), entry.start)?;
-            }
-            if D::KIND.device_writes() && maintained {
-                let granule = maintenance::writeback_granule();
-                streaming::check_lines(layout::phys_to_virt(entry.start), entry.len, granule)?;
-            }
-        }
         barrier::hand_over(self.buffer);
-        if maintained {
-            for entry in self.entries.iter() {
-                maintenance::for_device(layout::phys_to_virt(entry.start), entry.len);
-            }
-            maintenance::complete();
-        }
-        Ok(SgMapping {
+        let mapping = SgMapping {
             list: self,
             device,
             direction: PhantomData,
-        })
+        };
+        let mut maintained = false;
+        for entry in mapping.list.entries.iter_mut() {
+            // SAFETY: the list borrows the memory exclusively, and the mapping gives no access to
+            // it. What was lent before an error is taken back when the mapping is dropped.
+            let lease = unsafe { Lease::begin(device, entry.start, entry.len, D::KIND) }?;
+            maintained |= lease.is_maintained();
+            entry.lease = Some(lease);
+        }
+        complete_if(maintained);
+        Ok(mapping)
     }
 }
 
@@ -199,33 +191,35 @@ impl<D: Direction> SgMapping<'_, D> {
     }
 
     fn dma_segment(&self, index: usize) -> Option<DmaSegment> {
-        self.list.entries.get(index).map(|entry| DmaSegment {
-            addr: entry.addr,
-            len: entry.len,
-        })
+        let lease = self.list.entries.get(index)?.lease.as_ref()?;
+        Some(lease.segment())
     }
 }
 
 impl<D: Direction> Drop for SgMapping<'_, D> {
     fn drop(&mut self) {
-        if !self.device.is_coherent() {
-            let mut pending = false;
-            for entry in self.list.entries.iter() {
-                let va = layout::phys_to_virt(entry.start);
-                // SAFETY: the list borrows the memory exclusively and gave the CPU no access, so
-                // the CPU stored nothing since the run was cleaned.
-                pending |= unsafe { maintenance::for_cpu::<D>(va, entry.len) };
-            }
-            if pending {
-                maintenance::complete();
-            }
+        let mut pending = false;
+        for lease in self
+            .list
+            .entries
+            .iter_mut()
+            .filter_map(|entry| entry.lease.take())
+        {
+            // SAFETY: the list borrows the memory exclusively and gave the CPU no access, so the
+            // CPU stored nothing since the run was given.
+            pending |= unsafe { lease.take(D::KIND) };
         }
+        complete_if(pending);
         barrier::hand_over(self.list.buffer);
     }
 }
 
 // SAFETY: the segments are the memory the list borrows.
 unsafe impl<D: DeviceReads> Source for SgMapping<'_, D> {
+    fn device(&self) -> &Device {
+        self.device
+    }
+
     fn segment(&self, index: usize) -> Option<DmaSegment> {
         self.dma_segment(index)
     }
@@ -233,6 +227,10 @@ unsafe impl<D: DeviceReads> Source for SgMapping<'_, D> {
 
 // SAFETY: the segments are the memory the list borrows exclusively.
 unsafe impl<D: DeviceWrites> Destination for SgMapping<'_, D> {
+    fn device(&self) -> &Device {
+        self.device
+    }
+
     fn segment(&self, index: usize) -> Option<DmaSegment> {
         self.dma_segment(index)
     }
@@ -240,11 +238,12 @@ unsafe impl<D: DeviceWrites> Destination for SgMapping<'_, D> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BusWindow, DmaMask, FromDevice, ToDevice};
+    use super::super::device::fake;
+    use super::super::{DmaMask, FromDevice, ToDevice};
     use super::*;
     use crate::addr::PhysRange;
     use crate::arch::trace::{Op, record_during};
-    use crate::layout::{VMALLOC, host};
+    use crate::layout::{self, VMALLOC, host};
 
     const PAGES: [usize; 5] = [3, 4, 0, 6, 7];
 
@@ -269,9 +268,8 @@ mod tests {
         Ok((list, ram.start))
     }
 
-    fn device(limit: u64) -> Device {
-        let window = BusWindow::new(PhysAddr::new(0), 0x10_0000_0000, limit).unwrap();
-        Device::new("test", DmaMask::new::<40>(), Box::leak(Box::new([window])))
+    fn device(limit: u64) -> &'static Device {
+        fake("test", DmaMask::new::<40>(), [0, 0x10_0000_0000, limit])
     }
 
     #[test]
@@ -310,7 +308,7 @@ mod tests {
         let mut room = [ScatterEntry::default(); 3];
         let (list, ram) = list(&mut room, PAGE_SIZE, PAGE_SIZE + 64).unwrap();
         let device = device(1 << 36);
-        let (mapping, map) = record_during(|| list.map::<FromDevice>(&device).unwrap());
+        let (mapping, map) = record_during(|| list.map::<FromDevice>(device).unwrap());
         assert_eq!(map.len(), 64 + 1 + 1);
         assert_eq!(map[0], Op::Clean(layout::phys_to_virt(ram + 4 * PAGE_SIZE)));
         assert_eq!(map[64], Op::Clean(layout::phys_to_virt(ram)));
@@ -328,7 +326,7 @@ mod tests {
         let mut room = [ScatterEntry::default(); 3];
         let (list, _) = list(&mut room, 0, 64).unwrap();
         let device = device(1 << 36);
-        let mapping = list.map::<ToDevice>(&device).unwrap();
+        let mapping = list.map::<ToDevice>(device).unwrap();
         let ((), unmap) = record_during(|| mapping.unmap());
         assert!(unmap.is_empty());
     }
@@ -364,7 +362,7 @@ mod tests {
         let (list, _) = list(&mut room, 0, 5 * PAGE_SIZE).unwrap();
         // The window ends below the host's pretended RAM.
         let device = device(0x4000_0000);
-        let (result, ops) = record_during(|| list.map::<ToDevice>(&device).map(drop));
+        let (result, ops) = record_during(|| list.map::<ToDevice>(device).map(drop));
         assert!(matches!(result, Err(DmaError::OutOfReach { .. })));
         assert!(ops.is_empty());
     }

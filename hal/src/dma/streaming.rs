@@ -49,10 +49,10 @@
 
 use super::direction::{DeviceReads, DeviceWrites, Direction, ToDevice};
 use super::engine::{Destination, Source};
+use super::lease::Lease;
 use super::{Device, DmaError, DmaSegment, maintenance};
-use crate::addr::{DmaAddr, PhysAddr, VirtAddr};
+use crate::addr::{DmaAddr, VirtAddr};
 use crate::arch::barrier;
-use crate::mm;
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
@@ -63,7 +63,7 @@ use core::ops::{Deref, DerefMut};
 pub struct Mapping<'a, D: Direction> {
     device: &'a Device,
     ptr: *mut u8,
-    segment: DmaSegment,
+    lease: Lease,
     buffer: PhantomData<(&'a mut [u8], D)>,
 }
 
@@ -82,7 +82,7 @@ unsafe impl<D: Direction> Sync for Mapping<'_, D> {}
 /// [`DmaError::ZeroLength`], [`DmaError::Wraps`], [`DmaError::NotMappable`] by kind of memory,
 /// [`DmaError::OutOfReach`], [`DmaError::Packed`] unless the device is coherent, which needs no
 /// line for itself, and [`DmaError::PartialLine`] on machines whose write-back granule
-/// exceeds [`ALIGNMENT`].
+/// exceeds [`ALIGNMENT`](super::ALIGNMENT).
 ///
 /// # Safety
 ///
@@ -95,24 +95,18 @@ pub unsafe fn map_single<'a, D: Direction>(
     ptr: *mut u8,
     len: usize,
 ) -> Result<Mapping<'a, D>, DmaError> {
-    let va = VirtAddr::from_ptr(ptr);
-    let (pa, addr) = device.direct_map_addr(va, len)?;
-    #[cfg(feature = "slab-debug")]
-    check_in_use(va, pa)?;
-    if !device.is_coherent() {
-        check_packed(va, pa)?;
-    }
-    if D::KIND.device_writes() && !device.is_coherent() {
-        check_lines(va, len, maintenance::writeback_granule())?;
-    }
-    let mapping = Mapping {
+    let pa = Device::direct_map_range(VirtAddr::from_ptr(ptr), len)?;
+    barrier::hand_over(ptr);
+    // SAFETY: the memory lies in the direct map, so the caller promises that it is valid and left
+    // alone during 'a; the mapping gives no access to it while it is the device's.
+    let lease = unsafe { Lease::begin(device, pa, len, D::KIND) }?;
+    complete_if(lease.is_maintained());
+    Ok(Mapping {
         device,
         ptr,
-        segment: DmaSegment { addr, len },
+        lease,
         buffer: PhantomData,
-    };
-    mapping.give_to_device();
-    Ok(mapping)
+    })
 }
 
 /// Hands a slice to `device`: [`map_single`] for memory whose ownership the borrow proves.
@@ -139,37 +133,11 @@ pub fn map_shared<'a>(device: &'a Device, buffer: &'a [u8]) -> Result<SharedMapp
     unsafe { map_single(device, buffer.as_ptr().cast_mut(), buffer.len()) }.map(SharedMapping)
 }
 
-/// The alignment the allocators promise for memory that is safe for DMA, in bytes.
-pub const ALIGNMENT: usize = 64;
-
-/// Refuses memory whose lines belong to several objects. Only its first page is looked up: such an
-/// object lies in one page, and a buffer that is one's own does not reach into another's.
-pub(super) fn check_packed(va: VirtAddr, pa: PhysAddr) -> Result<(), DmaError> {
-    match mm::packed_cache_at(pa) {
-        Some(cache) => Err(DmaError::Packed { addr: va, cache }),
-        None => Ok(()),
-    }
-}
-
-/// Refuses memory of a free object: whoever maps it has given it up.
-#[cfg(feature = "slab-debug")]
-pub(super) fn check_in_use(va: VirtAddr, pa: PhysAddr) -> Result<(), DmaError> {
-    match mm::freed_object_at(pa) {
-        Some(cache) => Err(DmaError::Freed { addr: va, cache }),
-        None => Ok(()),
-    }
-}
-
-/// Refuses a buffer that ends inside a write-back granule which allocations may share.
-pub(super) fn check_lines(va: VirtAddr, len: usize, granule: usize) -> Result<(), DmaError> {
-    if granule <= ALIGNMENT || (va.is_aligned(granule) && len.is_multiple_of(granule)) {
-        Ok(())
-    } else {
-        Err(DmaError::PartialLine {
-            addr: va,
-            len,
-            granule,
-        })
+/// The barrier that completes maintenance, if there was any.
+#[inline(always)]
+pub(super) fn complete_if(maintained: bool) {
+    if maintained {
+        maintenance::complete();
     }
 }
 
@@ -177,13 +145,13 @@ impl<'a, D: Direction> Mapping<'a, D> {
     /// The address the device must be given.
     #[inline]
     pub fn dma_addr(&self) -> DmaAddr {
-        self.segment.addr
+        self.dma_segment().addr
     }
 
     /// The address and length the device must be given.
     #[inline]
     pub fn dma_segment(&self) -> DmaSegment {
-        self.segment
+        self.lease.segment()
     }
 
     /// Ends the mapping: the borrowed buffer is the CPU's again and, unless
@@ -208,23 +176,15 @@ impl<'a, D: Direction> Mapping<'a, D> {
 
     fn give_to_device(&self) {
         barrier::hand_over(self.ptr);
-        if !self.device.is_coherent() {
-            maintenance::for_device(VirtAddr::from_ptr(self.ptr), self.segment.len);
-            maintenance::complete();
-        }
+        self.lease.give();
+        complete_if(self.lease.is_maintained());
     }
 
+    #[inline]
     fn take_from_device(&self) {
-        if !self.device.is_coherent() {
-            // SAFETY: the mapping borrows the buffer exclusively and gave the CPU no access, so the
-            // CPU stored nothing since the buffer was cleaned.
-            let pending = unsafe {
-                maintenance::for_cpu::<D>(VirtAddr::from_ptr(self.ptr), self.segment.len)
-            };
-            if pending {
-                maintenance::complete();
-            }
-        }
+        // SAFETY: the mapping borrows the buffer exclusively and gave the CPU no access, so the CPU
+        // stored nothing since the buffer was given. That the device is done is the caller's part.
+        complete_if(unsafe { self.lease.take(D::KIND) });
         barrier::hand_over(self.ptr);
     }
 }
@@ -240,22 +200,30 @@ impl<D: Direction> fmt::Debug for Mapping<'_, D> {
         f.debug_struct("Mapping")
             .field("device", &self.device.name())
             .field("direction", &D::KIND)
-            .field("segment", &self.segment)
+            .field("segment", &self.dma_segment())
             .finish()
     }
 }
 
 // SAFETY: the segment is the memory the mapping borrows.
 unsafe impl<D: DeviceReads> Source for Mapping<'_, D> {
+    fn device(&self) -> &Device {
+        self.device
+    }
+
     fn segment(&self, index: usize) -> Option<DmaSegment> {
-        (index == 0).then_some(self.segment)
+        (index == 0).then_some(self.dma_segment())
     }
 }
 
 // SAFETY: the segment is the memory the mapping borrows exclusively.
 unsafe impl<D: DeviceWrites> Destination for Mapping<'_, D> {
+    fn device(&self) -> &Device {
+        self.device
+    }
+
     fn segment(&self, index: usize) -> Option<DmaSegment> {
-        (index == 0).then_some(self.segment)
+        (index == 0).then_some(self.dma_segment())
     }
 }
 
@@ -267,7 +235,7 @@ pub struct SharedMapping<'a>(Mapping<'a, ToDevice>);
 impl SharedMapping<'_> {
     /// The address and length the device must be given.
     pub fn dma_segment(&self) -> DmaSegment {
-        self.0.segment
+        self.0.dma_segment()
     }
 
     /// Ends the mapping. The device must be done with the buffer.
@@ -278,8 +246,12 @@ impl SharedMapping<'_> {
 
 // SAFETY: the segment is the memory the mapping borrows.
 unsafe impl Source for SharedMapping<'_> {
+    fn device(&self) -> &Device {
+        self.0.device
+    }
+
     fn segment(&self, index: usize) -> Option<DmaSegment> {
-        (index == 0).then_some(self.0.segment)
+        (index == 0).then_some(self.0.dma_segment())
     }
 }
 
@@ -305,14 +277,14 @@ impl<D: Direction> Deref for CpuOwned<'_, D> {
     fn deref(&self) -> &[u8] {
         // SAFETY: `map_single`'s caller promised the bytes valid and exclusive for 'a, and the
         // device gave them back.
-        unsafe { core::slice::from_raw_parts(self.mapping.ptr, self.mapping.segment.len) }
+        unsafe { core::slice::from_raw_parts(self.mapping.ptr, self.mapping.dma_segment().len) }
     }
 }
 
 impl<D: Direction> DerefMut for CpuOwned<'_, D> {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as for `deref`; the borrow of `self` is exclusive.
-        unsafe { core::slice::from_raw_parts_mut(self.mapping.ptr, self.mapping.segment.len) }
+        unsafe { core::slice::from_raw_parts_mut(self.mapping.ptr, self.mapping.dma_segment().len) }
     }
 }
 

@@ -295,7 +295,7 @@ fn bus_word(addr: DmaAddr) -> Result<u32, DmaError> {
 }
 
 impl<Io: RegisterIo + Send> DmaEngine for Channel<Io> {
-    fn device(&self) -> &Device {
+    fn device(&self) -> &'static Device {
         self.device
     }
 

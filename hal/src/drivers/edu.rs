@@ -199,7 +199,7 @@ fn chunk(transfer: &Transfer, done: usize) -> usize {
 }
 
 impl<Io: RegisterIo + Send> DmaEngine for Edu<Io> {
-    fn device(&self) -> &Device {
+    fn device(&self) -> &'static Device {
         self.device
     }
 

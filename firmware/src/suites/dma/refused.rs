@@ -1,5 +1,6 @@
 //! What must never reach an engine is refused by name, and the engine goes on working.
 
+use super::super::phantom::{ELSEWHERE, NARROW};
 use super::each_engine;
 use crate::machine::machine;
 use crate::memory::{Area, Object, reachable};
@@ -7,31 +8,15 @@ use crate::oom::OutOfMemory;
 use crate::report::{self, Outcome, Stop};
 use crate::submission::{map_refused, submit_refused};
 use crate::{check, check_ok, pattern};
-use hal::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use hal::addr::{PAGE_SIZE, VirtAddr};
 use hal::dma::engine::{Source, copy};
 use hal::dma::streaming::{map_shared, map_slice};
-use hal::dma::{BusWindow, Device, DmaEngine, DmaError, DmaMask, MemoryKind, Transfer};
+use hal::dma::{DmaEngine, DmaError, MemoryKind, Transfer};
 use hal::layout::{DIRECT_MAP, IOREMAP};
 use hal::mm::Gfp;
 
 /// Bytes of a buffer.
 const LEN: usize = 256;
-
-static IDENTITY: [BusWindow; 1] = match BusWindow::new(PhysAddr::new(0), 0, 1 << 40) {
-    Some(window) => [window],
-    None => panic!("the window does not wrap"),
-};
-
-/// Drives so few address bits that it reaches no memory anybody is given.
-static NARROW: Device = Device::new("narrow", DmaMask::new::<12>(), &IDENTITY);
-
-/// Sees all memory where no engine of a board sees any.
-static ELSEWHERE: Device = Device::new("elsewhere", DmaMask::new::<64>(), &ELSEWHERE_WINDOWS);
-static ELSEWHERE_WINDOWS: [BusWindow; 1] = match BusWindow::new(PhysAddr::new(0), 1 << 48, 1 << 40)
-{
-    Some(window) => [window],
-    None => panic!("the window does not wrap"),
-};
 
 /// Why a refusal is none.
 #[derive(Debug, thiserror::Error)]
@@ -268,9 +253,15 @@ pub(super) fn foreign_addresses() -> Outcome {
         let mut pooled = check_ok!(machine().pool.alloc(device, LEN));
         let foreign = check_ok!(map_shared(&ELSEWHERE, &memory));
         let refused = copy(engine, &foreign, &mut check_ok!(pooled.part_mut(0, LEN)));
+        check_ok!(refusal("memory lent to another device", refused, |error| {
+            matches!(error, DmaError::OtherDevice { .. })
+        }));
+        // A driver that fills transfers in by hand.
+        let src = foreign.dma_segment().addr;
+        let dst = pooled.dma_addr();
         check_ok!(refusal(
             "an address made for another device",
-            refused,
+            submit_refused(engine, &[Transfer { src, dst, len: LEN }]),
             |error| { matches!(error, DmaError::ForeignAddress { .. }) }
         ));
         drop(foreign);

@@ -2,11 +2,12 @@
 
 use crate::memory::named::{Named, Small, cache};
 use crate::report::{Outcome, Stop, diagnostic};
+use crate::suites::phantom::{SNOOPING, WIDE};
 use crate::{check, check_ok};
-use hal::addr::PhysAddr;
+
 use hal::dma::sg::{ScatterEntry, ScatterList};
 use hal::dma::streaming::map_shared;
-use hal::dma::{BusWindow, Device, DmaError, DmaMask, ToDevice};
+use hal::dma::{Device, DmaError, ToDevice};
 use hal::mm::{
     self, AllocError, DMA_ALIGN, Gfp, KmemCache, MAX_PACKED_SIZE, ObjectError, Owner, PACKED_ALIGN,
     SlabFlags,
@@ -17,14 +18,6 @@ const SIZE: usize = 24;
 
 static PACKED: KmemCache = cache("test-packed", SIZE, 8, SlabFlags::PACKED);
 static OTHER: KmemCache = cache("test-packed-too", SIZE, 8, SlabFlags::PACKED);
-
-/// Reaches all memory, and snoops or not.
-static SNOOPING: Device = Device::new("snooping", DmaMask::new::<64>(), &ALL);
-static PLAIN: Device = Device::new("not snooping", DmaMask::new::<64>(), &ALL);
-static ALL: [BusWindow; 1] = match BusWindow::new(PhysAddr::new(0), 0, 1 << 40) {
-    Some(window) => [window],
-    None => panic!("the window does not wrap"),
-};
 
 pub(super) fn charged() -> Outcome {
     static OWNER: Owner = Owner::new("packed objects", 1 << 20);
@@ -122,7 +115,7 @@ pub(super) fn refused_for_dma() -> Outcome {
     SNOOPING.set_coherent(true);
     let mut object = check_ok!(Named::alloc(&PACKED, Gfp::KERNEL));
     let addr = object.va();
-    let refused = judge(&PLAIN, object.bytes());
+    let refused = judge(&WIDE, object.bytes());
     let cache = PACKED.name();
     check!(
         refused == Err(DmaError::Packed { addr, cache }),
@@ -131,13 +124,13 @@ pub(super) fn refused_for_dma() -> Outcome {
     diagnostic(format_args!("{}", DmaError::Packed { addr, cache }));
     let mut room = [ScatterEntry::default(); 1];
     let list = check_ok!(ScatterList::new(&mut room, object.bytes()));
-    let refused = list.map::<ToDevice>(&PLAIN).map(drop);
+    let refused = list.map::<ToDevice>(&WIDE).map(drop);
     check!(
         matches!(refused, Err(DmaError::Packed { .. })),
         "{refused:?}"
     );
     let mut small = check_ok!(Small::alloc(SIZE, Gfp::KERNEL));
-    let refused = judge(&PLAIN, small.object());
+    let refused = judge(&WIDE, small.object());
     check!(
         matches!(refused, Err(DmaError::Packed { .. })),
         "{refused:?}"
@@ -149,7 +142,7 @@ pub(super) fn refused_for_dma() -> Outcome {
 
 pub(super) fn refused_for_dma_planted() -> Outcome {
     let mut plain = check_ok!(Small::alloc(MAX_PACKED_SIZE + 1, Gfp::KERNEL));
-    let mapped = judge(&PLAIN, plain.object());
+    let mapped = judge(&WIDE, plain.object());
     if mapped.is_err() {
         diagnostic(format_args!("an object with lines of its own: {mapped:?}"));
         return Err(Stop::Failed);

@@ -1,12 +1,12 @@
-use super::super::{BusWindow, DmaMask};
+use super::super::DmaMask;
+use super::super::device::fake;
 use super::*;
 use crate::addr::PhysAddr;
 use crate::arch::trace::{Op, record_during};
 use crate::layout::{self, host};
 
-fn device() -> Device {
-    let window = BusWindow::new(PhysAddr::new(0), 0x1_0000_0000, 1 << 40).unwrap();
-    Device::new("test", DmaMask::new::<48>(), Box::leak(Box::new([window])))
+fn device() -> &'static Device {
+    fake("test", DmaMask::new::<48>(), [0, 0x1_0000_0000, 1 << 40])
 }
 
 fn pool(pages: u64) -> &'static CoherentPool {
@@ -20,9 +20,9 @@ fn pool(pages: u64) -> &'static CoherentPool {
 fn both_addresses_are_aligned_to_the_order() {
     let pool = pool(512);
     let device = device();
-    let _page = pool.alloc(&device, 1).unwrap();
+    let _page = pool.alloc(device, 1).unwrap();
     for (size, align) in [(1, 0x1000), (0x3000, 0x4000), (0x1_0000, 0x1_0000)] {
-        let memory = pool.alloc(&device, size).unwrap();
+        let memory = pool.alloc(device, size).unwrap();
         assert!(memory.va().is_aligned(align), "{:?}", memory.va());
         assert!(
             memory.dma_addr().is_aligned(align),
@@ -40,10 +40,10 @@ fn both_addresses_are_aligned_to_the_order() {
 fn memory_is_zero_again_after_reuse_and_ordered() {
     let pool = pool(1);
     let device = device();
-    let mut first = pool.alloc(&device, 10).unwrap();
+    let mut first = pool.alloc(device, 10).unwrap();
     first.as_mut_slice().fill(0xA5);
     drop(first);
-    let (second, ops) = record_during(|| pool.alloc(&device, 10).unwrap());
+    let (second, ops) = record_during(|| pool.alloc(device, 10).unwrap());
     assert!(second.as_slice().iter().all(|&byte| byte == 0));
     assert_eq!(ops, [Op::DmbOshst]);
 }
@@ -67,20 +67,20 @@ fn lines_of_a_loader_are_dropped_before_the_first_use_of_each_page() {
             .collect::<Vec<_>>()
     };
 
-    let (one, ops) = record_during(|| pool.alloc(&device, 1).unwrap());
+    let (one, ops) = record_during(|| pool.alloc(device, 1).unwrap());
     assert_eq!(drops(&ops), lines_of(&one));
     let completed = ops.iter().position(|op| *op == Op::DsbSy).unwrap();
     assert_eq!(completed, PAGE_SIZE / line);
     assert_eq!(ops.last(), Some(&Op::DmbOshst));
 
-    let (other, ops) = record_during(|| pool.alloc(&device, 4 * PAGE_SIZE).unwrap());
+    let (other, ops) = record_during(|| pool.alloc(device, 4 * PAGE_SIZE).unwrap());
     assert_eq!(drops(&ops), lines_of(&other));
     drop((one, other));
-    let (again, ops) = record_during(|| pool.alloc(&device, 1).unwrap());
+    let (again, ops) = record_during(|| pool.alloc(device, 1).unwrap());
     assert_eq!(ops, [Op::DmbOshst], "no line can have come back");
     drop(again);
     // Pages 1 to 3 were never handed out.
-    let (half_used, ops) = record_during(|| pool.alloc(&device, 4 * PAGE_SIZE).unwrap());
+    let (half_used, ops) = record_during(|| pool.alloc(device, 4 * PAGE_SIZE).unwrap());
     assert_eq!(half_used.va(), pool.cpu_base());
     assert_eq!(drops(&ops), lines_of(&half_used));
 }
@@ -89,30 +89,30 @@ fn lines_of_a_loader_are_dropped_before_the_first_use_of_each_page() {
 fn exhaustion_is_named_and_passes() {
     let pool = pool(4);
     let device = device();
-    let held = pool.alloc(&device, 2 * PAGE_SIZE).unwrap();
+    let held = pool.alloc(device, 2 * PAGE_SIZE).unwrap();
     assert_eq!(
-        pool.alloc(&device, 3 * PAGE_SIZE).unwrap_err(),
+        pool.alloc(device, 3 * PAGE_SIZE).unwrap_err(),
         DmaError::PoolExhausted {
             size: 3 * PAGE_SIZE,
             free: 2 * PAGE_SIZE
         }
     );
     assert!(matches!(
-        pool.alloc(&device, usize::MAX).unwrap_err(),
+        pool.alloc(device, usize::MAX).unwrap_err(),
         DmaError::PoolExhausted { .. }
     ));
-    assert_eq!(pool.alloc(&device, 0).unwrap_err(), DmaError::ZeroLength);
+    assert_eq!(pool.alloc(device, 0).unwrap_err(), DmaError::ZeroLength);
     drop(held);
-    assert!(pool.alloc(&device, 4 * PAGE_SIZE).is_ok());
+    assert!(pool.alloc(device, 4 * PAGE_SIZE).is_ok());
     assert_eq!(pool.free_pages(), 4);
 }
 
 #[test]
 fn a_pool_out_of_reach_loses_nothing() {
     let pool = pool(4);
-    let narrow = Device::new("narrow", DmaMask::new::<28>(), &[]);
+    let narrow = fake("narrow", DmaMask::new::<28>(), [0, 0, 1]);
     assert!(matches!(
-        pool.alloc(&narrow, 1),
+        pool.alloc(narrow, 1),
         Err(DmaError::OutOfReach { .. })
     ));
     assert_eq!(pool.free_pages(), 4);
@@ -121,7 +121,7 @@ fn a_pool_out_of_reach_loses_nothing() {
 #[test]
 fn accesses_are_bounded() {
     let pool = pool(1);
-    let mut memory = pool.alloc(&device(), 1).unwrap();
+    let mut memory = pool.alloc(device(), 1).unwrap();
     memory.write_words(4088, &[1, 2]).unwrap();
     assert_eq!(memory.as_slice()[4092], 2);
     let error = |offset, len| DmaError::OutOfBounds {

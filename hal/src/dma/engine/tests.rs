@@ -1,6 +1,7 @@
 use super::*;
 use crate::addr::PhysAddr;
-use crate::dma::{BusWindow, DmaMask};
+use crate::dma::DmaMask;
+use crate::dma::device::fake;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -41,42 +42,46 @@ impl Clock for FakeClock {
 }
 
 /// A device that sees all memory at its physical address.
-pub(crate) fn identity_device(mask: DmaMask) -> &'static Device {
-    let window = BusWindow::new(PhysAddr::new(0), 0, 1 << 40).unwrap();
-    Box::leak(Box::new(Device::new(
-        "test",
-        mask,
-        Box::leak(Box::new([window])),
-    )))
+pub(crate) fn identity_device(width: DmaMask) -> &'static Device {
+    fake("test", width, [0, 0, 1 << 40])
 }
 
-struct Segments(Vec<DmaSegment>);
+struct Segments(&'static Device, Vec<DmaSegment>);
 
 // SAFETY: the segments are only computed with.
 unsafe impl Source for Segments {
+    fn device(&self) -> &Device {
+        self.0
+    }
+
     fn segment(&self, index: usize) -> Option<DmaSegment> {
-        self.0.get(index).copied()
+        self.1.get(index).copied()
     }
 }
 
 // SAFETY: the segments are only computed with.
 unsafe impl Destination for Segments {
+    fn device(&self) -> &Device {
+        self.0
+    }
+
     fn segment(&self, index: usize) -> Option<DmaSegment> {
-        self.0.get(index).copied()
+        self.1.get(index).copied()
     }
 }
 
-fn segments(list: &[(u64, usize)]) -> Segments {
-    let device = identity_device(DmaMask::new::<64>());
+fn segments(engine: &Recorder, list: &[(u64, usize)]) -> Segments {
+    let device = engine.device;
     let segment = |&(addr, len): &(u64, usize)| DmaSegment {
         addr: device.dma_addr(PhysAddr::new(addr), len).unwrap(),
         len,
     };
-    Segments(list.iter().map(segment).collect())
+    Segments(device, list.iter().map(segment).collect())
 }
 
 /// Records what is submitted and finishes it at once.
 struct Recorder {
+    device: &'static Device,
     log: Mutex<Vec<(u64, u64, usize)>>,
     batches: AtomicU64,
     fail_batch: Option<u64>,
@@ -85,6 +90,7 @@ struct Recorder {
 impl Recorder {
     fn new(fail_batch: Option<u64>) -> Self {
         Self {
+            device: identity_device(DmaMask::new::<36>()),
             log: Mutex::new(Vec::new()),
             batches: AtomicU64::new(0),
             fail_batch,
@@ -93,8 +99,8 @@ impl Recorder {
 }
 
 impl DmaEngine for Recorder {
-    fn device(&self) -> &Device {
-        identity_device(DmaMask::new::<36>())
+    fn device(&self) -> &'static Device {
+        self.device
     }
     fn length_granule(&self) -> usize {
         4
@@ -132,8 +138,8 @@ impl DmaEngine for Recorder {
 #[test]
 fn segments_are_cut_where_either_side_ends_or_the_engine_must() {
     let engine = Recorder::new(None);
-    let src = segments(&[(0x1000, 0x180), (0x9000, 0x80)]);
-    let mut dst = segments(&[(0x20_0000, 0x40), (0x30_0000, 0x1C0)]);
+    let src = segments(&engine, &[(0x1000, 0x180), (0x9000, 0x80)]);
+    let mut dst = segments(&engine, &[(0x20_0000, 0x40), (0x30_0000, 0x1C0)]);
     copy(&engine, &src, &mut dst).unwrap();
     assert_eq!(
         *engine.log.lock().unwrap(),
@@ -150,8 +156,8 @@ fn segments_are_cut_where_either_side_ends_or_the_engine_must() {
 #[test]
 fn a_failing_batch_ends_the_copy() {
     let engine = Recorder::new(Some(1));
-    let src = segments(&[(0x1000, 0x1000)]);
-    let mut dst = segments(&[(0x20_0000, 0x1000)]);
+    let src = segments(&engine, &[(0x1000, 0x1000)]);
+    let mut dst = segments(&engine, &[(0x20_0000, 0x1000)]);
     assert_eq!(
         copy(&engine, &src, &mut dst),
         Err(DmaError::Bus { flags: 2 })
@@ -162,18 +168,33 @@ fn a_failing_batch_ends_the_copy() {
 #[test]
 fn different_lengths_do_not_start() {
     let engine = Recorder::new(None);
-    let src = segments(&[(0x1000, 8)]);
-    let mut dst = segments(&[(0x2000, 4)]);
+    let src = segments(&engine, &[(0x1000, 8)]);
+    let mut dst = segments(&engine, &[(0x2000, 4)]);
     let error = DmaError::LengthMismatch { src: 8, dst: 4 };
     assert_eq!(copy(&engine, &src, &mut dst), Err(error));
     assert!(engine.log.lock().unwrap().is_empty());
 }
 
 #[test]
+fn memory_lent_to_another_device_is_refused() {
+    let (engine, other) = (Recorder::new(None), Recorder::new(None));
+    let refused = Err(DmaError::OtherDevice {
+        lent_to: "test",
+        used_by: "test",
+    });
+    let (own, foreign) = (&[(0x1000, 8)], &[(0x2000, 8)]);
+    let mut dst = segments(&engine, own);
+    assert_eq!(copy(&engine, &segments(&other, foreign), &mut dst), refused);
+    let mut dst = segments(&other, foreign);
+    assert_eq!(copy(&engine, &segments(&engine, own), &mut dst), refused);
+    assert!(engine.log.lock().unwrap().is_empty());
+}
+
+#[test]
 fn masked_irqs_are_refused_before_anything_starts() {
     let engine = Recorder::new(None);
-    let src = segments(&[(0x1000, 8)]);
-    let mut dst = segments(&[(0x2000, 8)]);
+    let src = segments(&engine, &[(0x1000, 8)]);
+    let mut dst = segments(&engine, &[(0x2000, 8)]);
     let irq = cpu::irq_save();
     assert_eq!(copy(&engine, &src, &mut dst), Err(DmaError::IrqsMasked));
     assert_eq!(

@@ -1,14 +1,14 @@
-use super::super::{Bidirectional, BusWindow, DmaMask, FromDevice, MemoryKind};
+use super::super::device::fake;
+use super::super::{Bidirectional, DmaMask, FromDevice, MemoryKind};
 use super::*;
 use crate::addr::PhysAddr;
 use crate::arch::trace::{Op, record_during};
 use crate::layout::{self, host};
 
 fn device(coherent: bool) -> &'static Device {
-    let window = BusWindow::new(PhysAddr::new(0), 0, 1 << 40).unwrap();
-    let device = Device::new("test", DmaMask::new::<64>(), Box::leak(Box::new([window])));
+    let device = fake("test", DmaMask::new::<64>(), [0, 0, 1 << 40]);
     device.set_coherent(coherent);
-    Box::leak(Box::new(device))
+    device
 }
 
 /// `len` bytes of RAM, `offset` bytes into a page.
@@ -157,12 +157,10 @@ fn empty_and_wrapping_lengths_are_refused() {
 
 #[test]
 fn memory_beyond_the_mask_is_refused_without_maintenance() {
-    let window = BusWindow::new(PhysAddr::new(0), 0xC000_0000, 1 << 30).unwrap();
-    let windows = Box::leak(Box::new([window]));
-    let legacy = Device::new("legacy", DmaMask::new::<32>(), windows);
+    let legacy = fake("legacy", DmaMask::new::<32>(), [0, 0xC000_0000, 1 << 30]);
     // Pretended RAM begins where the window ends.
     let buffer = buffer(0, 64);
-    let (result, ops) = record_during(|| map_slice::<ToDevice>(&legacy, buffer).map(drop));
+    let (result, ops) = record_during(|| map_slice::<ToDevice>(legacy, buffer).map(drop));
     assert!(matches!(
         result,
         Err(DmaError::OutOfReach { len: 64, limit, .. }) if limit == PhysAddr::new(0x3FFF_FFFF)
@@ -171,20 +169,13 @@ fn memory_beyond_the_mask_is_refused_without_maintenance() {
 }
 
 #[test]
-fn longer_granules_than_allocations_refuse_partial_lines() {
-    let va = VirtAddr::new(0x1000);
-    assert_eq!(check_lines(va + 1, 63, 64), Ok(()));
-    assert_eq!(check_lines(va, 256, 256), Ok(()));
-    for (addr, len) in [(va + 64, 256), (va, 64)] {
-        assert_eq!(
-            check_lines(addr, len, 256),
-            Err(DmaError::PartialLine {
-                addr,
-                len,
-                granule: 256
-            })
-        );
-    }
+fn a_map_remembers_whether_it_is_maintained() {
+    let device = device(false);
+    let buffer = buffer(0, 128);
+    let mapping = map_slice::<FromDevice>(device, buffer).unwrap();
+    device.set_coherent(true);
+    let ((), unmap) = record_during(|| mapping.unmap());
+    assert_eq!(counts(&unmap), [0, 2, 0, 1]);
 }
 
 #[test]

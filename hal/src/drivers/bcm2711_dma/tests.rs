@@ -1,9 +1,10 @@
 use super::*;
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 use crate::arch::trace::{Op, record_during};
+use crate::dma::device::fake;
 use crate::dma::engine::{copy, tests::FakeClock};
 use crate::dma::streaming::map_slice;
-use crate::dma::{BusWindow, DmaMask, FromDevice, ToDevice};
+use crate::dma::{DmaMask, FromDevice, ToDevice};
 use crate::layout::{self, host};
 use std::sync::{Arc, Mutex};
 
@@ -131,8 +132,6 @@ const SILICON: u32 = 2 << 25;
 impl Bench {
     fn new(debug: u32) -> Self {
         let ram = host::ram(WINDOW, 4096);
-        let window = BusWindow::new(ram.start, BUS, WINDOW).unwrap();
-        let windows = Box::leak(Box::new([window]));
         let frames = PhysRange::from_size(ram.start, POOL).unwrap();
         // SAFETY: the first pages of this test's RAM; the host has no memory types.
         let pool = unsafe { CoherentPool::new(frames, layout::phys_to_virt(frames.start)) };
@@ -148,7 +147,7 @@ impl Bench {
                 mute: false,
                 log: Vec::new(),
             })),
-            device: Box::leak(Box::new(Device::new("dma", DmaMask::new::<32>(), windows))),
+            device: fake("dma", DmaMask::new::<32>(), [ram.start.get(), BUS, WINDOW]),
             pool: Box::leak(Box::new(pool.unwrap())),
             clock: FakeClock::leaked(),
             next: ram.start + POOL as usize,
