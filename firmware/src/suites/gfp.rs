@@ -3,7 +3,9 @@
 mod contexts;
 
 use super::limits::Limits;
-use super::pressure::{Cache, allocator, from_zone, reclaim_info, squeeze, take_all};
+use super::pressure::{
+    BLOCKING, Cache, UNAIDED, allocator, from_zone, reclaim_info, squeeze, take_all,
+};
 use crate::failslab::genuine;
 use crate::ledger::Ledger;
 use crate::memory::Pages;
@@ -41,9 +43,6 @@ pub(super) const SUITE: Suite = Suite {
     ],
 };
 
-/// Blocking requests that leave background reclaim to idle cores: it has all rights.
-const BLOCKING: Gfp = Gfp::NOFS.union(Gfp::NOWARN);
-
 static PLAIN: Cache = Cache::new("test cache", Gfp::empty());
 static NEEDS_IO: Cache = Cache::new("test cache with I/O", Gfp::IO);
 static NEEDS_FS: Cache = Cache::new("test cache with files", Gfp::FS);
@@ -56,7 +55,7 @@ fn kernel_reclaims() -> Outcome {
     }
     let ballast = squeeze()?;
     let before = reclaim_info()?;
-    let served = Pages::alloc(BLOCKING, 0).map(drop);
+    let served = Pages::alloc(UNAIDED, 0).map(drop);
     let passes = reclaim_info()?.direct_passes - before.direct_passes;
     let (scans, held) = (PLAIN.scans(), PLAIN.held());
     drop(ballast);
@@ -319,7 +318,7 @@ fn passes_to_fail(extra: Gfp, order: u32, pages: usize) -> Result<u32, Stop> {
     }
     let ballast = squeeze()?;
     let before = reclaim_info()?.direct_passes;
-    let refused = genuine(|| Pages::alloc(BLOCKING | extra, order).map(drop))?;
+    let refused = genuine(|| Pages::alloc(UNAIDED | extra, order).map(drop))?;
     let passes = reclaim_info()?.direct_passes - before;
     drop(ballast);
     check!(refused.is_err(), "order {order} was served");
