@@ -31,6 +31,7 @@ pub(super) const SUITE: Suite = Suite {
         g8_transhuge_light_is_one_try: transhuge_light,
         g10_nofail_waits_for_memory: nofail_waits,
         g10_misuse_of_nofail_is_counted: nofail_misuse,
+        g10_nofail_that_may_not_block_fails: nofail_atomic,
         g11_noretry_takes_one_pass: noretry,
         g12_retry_mayfail_is_bounded: retry_mayfail,
         g13_nowarn_silences_the_report: nowarn,
@@ -306,6 +307,24 @@ fn nofail_misuse() -> Outcome {
     check_ok!(Pages::alloc(gfp, 0).map(drop));
     let atomic = kind.count() - before;
     check!(atomic == 1, "not blocking counted {atomic} times");
+    Ok(())
+}
+
+fn nofail_atomic() -> Outcome {
+    let gfp = Gfp::ATOMIC.difference(Gfp::KSWAPD_RECLAIM) | Gfp::NOFAIL | Gfp::NOWARN;
+    let kind = Misuse::Flags(GfpError::NofailNonblocking(gfp));
+    let mut ballast = squeeze()?;
+    take_all(&mut ballast, Gfp::ATOMIC)?;
+    let before = kind.count();
+    let refused = genuine(|| Pages::alloc(gfp, 0).map(drop))?;
+    let counted = kind.count() - before;
+    drop(ballast);
+    check!(
+        matches!(refused, Err(AllocError::NoMemory { .. })),
+        "{refused:?}"
+    );
+    check!(counted == 1, "counted {counted} times");
+    diagnostic(format_args!("{kind}"));
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! `vmalloc`: contiguous for the CPU only, guarded, gone after the free.
 
+mod costs;
 mod lazy;
 mod remap;
 
@@ -56,6 +57,17 @@ pub(super) const SUITE: Suite = Suite {
         test("sizes_that_cannot_be_are_refused", bad_sizes),
         test("exhaustion_is_named_and_passes", exhaustion),
         test("atomic_context_is_refused_by_name", atomic),
+        test("a_byte_costs_a_page_a_guard_and_a_record", costs::one_byte),
+        test(
+            "a_byte_costs_a_page_a_guard_and_a_record_planted",
+            costs::one_byte_planted,
+        ),
+        test(
+            "a_call_writes_a_descriptor_a_page_and_flushes_later",
+            costs::descriptors,
+        ),
+        test("nofail_waits_for_memory", costs::nofail),
+        test("nofail_waits_for_memory_planted", costs::nofail_planted),
     ],
 };
 
