@@ -18,7 +18,7 @@ use hal::arch::cpu;
 use hal::arch::exception::{Cause, FaultInfo, FaultReport, FaultStatus};
 use hal::arch::translate;
 use hal::layout::VMALLOC;
-use hal::mm::{self, Gfp, MAX_ORDER, VmallocError};
+use hal::mm::{self, Gfp, MAX_ORDER, Misuse, VmallocError};
 use hal::mmu::Level;
 use hal::sync::{Context, IrqLock};
 
@@ -330,6 +330,8 @@ fn blocks_fall_back() -> Outcome {
 fn bad_frees() -> Outcome {
     let before = check_ok!(Ledger::take());
     {
+        let counted = || Misuse::WrongFree(VirtAddr::new(0)).count();
+        let earlier = counted();
         let area = check_ok!(Area::alloc(2 * PAGE_SIZE));
         let object = check_ok!(Object::alloc(64, Gfp::KERNEL));
         let (first, twice) = check_ok!(Area::alloc(PAGE_SIZE)).free_twice();
@@ -346,6 +348,8 @@ fn bad_frees() -> Outcome {
             let named = matches!(result, Some(Err(VmallocError::NotAnArea(_))));
             check!(named, "{what}: {result:?}");
         }
+        let counted = counted() - earlier;
+        check!(counted == 4, "{counted} of 4 wrong frees were counted");
     }
     let changed = before.difference(&check_ok!(Ledger::take()));
     check!(
@@ -356,8 +360,13 @@ fn bad_frees() -> Outcome {
 }
 
 fn bad_sizes() -> Outcome {
-    let zero = Area::alloc(0).map(drop);
-    check!(zero == Err(VmallocError::ZeroSize), "{zero:?}");
+    let before = Misuse::ZeroSize.count();
+    for _ in 0..2 {
+        let zero = Area::alloc(0).map(drop);
+        check!(zero == Err(VmallocError::ZeroSize), "{zero:?}");
+    }
+    let counted = Misuse::ZeroSize.count() - before;
+    check!(counted == 2, "counted {counted} times");
     let managed = mm::pages().map_or(0, |pages| pages.managed_pages()) as usize;
     for size in [(managed + 1) * PAGE_SIZE, usize::MAX] {
         let refused = Area::alloc(size).map(drop);

@@ -297,13 +297,13 @@ impl Kmalloc {
         let (pa, frame) = frame_of(pages.frames(), va)?;
         if let Some(cache) = self.cache(frame.tag()) {
             // SAFETY: the caller gives the object up; the frame belongs to the cache.
-            return unsafe { cache.free(pages, va, pa, frame) };
+            return unsafe { cache.free(pages, va, pa, frame) }.map_err(ObjectError::noted);
         }
         if let Some(cache) = named(frame.tag()) {
             // SAFETY: as above.
             return unsafe { cache.free(pages, va.as_ptr()) };
         }
-        Self::check_large(va, pa, frame.kind())?;
+        Self::check_large(va, pa, frame.kind()).map_err(ObjectError::noted)?;
         let order = frame.order();
         owner::object_to_pages(frame, order);
         // SAFETY: the caller gives the object up, which is this block.

@@ -413,7 +413,7 @@ impl PageAllocator {
                 kind: FrameKind::Accounted,
                 ..
             }) => self.free_accounted(pfn, order, || self.free_to_zone(pfn, order)),
-            Err(error) => Err(error),
+            Err(error) => Err(error.noted()),
         }
     }
 
