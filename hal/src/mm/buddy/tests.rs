@@ -176,9 +176,9 @@ fn used() -> (Buddy, &'static FrameTable) {
 /// Each of them is the plant for the check, on lists that pass without it.
 #[test]
 fn damaged_lists_are_found_planted() {
-    type Damage = fn(&mut Buddy, &FrameTable);
+    type Damage = (fn(&mut Buddy, &FrameTable), fn(&ListError) -> bool);
     const MOVABLE: usize = MigrateType::Movable as usize;
-    let damages: [(Damage, fn(&ListError) -> bool); 8] = [
+    let damages: [Damage; 8] = [
         (
             |buddy, frames| first_frame(frames, buddy.lists[MOVABLE][2].first).set_tail(),
             |error| matches!(error, ListError::NotFree { order: 2, .. }),
