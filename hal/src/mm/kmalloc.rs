@@ -297,7 +297,7 @@ impl Kmalloc {
         let (pa, frame) = frame_of(pages.frames(), va)?;
         if let Some(cache) = self.cache(frame.tag()) {
             // SAFETY: the caller gives the object up; the frame belongs to the cache.
-            return unsafe { cache.free(pages, va, pa, frame) }.map_err(ObjectError::noted);
+            return unsafe { cache.free(pages, va, pa, frame) };
         }
         if let Some(cache) = named(frame.tag()) {
             // SAFETY: as above.

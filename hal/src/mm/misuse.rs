@@ -3,7 +3,7 @@
 //! A request that is wrong whatever memory there is says something about the code that made it.
 //! `hal` prints nothing; a hook that the firmware sets is called at the first misuse of each kind.
 
-use super::{AllocError, FreeError, Gfp, GfpError, ObjectError};
+use super::{AllocError, FreeError, Gfp, GfpError, ObjectError, VmallocError};
 use crate::addr::VirtAddr;
 use crate::layout;
 use crate::sync::{Context, Once};
@@ -115,13 +115,15 @@ pub(super) fn note_object_flags(gfp: Gfp) {
 
 /// Counts what is wrong with a free of `va`, which asks for nothing. Any context.
 #[cold]
-pub(super) fn note_wrong_free(va: VirtAddr) {
+#[inline(never)]
+fn note_wrong_free(va: VirtAddr) {
     Misuse::WrongFree(va).note(Gfp::empty());
 }
 
 impl ObjectError {
     /// The same, counted if an object was freed twice.
     #[cold]
+    #[inline(never)]
     pub(super) fn noted(self) -> Self {
         if let Self::DoubleFree(va) = self {
             note_wrong_free(va);
@@ -136,6 +138,20 @@ impl FreeError {
     pub(super) fn noted(self) -> Self {
         if let Self::DoubleFree(pfn) = self {
             note_wrong_free(layout::phys_to_virt(pfn.phys()));
+        }
+        self
+    }
+}
+
+impl VmallocError {
+    /// The same, counted if an area of no bytes was asked for with `gfp`, or one freed that is not.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn noted(self, gfp: Gfp) -> Self {
+        match self {
+            Self::ZeroSize => Misuse::ZeroSize.note(gfp),
+            Self::NotAnArea(va) => note_wrong_free(va),
+            _ => {}
         }
         self
     }

@@ -230,7 +230,7 @@ impl<P: PageSource> Vmalloc<P> {
             let refused = gfp & REFUSED;
             return Err(VmallocError::Flags { refused, gfp });
         }
-        let size = self.check_size(size, gfp)?;
+        let size = self.check_size(size)?;
         if fault::should_fail(gfp) {
             return Err(VmallocError::OutOfMemory { mapped: 0, size });
         }
@@ -314,9 +314,8 @@ impl<P: PageSource> Vmalloc<P> {
 
     /// `size` in whole pages, if the machine has as many.
     #[inline]
-    fn check_size(&self, size: usize, gfp: Gfp) -> Result<usize, VmallocError> {
+    fn check_size(&self, size: usize) -> Result<usize, VmallocError> {
         if size == 0 {
-            Misuse::ZeroSize.note(gfp);
             return Err(VmallocError::ZeroSize);
         }
         let pages = size.div_ceil(PAGE_SIZE);

@@ -316,15 +316,12 @@ impl KmemCache {
         let tag = self.tag.load(Ordering::Relaxed);
         match frame.kind() {
             // A cache without a tag has no objects.
-            FrameKind::Slab if frame.tag() == tag => {
-                let freed = match self.as_packed(tag) {
-                    // SAFETY: the caller gives the object up; the frame belongs to this cache.
-                    Some(packed) => unsafe { packed.free(pages, va, pa.pfn(), frame) },
-                    // SAFETY: as above.
-                    None => unsafe { self.cache(tag).free(pages, va, pa, frame) },
-                };
-                freed.map_err(ObjectError::noted)
-            }
+            FrameKind::Slab if frame.tag() == tag => match self.as_packed(tag) {
+                // SAFETY: the caller gives the object up; the frame belongs to this cache.
+                Some(packed) => unsafe { packed.free(pages, va, pa.pfn(), frame) },
+                // SAFETY: as above.
+                None => unsafe { self.cache(tag).free(pages, va, pa, frame) },
+            },
             FrameKind::Slab => {
                 #[cfg(feature = "slab-debug")]
                 report_wrong_cache(va, pa, frame);

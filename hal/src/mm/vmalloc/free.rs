@@ -7,7 +7,6 @@ use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
 use crate::deferred::{self, Work};
 use crate::layout::VMALLOC;
 use crate::mm::Owner;
-use crate::mm::misuse::note_wrong_free;
 use crate::mm::va::AreaId;
 use crate::mm::vmalloc::AreaKind;
 use crate::mmu::{KernelMapper, MapError, Stale};
@@ -237,13 +236,6 @@ fn give_charge_back(owner: u8, size: usize) {
     }
 }
 
-/// The refusal to free `va`, counted.
-#[cold]
-fn not_an_area(va: VirtAddr) -> VmallocError {
-    note_wrong_free(va);
-    VmallocError::NotAnArea(va)
-}
-
 impl Areas {
     /// Marks the live area at `va`, which must be of `kind`, as `state`; its name and size.
     #[inline(always)]
@@ -254,8 +246,10 @@ impl Areas {
         state: State,
     ) -> Result<(AreaId, usize), VmallocError> {
         let found = self.va.lookup(va);
-        let live = found.filter(|(_, _, note)| note.state == State::Live);
-        let (id, size, note) = live.ok_or_else(|| not_an_area(va))?;
+        let (id, size, note) = found.ok_or(VmallocError::NotAnArea(va))?;
+        if note.state != State::Live {
+            return Err(VmallocError::NotAnArea(va));
+        }
         note.kind.expect(kind, va)?;
         note.state = state;
         if note.owner != 0 {

@@ -100,11 +100,7 @@ fn running_out_of_tables_gives_everything_back() {
 #[test]
 fn misuse_is_named_and_changes_nothing() {
     let vm = scratch();
-    let wrong_frees = Misuse::WrongFree(VirtAddr::new(0)).count();
-    let empty = Misuse::ZeroSize.count();
     assert_eq!(vm.vmalloc(0), Err(VmallocError::ZeroSize));
-    // Other tests count too.
-    assert!(Misuse::ZeroSize.count() > empty);
     for size in [4096 * PAGE_SIZE + 1, usize::MAX] {
         let too_large = VmallocError::TooLarge { size, frames: 4096 };
         assert_eq!(vm.vmalloc(size), Err(too_large));
@@ -126,7 +122,6 @@ fn misuse_is_named_and_changes_nothing() {
         vm.vfree(va).unwrap();
         assert_eq!(vm.vfree(va), Err(VmallocError::NotAnArea(va)));
     }
-    assert!(Misuse::WrongFree(va).count() >= wrong_frees + 5);
     vm.assert_empty();
 }
 

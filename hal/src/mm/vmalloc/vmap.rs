@@ -52,7 +52,7 @@ impl<P: PageSource> Vmalloc<P> {
     ) -> Result<VirtAddr, VmallocError> {
         require_task(Gfp::KERNEL)?;
         // Pages may be listed more than once, but hardly more of them than there are.
-        let size = self.check_size(pages.len().saturating_mul(PAGE_SIZE), Gfp::KERNEL)?;
+        let size = self.check_size(pages.len().saturating_mul(PAGE_SIZE))?;
         let attributes = protection.attributes();
         for pfn in pages {
             self.pages.check_memory_type(*pfn, attributes.memory_type)?;
