@@ -88,7 +88,7 @@ pub(super) const MIRI: Check = Check {
         "mm::buddy::",
         "mm::frame::",
         "mm::kmalloc::realloc::tests::krealloc_that_fails",
-        "mm::kmalloc::tests::",
+        "mm::kmalloc::tests::wrong_frees",
         "mm::movable::tests::a_page_keeps",
         "mm::movable::tests::a_pinned_page",
         "mm::page::tests::at_hand::a_page_at_hand",
@@ -102,12 +102,6 @@ pub(super) const MIRI: Check = Check {
         "alloc::vec::tests::a_vector_follows",
         "--skip",
         "alloc::vec::tests::growth_copies",
-        "--skip",
-        "mm::kmalloc::tests::a_large_object",
-        "--skip",
-        "mm::kmalloc::tests::kzalloc_clears",
-        "--skip",
-        "mm::kmalloc::tests::memory_in_pages",
     ],
     env: &[
         (
