@@ -139,10 +139,12 @@ pub enum Item {
     Shrinkers,
     /// Bytes charged to owners.
     Charged,
+    /// Zones whose lists of free blocks are damaged.
+    DamagedLists,
 }
 
 impl Item {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Pool,
         Self::LooseTables,
         Self::Areas,
@@ -151,6 +153,7 @@ impl Item {
         Self::Objects,
         Self::Shrinkers,
         Self::Charged,
+        Self::DamagedLists,
     ];
 
     /// How much of it there is now.
@@ -174,6 +177,12 @@ impl Item {
             }
             Self::Shrinkers => mm::pages().map_or(0, |pages| pages.shrinkers().count()),
             Self::Charged => mm::owners().map(Owner::used).sum(),
+            Self::DamagedLists => {
+                let pages = mm::pages();
+                let damaged =
+                    |kind: &ZoneKind| pages.is_some_and(|pages| pages.validate(*kind).is_err());
+                ZoneKind::ALL.iter().filter(|kind| damaged(kind)).count()
+            }
         }
     }
 }
@@ -189,6 +198,7 @@ impl fmt::Display for Item {
             Self::Objects => "objects of slab caches",
             Self::Shrinkers => "shrinkers",
             Self::Charged => "bytes charged to owners",
+            Self::DamagedLists => "zones whose lists of free blocks are damaged",
         })
     }
 }

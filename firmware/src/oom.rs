@@ -14,8 +14,8 @@ use hal::drivers::irq::IrqError;
 use hal::drivers::timer::TimerError;
 use hal::mm::{
     AllocError, CacheError, CmaError, DestroyError, FreeError, IoremapError, KmapError,
-    KvmallocError, MemoryTypeError, ObjectError, ReallocError, ResourceError, ShrinkerError,
-    TooManyOwners, VmallocError,
+    KvmallocError, ListError, MemoryTypeError, ObjectError, ReallocError, ResourceError,
+    ShrinkerError, TooManyOwners, VmallocError,
 };
 use hal::mmu::MapError;
 use hal::smp::SmpError;
@@ -119,6 +119,7 @@ macro_rules! other_reasons {
 other_reasons!(
     CacheError,
     DestroyError,
+    ListError,
     // The coherent pool was set aside at boot.
     DmaError,
     FaultReport,

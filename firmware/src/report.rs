@@ -123,9 +123,13 @@ pub fn allocation_failure(report: &FailureReport<'_>) {
     let _ = write!(lines, "{report}");
 }
 
-/// Writes what is wrong with a request for memory.
+/// Writes what is wrong with a request for memory, or with a free, which has no flags.
 pub fn misuse(misuse: Misuse, gfp: Gfp) {
-    warning(format_args!("{misuse}, mode:{gfp}"));
+    if gfp.is_empty() {
+        warning(format_args!("{misuse}"));
+    } else {
+        warning(format_args!("{misuse}, mode:{gfp}"));
+    }
 }
 
 /// Writes what is wrong with an object of a slab cache.

@@ -50,7 +50,7 @@ mod watermark;
 mod zero;
 mod zone;
 
-pub use buddy::{FreeError, Histogram, MAX_ORDER, ORDERS};
+pub use buddy::{FreeError, Histogram, ListError, MAX_ORDER, ORDERS};
 pub use cma::{AREA_ALIGN, Cma, CmaArea, CmaError, CmaStats, MAX_ALIGN_ORDER, MAX_AREAS};
 pub use error::AllocError;
 #[cfg(target_os = "none")]

@@ -3,7 +3,9 @@
 mod contexts;
 
 use super::limits::Limits;
-use super::pressure::{Cache, allocator, from_zone, reclaim_info, squeeze, take_all};
+use super::pressure::{
+    BLOCKING, Cache, UNAIDED, allocator, from_zone, reclaim_info, squeeze, take_all,
+};
 use crate::failslab::genuine;
 use crate::ledger::Ledger;
 use crate::memory::Pages;
@@ -29,6 +31,7 @@ pub(super) const SUITE: Suite = Suite {
         g8_transhuge_light_is_one_try: transhuge_light,
         g10_nofail_waits_for_memory: nofail_waits,
         g10_misuse_of_nofail_is_counted: nofail_misuse,
+        g10_nofail_that_may_not_block_fails: nofail_atomic,
         g11_noretry_takes_one_pass: noretry,
         g12_retry_mayfail_is_bounded: retry_mayfail,
         g13_nowarn_silences_the_report: nowarn,
@@ -40,9 +43,6 @@ pub(super) const SUITE: Suite = Suite {
         p4_orders_above_the_largest_are_counted: order_too_large,
     ],
 };
-
-/// Blocking requests that leave background reclaim to idle cores: it has all rights.
-const BLOCKING: Gfp = Gfp::NOFS.union(Gfp::NOWARN);
 
 static PLAIN: Cache = Cache::new("test cache", Gfp::empty());
 static NEEDS_IO: Cache = Cache::new("test cache with I/O", Gfp::IO);
@@ -56,7 +56,7 @@ fn kernel_reclaims() -> Outcome {
     }
     let ballast = squeeze()?;
     let before = reclaim_info()?;
-    let served = Pages::alloc(BLOCKING, 0).map(drop);
+    let served = Pages::alloc(UNAIDED, 0).map(drop);
     let passes = reclaim_info()?.direct_passes - before.direct_passes;
     let (scans, held) = (PLAIN.scans(), PLAIN.held());
     drop(ballast);
@@ -310,6 +310,24 @@ fn nofail_misuse() -> Outcome {
     Ok(())
 }
 
+fn nofail_atomic() -> Outcome {
+    let gfp = Gfp::ATOMIC.difference(Gfp::KSWAPD_RECLAIM) | Gfp::NOFAIL | Gfp::NOWARN;
+    let kind = Misuse::Flags(GfpError::NofailNonblocking(gfp));
+    let mut ballast = squeeze()?;
+    take_all(&mut ballast, Gfp::ATOMIC)?;
+    let before = kind.count();
+    let refused = genuine(|| Pages::alloc(gfp, 0).map(drop))?;
+    let counted = kind.count() - before;
+    drop(ballast);
+    check!(
+        matches!(refused, Err(AllocError::NoMemory { .. })),
+        "{refused:?}"
+    );
+    check!(counted == 1, "counted {counted} times");
+    diagnostic(format_args!("{kind}"));
+    Ok(())
+}
+
 /// A blocking request with `extra` that cannot be served however much single pages are given up:
 /// how many passes of reclaim it takes, with `pages` in the cache.
 fn passes_to_fail(extra: Gfp, order: u32, pages: usize) -> Result<u32, Stop> {
@@ -319,7 +337,7 @@ fn passes_to_fail(extra: Gfp, order: u32, pages: usize) -> Result<u32, Stop> {
     }
     let ballast = squeeze()?;
     let before = reclaim_info()?.direct_passes;
-    let refused = genuine(|| Pages::alloc(BLOCKING | extra, order).map(drop))?;
+    let refused = genuine(|| Pages::alloc(UNAIDED | extra, order).map(drop))?;
     let passes = reclaim_info()?.direct_passes - before;
     drop(ballast);
     check!(refused.is_err(), "order {order} was served");

@@ -1,6 +1,7 @@
 //! Pages: alignment, splitting and merging, exact sizes, refusals, exhaustion, several cores.
 
 mod leaks;
+mod refused;
 
 use super::limits::Limits;
 use super::mapping;
@@ -8,13 +9,13 @@ use crate::failslab::lightly;
 use crate::ledger::Ledger;
 use crate::machine::machine;
 use crate::memory::hoard::{Hoard, capacity, top_zone};
-use crate::memory::{self, ExactPages, Object, Pages};
+use crate::memory::{ExactPages, Pages, Remapped};
 use crate::random::Random;
 use crate::report::{Outcome, Stop, Suite, Test, diagnostic};
 use crate::{check, check_ok, check_served};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use hal::addr::{PAGE_SIZE, Pfn, PhysAddr, PhysRange};
-use hal::mm::{self, AllocError, FrameError, FrameKind, FreeError, Gfp, MAX_ORDER};
+use hal::mm::{self, AllocError, Gfp, MAX_ORDER, Protection};
 use hal::smp;
 use hal::sync::PerCpu;
 
@@ -39,8 +40,14 @@ pub(super) const SUITE: Suite = Suite {
         test("orders_above_the_largest_are_refused", order_too_large),
         test("zeroed_pages_are_zero", zeroed),
         test("zeroed_pages_are_zero_planted", zeroed_planted),
-        test("bad_frees_are_refused_by_name", bad_frees),
-        test("a_page_at_hand_is_not_freed_twice", freed_twice_at_hand),
+        test("bad_frees_are_refused_by_name", refused::bad_frees),
+        test(
+            "a_page_at_hand_is_not_freed_twice",
+            refused::freed_twice_at_hand,
+        ),
+        test("wrong_frees_leave_the_lists_sound", refused::sound),
+        test("pages_write_no_page_table", no_table_writes),
+        test("pages_write_no_page_table_planted", no_table_writes_planted),
         test("exact_sizes_take_no_more_pages_than_they_need", exact),
         test(
             "exact_sizes_take_no_more_pages_than_they_need_planted",
@@ -208,114 +215,25 @@ fn zeroed_planted() -> Outcome {
     Ok(())
 }
 
-fn bad_frees() -> Outcome {
-    let before = check_ok!(Ledger::take());
-    let refusals: [(&str, FreeError); 6] = {
-        let block = check_ok!(Pages::alloc(Gfp::KERNEL, 3));
-        let coherent = machine().pool.frames().start.pfn();
-        let image = machine().image.frames().start.pfn();
-        let end = machine().map.ram().iter().map(|ram| ram.end).max();
-        let beyond = end.unwrap_or(PhysAddr::new(0)).pfn();
-        let object = check_ok!(Object::alloc(64, Gfp::KERNEL));
-        let (first, second) = check_ok!(Pages::alloc(Gfp::KERNEL, 0)).free_twice();
-        check_ok!(first);
-        let all = [
-            ("double free", Some(second)),
-            ("wrong order", Some(block.free_with_order(2))),
-            ("page in a block", Some(block.free_tail(1))),
-            ("pool page", memory::free_foreign(coherent)),
-            ("image page", memory::free_foreign(image)),
-            ("no RAM", memory::free_foreign(beyond)),
-        ];
-        let slab = object.free_as_page();
-        check!(
-            matches!(
-                slab,
-                Err(FreeError::WrongKind {
-                    kind: FrameKind::Slab,
-                    ..
-                })
-            ),
-            "an object freed as a page: {slab:?}"
-        );
-        let mut errors = heapless::Vec::<(&str, FreeError), 6>::new();
-        for (what, result) in all {
-            let Some(Err(error)) = result else {
-                check!(false, "{what} was not refused: {result:?}");
-                return Ok(());
-            };
-            diagnostic(format_args!("{what}: {error}"));
-            let _ = errors.push((what, error));
-        }
-        match errors.into_array() {
-            Ok(array) => array,
-            Err(_) => return Err(Stop::Failed),
-        }
-    };
-    let [double, order, tail, pool, image, beyond] = refusals.map(|(_, error)| error);
-    // A freed page that merged with its buddy is the inside of a larger block.
-    let merged = matches!(
-        double,
-        FreeError::WrongKind {
-            kind: FrameKind::Tail,
-            ..
-        }
-    );
-    check!(
-        merged || matches!(double, FreeError::DoubleFree(_)),
-        "{double}"
-    );
-    check!(
-        matches!(
-            order,
-            FreeError::WrongOrder {
-                has: 3,
-                given: 2,
-                ..
-            }
-        ),
-        "{order}"
-    );
-    check!(
-        matches!(
-            tail,
-            FreeError::WrongKind {
-                kind: FrameKind::Tail,
-                ..
-            }
-        ),
-        "{tail}"
-    );
-    check!(
-        matches!(pool, FreeError::Frame(FrameError::SetAside { .. })),
-        "{pool}"
-    );
-    check!(matches!(image, FreeError::Frame(_)), "{image}");
-    check!(matches!(beyond, FreeError::Frame(_)), "{beyond}");
-    let changed = before.difference(&check_ok!(Ledger::take()));
-    check!(
-        changed.is_none(),
-        "a refused free changed something: {changed:?}"
-    );
+fn no_table_writes() -> Outcome {
+    let before = mapping::fingerprint();
+    for order in (0..=MAX_ORDER).cycle().take(lightly(1000)) {
+        let block = check_ok!(Pages::alloc(Gfp::KERNEL, order));
+        let off = mapping::off_the_direct_map(block.va(), PAGE_SIZE << order);
+        check!(off.is_none(), "{off:?} is not at the direct map's offset");
+    }
+    let after = mapping::fingerprint();
+    check!(before == after, "{before:x?}, {after:x?}");
     Ok(())
 }
 
-fn freed_twice_at_hand() -> Outcome {
-    let before = check_ok!(Ledger::take());
-    for order in 0..=MAX_ORDER {
-        let block = check_ok!(Pages::alloc(Gfp::KERNEL, order));
-        let (first, second) = block.free_twice();
-        check_ok!(first);
-        let named = match second {
-            Err(FreeError::DoubleFree(_)) => true,
-            // Merged with its buddy.
-            Err(FreeError::WrongKind { kind, .. }) => kind == FrameKind::Tail,
-            _ => false,
-        };
-        check!(named, "order {order} freed twice: {second:?}");
-    }
-    let difference = before.difference(&check_ok!(Ledger::take()));
-    check!(difference.is_none(), "{difference:?}");
+fn no_table_writes_planted() -> Outcome {
+    let block = check_ok!(Pages::alloc(Gfp::KERNEL, 0));
+    let before = mapping::fingerprint();
+    let mapped = check_ok!(Remapped::backwards(&block, Protection::ReadWrite));
+    let after = mapping::fingerprint();
+    check_ok!(mapped.unmap());
+    check!(before != after, "a page mapped once more was not found");
     Ok(())
 }
 

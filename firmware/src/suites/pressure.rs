@@ -1,15 +1,26 @@
 //! Memory pressure on purpose: all memory taken, some of it by caches that give it back.
 
+use crate::machine::machine;
 use crate::memory::Pages;
 use crate::memory::hoard::{Hoard, capacity};
-use crate::report::Stop;
+use crate::report::{Outcome, Stop};
 use crate::{check, check_ok};
 use core::sync::atomic::{AtomicUsize, Ordering};
+use hal::deferred;
 use hal::mm::{
     self, Gfp, MAX_ORDER, PageAllocator, ReclaimInfo, Shrinker, ShrinkerError, ZoneKind,
 };
 use hal::smp;
 use hal::sync::{IrqLock, PerCpu};
+
+/// Requests that may wait, and leave background reclaim to idle cores: it has all rights.
+pub(super) const BLOCKING: Gfp = Gfp::NOFS.union(Gfp::NOWARN);
+
+/// The same without background reclaim: what is freed for them, this core frees.
+pub(super) const UNAIDED: Gfp = BLOCKING.difference(Gfp::KSWAPD_RECLAIM);
+
+/// How long a core waits for another one's answer before it says that there is none.
+pub(super) const PATIENCE_NS: u64 = 2_000_000_000;
 
 /// The machine's page allocator.
 pub(super) fn allocator() -> Result<&'static PageAllocator, Stop> {
@@ -36,15 +47,19 @@ pub(super) fn from_zone(kind: ZoneKind) -> Gfp {
     }
 }
 
-/// A hoard that can hold everything. The `kmalloc` caches and the lazy purge of `vmalloc` have
-/// nothing left to give back.
+/// A hoard that can hold everything. The `kmalloc` caches, the lazy purge of `vmalloc` and the lists
+/// of the cores have nothing left to give back.
 pub(super) fn ballast() -> Result<Hoard, Stop> {
     let singles = populated()
         .filter_map(|kind| mm::pages().map(|pages| pages.zone(kind).watermarks.high as usize))
         .sum();
     let hoard = check_ok!(Hoard::new(capacity(singles)));
     mm::vm_unmap_aliases();
-    check_ok!(smp::run_on_all(|_| mm::kmalloc_caches().shrink()));
+    let pages = allocator()?;
+    check_ok!(smp::run_on_all(|_| {
+        mm::kmalloc_caches().shrink();
+        pages.drain();
+    }));
     Ok(hoard)
 }
 
@@ -57,11 +72,27 @@ pub(super) fn take_all(ballast: &mut Hoard, gfp: Gfp) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Takes all memory down to the min watermarks; dropping the hoard gives it back.
+/// Takes all memory down to the min watermarks; dropping the hoard gives it back. The background
+/// reclaim that this wakes is over.
 pub(super) fn squeeze() -> Result<Hoard, Stop> {
     let mut ballast = ballast()?;
     take_all(&mut ballast, Gfp::NOWAIT)?;
+    settle()?;
     Ok(ballast)
+}
+
+/// Waits until the other cores have done what was put off. Alone, this core leaves it undone.
+pub(super) fn settle() -> Outcome {
+    if smp::online().count() == 1 {
+        return Ok(());
+    }
+    // A core that answers is in the middle of nothing. What it has done may have put off more.
+    let is_done = || !deferred::is_runnable();
+    let settled = machine().timer.poll_until(PATIENCE_NS, || {
+        is_done() && smp::run_on_all(|_| ()).is_ok() && is_done()
+    });
+    check!(settled, "no idle core does what was put off");
+    Ok(())
 }
 
 /// No core: a cache open to none has nothing to give.

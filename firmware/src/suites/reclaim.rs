@@ -3,7 +3,8 @@
 mod gather;
 
 use super::pressure::{
-    ANYWHERE, Cache, allocator, ballast, from_zone, populated, reclaim_info, squeeze, take_all,
+    ANYWHERE, Cache, UNAIDED, allocator, ballast, from_zone, populated, reclaim_info, settle,
+    squeeze, take_all,
 };
 use crate::failslab::genuine;
 use crate::machine::machine;
@@ -35,6 +36,7 @@ pub(super) const SUITE: Suite = Suite {
         the_reserve_for_atomic_requests_is_the_last_resort: gather::reserve,
         the_reserve_for_atomic_requests_is_the_last_resort_planted: gather::reserve_planted,
         memory_that_waits_for_the_purge_is_found: gather::purge,
+        memory_that_waits_for_the_purge_is_found_planted: gather::purge_planted,
         shrinkers_register_once: registration,
         p10_vmalloc_memory_is_not_reclaimed: vmalloc_stays,
         a_failure_report_shows_zones_orders_and_shrinkers: report,
@@ -129,9 +131,10 @@ fn background() -> Outcome {
     let lowest = zone(top)?.spare();
     CACHE.open(ANYWHERE);
     let start = machine().timer.now_ns();
-    // Whether this one is served depends on how soon another core reclaims.
-    genuine(|| drop(Pages::alloc(Gfp::NOWAIT, 0)))?;
     while excess()? == 0 && machine().timer.now_ns() - start < PATIENCE_NS {
+        // Whether this one is served depends on how soon another core reclaims. While the cache was
+        // closed that was of no use so often that only some requests still have it tried.
+        genuine(|| drop(Pages::alloc(Gfp::NOWAIT, 0)))?;
         // With one core nobody else does it.
         deferred::run_pending();
     }
@@ -164,7 +167,7 @@ fn direct() -> Outcome {
     }
     let ballast = squeeze()?;
     let before = reclaim_info()?;
-    let served = Pages::alloc(Gfp::NOIO | Gfp::NOWARN, 0).map(drop);
+    let served = Pages::alloc(UNAIDED, 0).map(drop);
     let after = reclaim_info()?;
     let given = PAGES - CACHE.held();
     drop(ballast);
@@ -322,6 +325,8 @@ fn report_fault(text: &str) -> Option<&'static str> {
 }
 
 fn report() -> Outcome {
+    // What is free now is so when the report is read.
+    settle()?;
     let text = report_text()?;
     for line in text.lines().take(3) {
         diagnostic(format_args!("{line}"));

@@ -1,5 +1,6 @@
 //! `vmalloc`: contiguous for the CPU only, guarded, gone after the free.
 
+mod costs;
 mod lazy;
 mod remap;
 
@@ -17,7 +18,7 @@ use hal::arch::cpu;
 use hal::arch::exception::{Cause, FaultInfo, FaultReport, FaultStatus};
 use hal::arch::translate;
 use hal::layout::VMALLOC;
-use hal::mm::{self, Gfp, MAX_ORDER, VmallocError};
+use hal::mm::{self, Gfp, MAX_ORDER, Misuse, VmallocError};
 use hal::mmu::Level;
 use hal::sync::{Context, IrqLock};
 
@@ -56,6 +57,17 @@ pub(super) const SUITE: Suite = Suite {
         test("sizes_that_cannot_be_are_refused", bad_sizes),
         test("exhaustion_is_named_and_passes", exhaustion),
         test("atomic_context_is_refused_by_name", atomic),
+        test("a_byte_costs_a_page_a_guard_and_a_record", costs::one_byte),
+        test(
+            "a_byte_costs_a_page_a_guard_and_a_record_planted",
+            costs::one_byte_planted,
+        ),
+        test(
+            "a_call_writes_a_descriptor_a_page_and_flushes_later",
+            costs::descriptors,
+        ),
+        test("nofail_waits_for_memory", costs::nofail),
+        test("nofail_waits_for_memory_planted", costs::nofail_planted),
     ],
 };
 
@@ -318,6 +330,8 @@ fn blocks_fall_back() -> Outcome {
 fn bad_frees() -> Outcome {
     let before = check_ok!(Ledger::take());
     {
+        let counted = || Misuse::WrongFree(VirtAddr::new(0)).count();
+        let earlier = counted();
         let area = check_ok!(Area::alloc(2 * PAGE_SIZE));
         let object = check_ok!(Object::alloc(64, Gfp::KERNEL));
         let (first, twice) = check_ok!(Area::alloc(PAGE_SIZE)).free_twice();
@@ -334,6 +348,8 @@ fn bad_frees() -> Outcome {
             let named = matches!(result, Some(Err(VmallocError::NotAnArea(_))));
             check!(named, "{what}: {result:?}");
         }
+        let counted = counted() - earlier;
+        check!(counted == 4, "{counted} of 4 wrong frees were counted");
     }
     let changed = before.difference(&check_ok!(Ledger::take()));
     check!(
@@ -344,8 +360,13 @@ fn bad_frees() -> Outcome {
 }
 
 fn bad_sizes() -> Outcome {
-    let zero = Area::alloc(0).map(drop);
-    check!(zero == Err(VmallocError::ZeroSize), "{zero:?}");
+    let before = Misuse::ZeroSize.count();
+    for _ in 0..2 {
+        let zero = Area::alloc(0).map(drop);
+        check!(zero == Err(VmallocError::ZeroSize), "{zero:?}");
+    }
+    let counted = Misuse::ZeroSize.count() - before;
+    check!(counted == 2, "counted {counted} times");
     let managed = mm::pages().map_or(0, |pages| pages.managed_pages()) as usize;
     for size in [(managed + 1) * PAGE_SIZE, usize::MAX] {
         let refused = Area::alloc(size).map(drop);

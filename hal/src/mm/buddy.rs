@@ -10,9 +10,11 @@
 //! the right one when it is next freed. [`Buddy::convert`] does move them, for the types whose
 //! free pages are counted apart.
 
+mod audit;
 mod check;
 mod range;
 
+pub use audit::ListError;
 pub use check::FreeError;
 pub(super) use check::{check_allocated, check_pages};
 pub(super) use range::block_at;

@@ -303,7 +303,7 @@ impl Kmalloc {
             // SAFETY: as above.
             return unsafe { cache.free(pages, va.as_ptr()) };
         }
-        Self::check_large(va, pa, frame.kind())?;
+        Self::check_large(va, pa, frame.kind()).map_err(ObjectError::noted)?;
         let order = frame.order();
         owner::object_to_pages(frame, order);
         // SAFETY: the caller gives the object up, which is this block.

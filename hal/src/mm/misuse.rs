@@ -3,7 +3,9 @@
 //! A request that is wrong whatever memory there is says something about the code that made it.
 //! `hal` prints nothing; a hook that the firmware sets is called at the first misuse of each kind.
 
-use super::{AllocError, Gfp, GfpError};
+use super::{AllocError, FreeError, Gfp, GfpError, ObjectError, VmallocError};
+use crate::addr::VirtAddr;
+use crate::layout;
 use crate::sync::{Context, Once};
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -29,13 +31,19 @@ pub enum Misuse {
     /// gfp".
     #[error("an object with {0}")]
     ObjectFlags(Gfp),
+    /// An area of no bytes. It is refused.
+    #[error("an area of zero bytes")]
+    ZeroSize,
+    /// A free of memory that is free already, or of an area that there is not. It is refused.
+    #[error("a free of {0}, where nothing in use starts")]
+    WrongFree(VirtAddr),
 }
 
 /// What no object is: memory without a permanent mapping, or that may be migrated.
 pub(super) const NO_OBJECT: Gfp = Gfp::HIGHMEM.union(Gfp::MOVABLE);
 
 /// Kinds of misuse, by [`Misuse::kind`].
-const KINDS: usize = 13;
+const KINDS: usize = 15;
 
 static COUNTS: [AtomicU32; KINDS] = [const { AtomicU32::new(0) }; KINDS];
 
@@ -62,6 +70,8 @@ impl Misuse {
             Self::OrderTooLarge(_) => 10,
             Self::NofailReclaim => 11,
             Self::ObjectFlags(_) => 12,
+            Self::ZeroSize => 13,
+            Self::WrongFree(_) => 14,
         }
     }
 
@@ -100,6 +110,50 @@ pub(super) fn note_object_flags(gfp: Gfp) {
         && let Err(error) = gfp.check()
     {
         Misuse::Flags(error).note(gfp);
+    }
+}
+
+/// Counts what is wrong with a free of `va`, which asks for nothing. Any context.
+#[cold]
+#[inline(never)]
+fn note_wrong_free(va: VirtAddr) {
+    Misuse::WrongFree(va).note(Gfp::empty());
+}
+
+impl ObjectError {
+    /// The same, counted if an object was freed twice.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn noted(self) -> Self {
+        if let Self::DoubleFree(va) = self {
+            note_wrong_free(va);
+        }
+        self
+    }
+}
+
+impl FreeError {
+    /// The same, counted if a block was freed twice.
+    #[cold]
+    pub(super) fn noted(self) -> Self {
+        if let Self::DoubleFree(pfn) = self {
+            note_wrong_free(layout::phys_to_virt(pfn.phys()));
+        }
+        self
+    }
+}
+
+impl VmallocError {
+    /// The same, counted if an area of no bytes was asked for with `gfp`, or one freed that is not.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn noted(self, gfp: Gfp) -> Self {
+        match self {
+            Self::ZeroSize => Misuse::ZeroSize.note(gfp),
+            Self::NotAnArea(va) => note_wrong_free(va),
+            _ => {}
+        }
+        self
     }
 }
 

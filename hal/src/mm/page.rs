@@ -5,7 +5,7 @@ mod slow;
 
 pub use exact::get_order;
 
-use super::buddy::{FreeError, Histogram, MAX_ORDER, check_allocated};
+use super::buddy::{FreeError, Histogram, ListError, MAX_ORDER, check_allocated};
 use super::fault;
 use super::frame::{FrameKind, FrameTable};
 use super::misuse::{Misuse, refuse_context};
@@ -224,6 +224,19 @@ impl PageAllocator {
         self.zones[kind as usize].blocks_of(migrate)
     }
 
+    /// Looks at every block on a zone's lists of free blocks: whether it is what the list says,
+    /// linked both ways, merged and counted. How many there are.
+    ///
+    /// For tests and ledgers. Any context; takes time in proportion to the blocks, with interrupts
+    /// masked.
+    ///
+    /// # Errors
+    ///
+    /// [`ListError`]: the first thing that is wrong.
+    pub fn validate(&self, kind: ZoneKind) -> Result<u32, ListError> {
+        self.zones[kind as usize].validate(&self.frames)
+    }
+
     /// Free pages of all zones.
     pub fn free_pages_total(&self) -> u32 {
         ZoneKind::ALL.iter().map(|kind| self.zone(*kind).free).sum()
@@ -400,7 +413,7 @@ impl PageAllocator {
                 kind: FrameKind::Accounted,
                 ..
             }) => self.free_accounted(pfn, order, || self.free_to_zone(pfn, order)),
-            Err(error) => Err(error),
+            Err(error) => Err(error.noted()),
         }
     }
 

@@ -1,13 +1,23 @@
 //! What the tests of this module share: machines made of pretended RAM, and an oracle.
 
 use super::pcp::AtHand;
-use super::{FrameTable, Gfp, PageAllocator, Shrinker, UsableRam};
+use super::{FrameTable, Gfp, MAX_ORDER, PageAllocator, Shrinker, UsableRam};
 use crate::addr::{Pfn, PhysAddr, PhysRange, VirtAddr};
 use crate::layout::host;
 use core::mem::MaybeUninit;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Bytes of a descriptor.
+const GARBAGE: usize = 16;
+
+/// What looks like the descriptor of a free block of `order`.
+fn garbage(order: u8) -> [u8; GARBAGE] {
+    let mut garbage = [0xA5; GARBAGE];
+    (garbage[0], garbage[1]) = (1, order);
+    garbage
+}
 
 /// A frame table for the frames of `span`, whose memory holds garbage: what would be free blocks
 /// of every order, with links and types of 0xA5.
@@ -17,11 +27,18 @@ pub(super) fn frame_table(span: PhysRange) -> FrameTable {
     // SAFETY: the layout's size is not zero.
     let memory = unsafe { std::alloc::alloc(layout) };
     assert!(!memory.is_null());
-    for (index, offset) in (0..backing.len()).step_by(16).enumerate() {
-        let mut garbage = [0xA5; 16];
-        (garbage[0], garbage[1]) = (1, (index % 11) as u8);
-        // SAFETY: the allocation has that many bytes.
-        unsafe { memory.add(offset).cast::<[u8; 16]>().write(garbage) };
+    // The first few are written, and copied on and on: a loop over all takes an interpreter seconds.
+    let heads: Vec<[u8; GARBAGE]> = (0..=MAX_ORDER as u8).map(garbage).collect();
+    let (mut have, want) = (heads.len() * GARBAGE, layout.size());
+    // SAFETY: the allocation has `want` bytes, of which the first `have` are written each time.
+    unsafe {
+        memory.copy_from_nonoverlapping(heads.as_ptr().cast(), have.min(want));
+        while have < want {
+            memory
+                .add(have)
+                .copy_from_nonoverlapping(memory, have.min(want - have));
+            have *= 2;
+        }
     }
     let words = vec![MaybeUninit::new(0xA5); FrameTable::words_for(span)];
     let base = VirtAddr::from_ptr(memory).get().wrapping_sub(backing.start);

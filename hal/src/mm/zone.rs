@@ -9,7 +9,7 @@ mod range;
 
 pub(super) use range::Found;
 
-use super::buddy::Histogram;
+use super::buddy::{Histogram, ListError};
 use super::frame::{FrameKind, FrameTable};
 use super::pcp::{AtHand, List, MAX_PCP_ORDER, ZoneLists};
 use super::watermark::{Mark, Watermarks, ignores_marks};
@@ -211,6 +211,11 @@ impl Zone {
     /// Free blocks of one migrate type per order.
     pub(super) fn blocks_of(&self, migrate: MigrateType) -> Histogram {
         self.free.lock().histogram_of(migrate)
+    }
+
+    /// Looks at every block on the lists of free blocks; how many there are.
+    pub(super) fn validate(&self, frames: &FrameTable) -> Result<u32, ListError> {
+        self.free.lock().buddy.validate(frames)
     }
 
     /// Takes a block if the zone may give one to the request, and fills the executing core's list.

@@ -6,7 +6,7 @@ mod matrix;
 
 use crate::firmware::Build;
 use boots::{debugged, failslab, full, parallel, payloads, twins};
-use checks::{FUZZ, HOST_TESTS, LOOM, MIRI, SDCARD_TEST, SLAB_DEBUG_TESTS, lint};
+use checks::{FUZZ, FUZZ_LIMIT, HOST_TESTS, LOOM, MIRI, SDCARD_TEST, SLAB_DEBUG_TESTS, lint};
 use matrix::matrix;
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub(crate) enum Work {
     Checks(Vec<Check>),
     /// Cargo invocations that run tests; what they count is counted.
     Tests(Vec<Check>),
+    /// One such, whose tests may run for so long, compilation left out.
+    Timed(Check, Duration),
     /// A script of this path that counts for itself: its last line is `N passed, N failed`.
     Script(&'static str),
     /// Tests under a nightly toolchain's Miri, skipped where there is none.
@@ -121,7 +123,7 @@ pub(crate) fn all() -> Vec<Lane> {
     vec![
         lane("lint", Work::Checks(lint())),
         lane("host", Work::Tests(vec![HOST_TESTS, SLAB_DEBUG_TESTS])),
-        lane("fuzz", Work::Tests(vec![FUZZ])),
+        lane("fuzz", Work::Timed(FUZZ, FUZZ_LIMIT)),
         lane("loom", Work::Tests(vec![LOOM])),
         lane("miri", Work::Miri(MIRI)),
         lane("sdcard", Work::Script(SDCARD_TEST)),

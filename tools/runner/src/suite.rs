@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// File of a boot's capture that holds its report.
 const REPORT: &str = "report.txt";
@@ -55,6 +55,7 @@ pub(crate) fn run(names: &[String]) -> Result<bool> {
         let result = match &lane.work {
             Work::Checks(checks) => run_checks(lane.name, checks),
             Work::Tests(checks) => run_tests(lane.name, checks),
+            Work::Timed(check, limit) => run_timed(lane.name, check, *limit),
             Work::Script(path) => run_script(lane.name, path),
             Work::Miri(check) => run_miri(lane.name, check),
             Work::Firmware(build) => build_all(*build, &mut built),
@@ -221,6 +222,30 @@ fn run_tests(lane: &str, checks: &[Check]) -> Result<Counts> {
         counts.add(test_counts(&ended));
     }
     Ok(counts)
+}
+
+/// Runs tests that may run for `limit`. Those that take longer are a failure, and say so.
+fn run_timed(lane: &str, check: &Check, limit: Duration) -> Result<Counts> {
+    let ended = run_command(lane, check.name, cargo_command(check))?;
+    let mut counts = test_counts(&ended);
+    let took = run_time(&ended);
+    if took > limit {
+        println!(
+            "  not ok {} ran {took:.1?}, more than {limit:?}",
+            check.name
+        );
+        counts.add(failed(1));
+    }
+    Ok(counts)
+}
+
+/// How long the tests ran, as their `test result:` lines say, without the time to compile them.
+fn run_time(ended: &Ended) -> Duration {
+    let seconds = |line: &str| {
+        let (_, seconds) = line.split_once("; finished in ")?;
+        Duration::try_from_secs_f64(seconds.strip_suffix('s')?.parse().ok()?).ok()
+    };
+    ended.output.lines().filter_map(seconds).sum()
 }
 
 /// Runs a script of the repository and reads what it counts.

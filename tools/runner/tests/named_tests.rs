@@ -109,6 +109,33 @@ fn every_named_test_exists() {
     }
 }
 
+/// The claims that `docs/claims.md` numbers: their letters, and how many there are of each.
+const CLAIMS: [(char, u32); 4] = [('K', 21), ('G', 15), ('P', 13), ('V', 10)];
+
+/// What stands in a row instead of a test.
+const REASONS: [&str; 2] = ["nothing to test |", "`make bench`: "];
+
+/// What is wrong with the rows of `text`: claims that do not have one row, and rows that
+/// neither name a test nor give a reason.
+fn faulty_rows(text: &str) -> Vec<String> {
+    let ids = CLAIMS
+        .iter()
+        .flat_map(|(letter, last)| (1..=*last).map(move |n| format!("{letter}{n}")));
+    ids.filter_map(|id| {
+        let rows: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with(&format!("| {id} |")))
+            .collect();
+        match rows[..] {
+            [row] if names(row).count() > 0 => None,
+            [row] if REASONS.iter().any(|reason| row.contains(reason)) => None,
+            [_] => Some(format!("{id} has no test")),
+            _ => Some(format!("{id} has {} rows", rows.len())),
+        }
+    })
+    .collect()
+}
+
 #[test]
 fn names_are_read_from_prose_and_from_the_last_column() {
     let text = "by `mmu.a_b_c` and `short`\n| `call_of_linux` | words | `d_e_f`, `x.g_h_i` |\n";
@@ -155,4 +182,37 @@ fn a_name_that_is_nowhere_is_found() {
     ] {
         assert!(!is_defined(name, &files), "{name}");
     }
+}
+
+#[test]
+fn every_claim_has_a_row_with_its_tests() {
+    let text = fs::read_to_string(root().join("docs/claims.md")).unwrap();
+    assert_eq!(faulty_rows(&text), [""; 0]);
+}
+
+#[test]
+fn a_claim_without_a_row_or_a_test_is_found() {
+    let row = |id: String| format!("| {id} | said | `a_b_c` | `d_e_f` |\n");
+    let ids = CLAIMS
+        .iter()
+        .flat_map(|(letter, last)| (1..=*last).map(move |n| format!("{letter}{n}")));
+    let rows: Vec<_> = ids.map(row).collect();
+    assert_eq!(faulty_rows(&rows.concat()), [""; 0]);
+    let with = |number: usize, text: &str| {
+        let mut rows = rows.clone();
+        rows[number] = text.into();
+        faulty_rows(&rows.concat())
+    };
+    assert_eq!(
+        with(1, "| K3 | said | holds | `d_e_f` |\n"),
+        ["K2 has 0 rows", "K3 has 2 rows"]
+    );
+    assert_eq!(
+        with(1, "| K2 | said | `a_b_c` holds | none |\n"),
+        ["K2 has no test"]
+    );
+    assert_eq!(
+        with(1, "| K2 | said | holds | nothing to test |\n"),
+        [""; 0]
+    );
 }

@@ -7,7 +7,7 @@ use crate::memory::{self, Area, Object, Pages};
 use crate::report::{Outcome, diagnostic};
 use crate::{check, check_ok};
 use hal::addr::{PAGE_SIZE, VirtAddr};
-use hal::mm::{self, AllocError, FrameKind, Gfp, MAX_SIZE, ObjectError, ZERO_SIZE_PTR};
+use hal::mm::{self, AllocError, FrameKind, Gfp, MAX_SIZE, Misuse, ObjectError, ZERO_SIZE_PTR};
 
 pub(super) fn zero_size() -> Outcome {
     let zero = check_ok!(mm::kmalloc(0, Gfp::KERNEL));
@@ -48,8 +48,12 @@ pub(super) fn bad_frees() -> Outcome {
         let large = check_ok!(Object::alloc(64 << 10, Gfp::KERNEL));
         let area = check_ok!(Area::alloc(PAGE_SIZE));
         let pages = check_ok!(Pages::alloc(Gfp::KERNEL, 1));
+        let kind = Misuse::WrongFree(VirtAddr::new(0));
+        let earlier = kind.count();
         let (first, twice) = check_ok!(Object::alloc(256, Gfp::KERNEL)).free_twice();
+        let counted = kind.count() - earlier;
         check_ok!(first);
+        check!(counted == 1, "a double free was counted {counted} times");
         let image = VirtAddr::from_ptr(&raw const SUITE_NAME);
         let pool = machine().pool;
         let in_pool = memory::free_pool_frame(pool.frames().start.pfn());

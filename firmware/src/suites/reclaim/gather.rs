@@ -3,7 +3,7 @@
 //! Each test sets a little memory aside in one place and takes all the rest, so that a request finds
 //! it there or nowhere. Its twin makes a request that does not look there and must be refused.
 
-use super::super::pressure::{allocator, squeeze};
+use super::super::pressure::{BLOCKING, PATIENCE_NS, UNAIDED, allocator, squeeze};
 use crate::failslab::genuine;
 use crate::machine::machine;
 use crate::memory::hoard::top_zone;
@@ -12,19 +12,9 @@ use crate::report::{Outcome, Stop, diagnostic};
 use crate::{check, check_ok};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use hal::addr::PAGE_SIZE;
-use hal::deferred;
 use hal::mm::{self, AllocError, Gfp, MAX_ORDER};
 use hal::smp;
 use hal::sync::PerCpu;
-
-/// Requests that may wait, and leave background reclaim to idle cores: it has all rights.
-const BLOCKING: Gfp = Gfp::NOFS.union(Gfp::NOWARN);
-
-/// The same without background reclaim.
-const UNAIDED: Gfp = BLOCKING.difference(Gfp::KSWAPD_RECLAIM);
-
-/// How long a core waits for another one's answer before it says that there is none.
-const PATIENCE_NS: u64 = 2_000_000_000;
 
 /// Asks for a page; again if the request asks the other cores, because an emulated one may take
 /// longer to answer than it is given.
@@ -94,11 +84,6 @@ fn is_served_from_another_cores_slab(gfp: Gfp) -> Result<bool, Stop> {
     let object = smp::run_on(other, || Object::alloc(SIZE, Gfp::KERNEL));
     let object = check_ok!(check_ok!(object));
     let _ballast = squeeze()?;
-    // Background reclaim, which would empty the core's magazine on that core, ends first.
-    while deferred::is_runnable() {
-        deferred::run_pending();
-    }
-    check_ok!(smp::run_on_all(|_| ()));
     check_ok!(check_ok!(smp::run_on(other, || object.free())));
     let at_hand = objects_out() - before;
     if at_hand == 0 {
@@ -194,19 +179,55 @@ fn purged() -> Result<usize, Stop> {
     Ok(purge.map_or(0, |purge| purge.freed))
 }
 
-pub(super) fn purge() -> Outcome {
-    const PAGES: usize = 64;
+/// Pages that wait for the purge in [`from_the_purge`].
+const WAITING: usize = 64;
+
+/// What a request for a page came to.
+#[derive(Debug, PartialEq, Eq)]
+struct Purge {
+    served: bool,
+    /// Pages that the purge gave up for it.
+    given: usize,
+    /// Pages that still wait for the purge.
+    left: usize,
+}
+
+/// Asks for a page with `gfp` while the only memory that no watermark keeps waits for the purge.
+fn from_the_purge(gfp: Gfp) -> Result<Purge, Stop> {
     // The first free of all flushes at once, and says how much may wait from then on.
     check_ok!(check_ok!(Area::alloc(PAGE_SIZE)).free());
-    let area = check_ok!(Area::alloc(PAGES * PAGE_SIZE));
+    let area = check_ok!(Area::alloc(WAITING * PAGE_SIZE));
     let _ballast = squeeze()?;
     let before = purged()?;
     check_ok!(area.free());
-    // Background reclaim, which runs by now on a core that is idle, may be faster.
-    let served = Pages::alloc(BLOCKING, 0).map(drop);
-    let (given, left) = (purged()? - before, mm::pages_put_off());
-    check_ok!(served);
-    diagnostic(format_args!("{given} pages purged, {left} still wait"));
-    check!(given >= PAGES && left == 0, "{given} given, {left} left");
+    let served = genuine(|| Pages::alloc(gfp, 0).map(drop))?;
+    let purge = Purge {
+        served: served.is_ok(),
+        given: purged()? - before,
+        left: mm::pages_put_off(),
+    };
+    diagnostic(format_args!("{gfp}: {purge:?}"));
+    Ok(purge)
+}
+
+pub(super) fn purge() -> Outcome {
+    let purge = from_the_purge(UNAIDED)?;
+    let expected = Purge {
+        served: true,
+        given: WAITING,
+        left: 0,
+    };
+    check!(purge == expected, "{purge:?}");
+    Ok(())
+}
+
+pub(super) fn purge_planted() -> Outcome {
+    let purge = from_the_purge(UNAIDED.difference(Gfp::DIRECT_RECLAIM))?;
+    let expected = Purge {
+        served: false,
+        given: 0,
+        left: WAITING,
+    };
+    check!(purge == expected, "{purge:?}");
     Ok(())
 }

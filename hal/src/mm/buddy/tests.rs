@@ -164,6 +164,71 @@ fn steps() -> impl Strategy<Value = Vec<(bool, u32, usize, usize)>> {
     proptest::collection::vec((any::<bool>(), 0..=11_u32, any::<usize>(), 0..3_usize), len)
 }
 
+/// A buddy allocator that was used, with blocks on several lists.
+fn used() -> (Buddy, &'static FrameTable) {
+    let (mut buddy, frames) = buddy(1024..2048);
+    for order in [0, 3, 0] {
+        buddy.alloc(frames, order, MigrateType::Movable).unwrap();
+    }
+    (buddy, frames)
+}
+
+/// Each of them is the plant for the check, on lists that pass without it.
+#[test]
+fn damaged_lists_are_found_planted() {
+    type Damage = (fn(&mut Buddy, &FrameTable), fn(&ListError) -> bool);
+    const MOVABLE: usize = MigrateType::Movable as usize;
+    let damages: [Damage; 8] = [
+        (
+            |buddy, frames| first_frame(frames, buddy.lists[MOVABLE][2].first).set_tail(),
+            |error| matches!(error, ListError::NotFree { order: 2, .. }),
+        ),
+        (
+            |buddy, _| buddy.lists[MOVABLE].swap(2, 4),
+            |error| matches!(error, ListError::NotFree { order: 2, .. }),
+        ),
+        (
+            |buddy, frames| first_frame(frames, buddy.lists[MOVABLE][2].first).set_prev(1024),
+            |error| matches!(error, ListError::Link(_)),
+        ),
+        (
+            |buddy, frames| {
+                let first = buddy.lists[MOVABLE][2].first;
+                first_frame(frames, first).set_next(first);
+                buddy.lists[MOVABLE][2].blocks += 1;
+            },
+            |error| matches!(error, ListError::Link(_)),
+        ),
+        (
+            |buddy, frames| {
+                let first = buddy.lists[MOVABLE][2].first;
+                first_frame(frames, first ^ 1 << 2).set_free(2, MigrateType::Movable, NO_FRAME);
+            },
+            |error| matches!(error, ListError::Unmerged { order: 2, .. }),
+        ),
+        (
+            |buddy, _| buddy.lists[MOVABLE][2].blocks += 1,
+            |error| matches!(error, ListError::Blocks { order: 2, .. }),
+        ),
+        (
+            |buddy, _| buddy.occupied[MOVABLE] &= !(1 << 2),
+            |error| matches!(error, ListError::Blocks { order: 2, .. }),
+        ),
+        (
+            |buddy, _| buddy.pages[MOVABLE] -= 1,
+            |error| matches!(error, ListError::Pages { .. }),
+        ),
+    ];
+    for (number, (damage, is_named)) in damages.into_iter().enumerate() {
+        let (mut buddy, frames) = used();
+        let blocks = histogram(&buddy).iter().sum();
+        assert_eq!(buddy.validate(frames), Ok(blocks));
+        damage(&mut buddy, frames);
+        let found = buddy.validate(frames).unwrap_err();
+        assert!(is_named(&found), "damage {number}: {found}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 128 }))]
 
@@ -198,6 +263,8 @@ proptest! {
                 prop_assert_eq!(buddy.free(frames, pfn, order), Ok(()));
                 prop_assert!(buddy.free(frames, pfn, order).is_err());
             }
+            let blocks: u32 = histogram(&buddy).iter().sum();
+            prop_assert_eq!(buddy.validate(frames), Ok(blocks));
         }
         while let Some((pfn, pages)) = oracle.remove(0) {
             buddy.free(frames, Pfn::new(pfn as u32), pages.ilog2()).unwrap();

@@ -116,7 +116,9 @@ fn vmalloc_window() -> Result<&'static Vmalloc<MachinePages>, VmallocError> {
 ///
 /// As there, and [`VmallocError::NotReady`] before [`init_vmalloc`].
 pub fn vmalloc(size: usize) -> Result<VirtAddr, VmallocError> {
-    vmalloc_window()?.vmalloc(size)
+    vmalloc_window()?
+        .vmalloc(size)
+        .map_err(|error| error.noted(Gfp::KERNEL))
 }
 
 /// Allocates zeroed memory contiguous in virtual addresses only: [`Vmalloc::vzalloc`].
@@ -125,7 +127,9 @@ pub fn vmalloc(size: usize) -> Result<VirtAddr, VmallocError> {
 ///
 /// As [`vmalloc`].
 pub fn vzalloc(size: usize) -> Result<VirtAddr, VmallocError> {
-    vmalloc_window()?.vzalloc(size)
+    vmalloc_window()?
+        .vzalloc(size)
+        .map_err(|error| error.noted(Gfp::KERNEL))
 }
 
 /// Allocates memory contiguous in virtual addresses only, with flags: [`Vmalloc::vmalloc_with`].
@@ -135,7 +139,9 @@ pub fn vzalloc(size: usize) -> Result<VirtAddr, VmallocError> {
 /// As [`vmalloc`].
 #[doc(alias = "__vmalloc")]
 pub fn vmalloc_with(size: usize, gfp: Gfp) -> Result<VirtAddr, VmallocError> {
-    vmalloc_window()?.vmalloc_with(size, gfp)
+    vmalloc_window()?
+        .vmalloc_with(size, gfp)
+        .map_err(|error| error.noted(gfp))
 }
 
 /// Changes the size of what [`vmalloc()`] returned: [`Vmalloc::vrealloc`].
@@ -167,7 +173,7 @@ pub unsafe fn vrealloc(
 /// As there.
 pub unsafe fn vfree(va: VirtAddr) -> Result<(), VmallocError> {
     // SAFETY: handed on to the caller.
-    unsafe { vmalloc_window()?.vfree(va) }
+    unsafe { vmalloc_window()?.vfree(va) }.map_err(|error| error.noted(Gfp::empty()))
 }
 
 /// Maps pages to contiguous addresses: [`Vmalloc::vmap`].

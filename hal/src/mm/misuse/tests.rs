@@ -27,6 +27,8 @@ fn kinds_are_numbered_apart() {
         Misuse::OrderTooLarge(11),
         Misuse::NofailReclaim,
         Misuse::ObjectFlags(gfp),
+        Misuse::ZeroSize,
+        Misuse::WrongFree(VirtAddr::new(0)),
     ];
     assert!(all.iter().map(|misuse| misuse.kind()).eq(0..KINDS));
 }
@@ -62,8 +64,11 @@ fn the_hook_is_told_once_of_each_kind_and_never_of_a_silent_one() {
         ask(Gfp::KERNEL | Gfp::NOFAIL | silence, 2);
         ask(nonblocking | silence, 0);
     }
+    wrong_frees_are_counted();
+    wrong_frees_are_counted();
     let told = TOLD.lock().unwrap();
     for misuse in [
+        Misuse::WrongFree(VirtAddr::new(0)),
         Misuse::OrderTooLarge(11),
         Misuse::NofailOrder(2),
         Misuse::Flags(GfpError::NofailNonblocking(nonblocking)),
@@ -74,6 +79,33 @@ fn the_hook_is_told_once_of_each_kind_and_never_of_a_silent_one() {
         assert_eq!(of_kind.count(), 1, "{misuse}");
     }
     assert!(told.iter().all(|(_, gfp)| !gfp.contains(Gfp::NOWARN)));
+}
+
+/// Frees an object, a page and a named object twice.
+fn wrong_frees_are_counted() {
+    let kind = Misuse::WrongFree(VirtAddr::new(0));
+    let (pages, _) = testing::normal_machine(8);
+    let kmalloc: &Kmalloc = Box::leak(Box::new(Kmalloc::new()));
+    kmalloc.set_pages(pages);
+    let before = kind.count();
+    for size in [64, 20_000] {
+        let object = kmalloc.kmalloc(size, GFP).unwrap();
+        // SAFETY: just allocated, never touched; the second free is refused.
+        let [first, second] = [(); 2].map(|()| unsafe { kmalloc.kfree(object.as_ptr()) });
+        assert!(first.is_ok() && second.is_err(), "{size} bytes: {second:?}");
+    }
+    for cache in caches() {
+        let object = cache.alloc(pages, GFP).unwrap();
+        // SAFETY: as above.
+        let [first, second] = [(); 2].map(|()| unsafe { cache.free(pages, object.as_ptr()) });
+        assert!(first.is_ok() && second.is_err(), "{second:?}");
+    }
+    let pfn = pages.alloc_pages(GFP, 0).unwrap();
+    // SAFETY: as above.
+    let [first, second] = [(); 2].map(|()| unsafe { pages.free_pages(pfn, 0) });
+    assert!(first.is_ok() && second.is_err(), "{second:?}");
+    // Other tests count too. A block that was merged is the inside of another one.
+    assert!(kind.count() >= before + 4, "{}", kind.count() - before);
 }
 
 /// Runs `f` as each kind of code that may not block.

@@ -199,7 +199,7 @@ impl Cache<'_> {
             };
             self.wrong_free(fault, va, pa, frame, Site::here());
         }
-        let object = checked?;
+        let object = checked.map_err(ObjectError::noted)?;
         if self.geometry.accounted {
             self.uncharge(pa, frame);
         }

@@ -348,7 +348,8 @@ impl Packed<'_> {
         frame: &Frame,
     ) -> Result<(), ObjectError> {
         let mut own = self.pages.lock();
-        let index = self.find(&mut own, va, pfn, frame)?;
+        let found = self.find(&mut own, va, pfn, frame);
+        let index = found.map_err(ObjectError::noted)?;
         own.give(self.layout, pfn, index);
         let left = own.remove_empty(KEPT_EMPTY, pages.frames().lookup());
         drop(own);

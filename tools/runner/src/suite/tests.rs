@@ -22,6 +22,15 @@ fn test_results_add_up() {
 }
 
 #[test]
+fn run_times_add_up() {
+    assert_eq!(run_time(&ended(false, OUTPUT)), Duration::from_secs(1));
+    let slow = "; finished in 35.25s\n";
+    let slow = OUTPUT.replace("; finished in 1.00s\n", slow);
+    assert_eq!(run_time(&ended(true, &slow)), Duration::from_millis(35_250));
+    assert_eq!(run_time(&ended(true, "")), Duration::ZERO);
+}
+
+#[test]
 fn a_script_counts_for_itself() {
     let counts = |success, output| script_counts(&ended(success, output)).to_string();
     assert_eq!(

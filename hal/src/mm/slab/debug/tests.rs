@@ -2,6 +2,7 @@ use super::*;
 use crate::mm::slab::{KmemCache, ObjectError};
 use crate::mm::testing::normal_machine;
 use crate::mm::{Gfp, PageAllocator};
+use std::cell::Cell;
 
 fn cache(name: &'static str, size: usize) -> &'static KmemCache {
     Box::leak(Box::new(KmemCache::new(name, size, 8).unwrap()))
@@ -19,25 +20,29 @@ fn stray(object: *mut u8, offset: isize) -> u8 {
     }
 }
 
-/// The fault of the last report on `cache`: other tests make reports, too.
+thread_local! {
+    /// The last report of this thread: other tests make reports at the same time.
+    static LAST: Cell<Option<SlabReport>> = const { Cell::new(None) };
+}
+
+/// Takes the last report that a call of this test made.
+fn last_report() -> Option<SlabReport> {
+    LAST.take()
+}
+
+/// The fault of the last report, if it was on `cache`.
 fn last(cache: &KmemCache) -> Option<SlabFault> {
-    let report = take_slab_report()?;
+    let report = last_report()?;
     (report.cache == cache.name()).then_some(report.fault)
 }
 
-/// Calls in this module report one at a time.
-static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
-
-fn machine() -> (std::sync::MutexGuard<'static, ()>, &'static PageAllocator) {
-    let turn = TURN
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
-    (turn, normal_machine(8).0)
+fn machine() -> &'static PageAllocator {
+    set_slab_hook(|report| LAST.set(Some(*report)));
+    normal_machine(8).0
 }
-
 #[test]
 fn a_stray_store_beside_an_object_in_use_is_found_when_it_is_freed() {
-    let (_turn, pages) = machine();
+    let pages = machine();
     let cache = cache("zones", 100);
     // Before the object, beyond what was asked for, after it.
     for offset in [-1, -16, 100, 127, 128, 143] {
@@ -54,7 +59,7 @@ fn a_stray_store_beside_an_object_in_use_is_found_when_it_is_freed() {
 
 #[test]
 fn a_store_into_a_free_object_is_found_when_it_is_allocated() {
-    let (_turn, pages) = machine();
+    let pages = machine();
     let cache = cache("poison", 64);
     for offset in [0, 1, 62, 63] {
         let object = cache.alloc(pages, Gfp::KERNEL).unwrap().as_ptr();
@@ -78,7 +83,7 @@ fn a_store_into_a_free_object_is_found_when_it_is_allocated() {
 
 #[test]
 fn wrong_frees_are_reported_with_the_owner() {
-    let (_turn, pages) = machine();
+    let pages = machine();
     let (own, other) = (cache("owned", 64), cache("stranger", 64));
     let object = own.alloc(pages, Gfp::KERNEL).unwrap().as_ptr();
     let line = line!() - 1;
@@ -86,7 +91,7 @@ fn wrong_frees_are_reported_with_the_owner() {
     // SAFETY: it belongs to another cache, which is refused.
     let refused = unsafe { other.free(pages, object) };
     assert!(matches!(refused, Err(ObjectError::WrongCache { .. })));
-    let report = take_slab_report().unwrap();
+    let report = last_report().unwrap();
     assert_eq!(
         (report.fault, report.cache),
         (SlabFault::WrongCache, "owned")
@@ -96,7 +101,7 @@ fn wrong_frees_are_reported_with_the_owner() {
         // SAFETY: the object is ours, and then free, which is refused.
         let _ = unsafe { own.free(pages, object) };
     }
-    let report = take_slab_report().unwrap();
+    let report = last_report().unwrap();
     assert_eq!(report.fault, SlabFault::AlreadyFree);
     assert_eq!(report.freed.unwrap().location.line(), line!() - 4);
 }
