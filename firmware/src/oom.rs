@@ -9,6 +9,7 @@ use hal::addr::VirtAddr;
 use hal::alloc::{AllocError as ContainerError, PushError, RemoveError};
 use hal::arch::exception::FaultReport;
 use hal::dma::DmaError;
+use hal::dma::coherent::RunError;
 use hal::drivers::gic::GicError;
 use hal::drivers::irq::IrqError;
 use hal::drivers::timer::TimerError;
@@ -95,6 +96,17 @@ impl OutOfMemory for IoremapError {
     }
 }
 
+impl OutOfMemory for DmaError {
+    fn is_out_of_memory(&self) -> bool {
+        match self {
+            Self::NoMemory(error) => error.is_out_of_memory(),
+            Self::Run(RunError::Contiguous(error)) => error.is_out_of_memory(),
+            Self::Run(RunError::Tables(error)) => error.is_out_of_memory(),
+            _ => false,
+        }
+    }
+}
+
 impl OutOfMemory for Fault {
     fn is_out_of_memory(&self) -> bool {
         match self {
@@ -119,8 +131,6 @@ macro_rules! other_reasons {
 other_reasons!(
     CacheError,
     DestroyError,
-    // The coherent pool was set aside at boot.
-    DmaError,
     FaultReport,
     FreeError,
     GicError,

@@ -15,6 +15,7 @@ use hal::drivers::irq::{self, Interrupts, IrqHandler};
 use hal::drivers::psci::Psci;
 use hal::drivers::timer::{DeadlineInterrupt, Timer, VIRTUAL_TIMER};
 use hal::drivers::uart::Uart;
+use hal::dma::coherent;
 use hal::mm::{self, IoKind, IoremapError};
 use hal::sync::{MAX_CPUS, PerCpu, percpu};
 use hal::{mmu, smp};
@@ -124,6 +125,7 @@ fn bring_up(
     }
     let pool = memory::build(tables, board, &mut map, &description, &cmdline)?;
     mm::init_vmalloc(tables);
+    coherent::init(pool, tables);
     mm::set_failure_hook(report::allocation_failure);
     mm::set_misuse_hook(report::misuse);
     #[cfg(feature = "slab-debug")]

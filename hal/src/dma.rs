@@ -21,6 +21,7 @@
 //! maintenance, but the CPU must still not touch what a device is working on.
 
 use crate::addr::{DmaAddr, PhysAddr, VirtAddr};
+use crate::mm::{AllocError, Gfp};
 use core::fmt;
 
 pub mod bus;
@@ -150,6 +151,16 @@ pub enum DmaError {
         /// Bytes in the largest unit the caches write back.
         granule: usize,
     },
+    /// Coherent memory as a compound page, which it cannot be: its pages have no descriptors that
+    /// say so.
+    #[error("coherent memory with {0}: it is no compound page")]
+    Compound(Gfp),
+    /// The page allocator refused.
+    #[error(transparent)]
+    NoMemory(#[from] AllocError),
+    /// Contiguous memory could not be made non-cacheable.
+    #[error("no non-cacheable memory: {0}")]
+    Run(coherent::RunError),
     /// The coherent pool has no free block of the size.
     #[error("coherent pool exhausted: {size:#x} bytes asked, {free:#x} free")]
     PoolExhausted {
