@@ -11,6 +11,8 @@
 //! | [`streaming`] | one contiguous buffer lent to a device | `dma_map_single`, `dma_sync_single_*` |
 //! | [`sg`] | a buffer of scattered pages lent to a device | `dma_map_sg` |
 //! | [`coherent`] | memory that CPU and device use together | `dma_alloc_coherent` |
+//! | [`pool`] | small blocks of it | `dma_pool` |
+//! | [`ring`] | descriptors in it that change hands | `dma_wmb`, `dma_rmb` |
 //! | [`engine`] | devices that copy memory | `dmaengine` |
 //!
 //! # Who owns the bytes
@@ -32,6 +34,8 @@ pub mod engine;
 mod lease;
 pub mod maintenance;
 pub mod mask;
+pub mod pool;
+pub mod ring;
 pub mod sg;
 pub mod streaming;
 
@@ -42,6 +46,8 @@ pub use direction::{Bidirectional, Direction, FromDevice, ToDevice};
 pub use engine::{Clock, DmaEngine, Ticket, Transfer};
 pub use lease::ALIGNMENT;
 pub use mask::DmaMask;
+pub use pool::{DmaPool, DmaPoolError, PoolBlock};
+pub use ring::{Ring, Slot};
 pub use sg::{ScatterList, SgMapping};
 pub use streaming::{CpuOwned, Mapping, SharedMapping};
 

@@ -30,13 +30,13 @@ pub(crate) struct Host;
 
 impl Host {
     /// The error of a failure on demand.
-    pub(super) const REFUSED: AllocError = AllocError::Kmalloc(mm::AllocError::NoMemory {
+    pub(crate) const REFUSED: AllocError = AllocError::Kmalloc(mm::AllocError::NoMemory {
         order: 0,
         gfp: Flags::KERNEL,
     });
 
     /// Lets `n` more allocations succeed and the next one fail.
-    pub(super) fn fail_after(n: usize) {
+    pub(crate) fn fail_after(n: usize) {
         STATE.with_borrow_mut(|state| state.until_failure = Some(n));
     }
 

@@ -28,6 +28,7 @@ mod run;
 use crate::addr::PAGE_SIZE;
 
 pub use field::Field;
+pub(super) use machine::memory;
 pub use machine::{alloc, drain, info, init, kept_frames};
 pub use memory::{CoherentMemory, RunInfo};
 pub use object::{Coherent, CoherentPart, CoherentPartMut, Plain};
@@ -38,5 +39,7 @@ pub use run::RunError;
 /// the largest block of pages.
 pub const MAX_ALLOCATION: usize = PAGE_SIZE << crate::mm::MAX_ORDER;
 
+#[cfg(test)]
+pub(crate) use tests::machine as testing;
 #[cfg(test)]
 mod tests;

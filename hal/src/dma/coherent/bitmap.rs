@@ -85,7 +85,11 @@ impl<const WORDS: usize> PageBitmap<WORDS> {
 
     /// Whether all of `pages` pages, which is how many there are, are free.
     pub(super) fn is_unused(&self, pages: u32) -> bool {
-        let free: u32 = self.words.iter().map(|word| word.allocated.count_zeros()).sum();
+        let free: u32 = self
+            .words
+            .iter()
+            .map(|word| word.allocated.count_zeros())
+            .sum();
         free == pages
     }
 

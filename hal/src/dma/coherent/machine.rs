@@ -1,8 +1,8 @@
 //! The machine's coherent memory.
 
+use super::Coherent;
 use super::memory::{CoherentMemory, RunInfo};
 use super::pool::{CoherentPool, PoolInfo};
-use super::Coherent;
 use crate::addr::Pfn;
 use crate::deferred::{self, Work};
 use crate::dma::{Device, DmaError};
@@ -38,7 +38,7 @@ fn with(work: fn(&CoherentMemory)) {
 ///
 /// [`AllocError::NotReady`] before [`init`].
 #[inline]
-pub(super) fn memory() -> Result<&'static CoherentMemory, DmaError> {
+pub(in crate::dma) fn memory() -> Result<&'static CoherentMemory, DmaError> {
     MEMORY.get().ok_or(DmaError::NoMemory(AllocError::NotReady))
 }
 
@@ -91,5 +91,8 @@ pub fn info() -> Option<(PoolInfo, RunInfo)> {
 
 /// Frames that describe coherent memory, which are kept for good.
 pub fn kept_frames() -> impl Iterator<Item = Pfn> {
-    MEMORY.get().into_iter().flat_map(CoherentMemory::kept_frames)
+    MEMORY
+        .get()
+        .into_iter()
+        .flat_map(CoherentMemory::kept_frames)
 }

@@ -226,11 +226,7 @@ impl<T: Plain> Coherent<[T]> {
     /// # Errors
     ///
     /// As there; for more bytes than there are addresses as for the largest request.
-    pub fn zeroed_slice(
-        device: &'static Device,
-        len: usize,
-        gfp: Gfp,
-    ) -> Result<Self, DmaError> {
+    pub fn zeroed_slice(device: &'static Device, len: usize, gfp: Gfp) -> Result<Self, DmaError> {
         let block = memory()?.block(device, size_of::<T>().saturating_mul(len), gfp)?;
         Ok(Self::in_block(block, len))
     }
@@ -300,11 +296,7 @@ impl<T: Plain> Coherent<[T]> {
     /// # Errors
     ///
     /// [`DmaError::OutOfBounds`].
-    pub fn read_field_at<F: Plain>(
-        &self,
-        index: usize,
-        field: Field<T, F>,
-    ) -> Result<F, DmaError> {
+    pub fn read_field_at<F: Plain>(&self, index: usize, field: Field<T, F>) -> Result<F, DmaError> {
         let value = self.at(index)?;
         // SAFETY: the value is mapped and initialised.
         Ok(unsafe { load(value, field) })
@@ -356,7 +348,12 @@ unsafe fn load<T: Plain, F: Plain>(value: NonNull<T>, field: Field<T, F>) -> F {
 /// The value is mapped, and nobody else accesses it.
 unsafe fn store<T: Plain, F: Plain>(value: NonNull<T>, field: Field<T, F>, new: F) {
     // SAFETY: as for `load`; what is stored is plain data, so the value stays one.
-    unsafe { value.byte_add(field.offset()).cast::<F>().write_volatile(new) };
+    unsafe {
+        value
+            .byte_add(field.offset())
+            .cast::<F>()
+            .write_volatile(new)
+    };
 }
 
 /// A part of a [`Coherent`] allocation that a device reads.
@@ -396,4 +393,3 @@ unsafe impl Destination for CoherentPartMut<'_> {
         (index == 0).then_some(self.segment)
     }
 }
-

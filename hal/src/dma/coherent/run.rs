@@ -200,12 +200,17 @@ impl Runs {
         let va = self.reserve(size, note)?;
         let run = Run { va, pfn, count };
         // SAFETY: the frames are the caller's.
-        let claimed = unsafe { self.pages.frames().claim_memory_type(frames.clone(), wanted) };
+        let claimed = unsafe {
+            self.pages
+                .frames()
+                .claim_memory_type(frames.clone(), wanted)
+        };
         let converted = claimed.map_err(RunError::from).and_then(|()| {
-            self.change(in_direct_map(pfn), va, size, wanted).inspect_err(|_| {
-                // SAFETY: the frames are mapped as write-back memory, as they were.
-                unsafe { self.pages.frames().release_memory_type(frames) };
-            })
+            self.change(in_direct_map(pfn), va, size, wanted)
+                .inspect_err(|_| {
+                    // SAFETY: the frames are mapped as write-back memory, as they were.
+                    unsafe { self.pages.frames().release_memory_type(frames) };
+                })
         });
         match converted {
             Ok(()) => Ok(run),

@@ -1,12 +1,12 @@
 use super::*;
 use crate::addr::{PhysAddr, PhysRange, VirtAddr};
+use crate::arch::trace::{Op, record_during};
 use crate::dma::device::fake;
 use crate::dma::engine::Source;
 use crate::dma::{Device, DmaError, DmaMask, maintenance};
-use crate::arch::trace::{Op, record_during};
 use crate::layout::{self, host};
 
-mod machine;
+pub(crate) mod machine;
 mod typed;
 
 fn device() -> &'static Device {

@@ -27,6 +27,7 @@ fn kinds_are_numbered_apart() {
         Misuse::OrderTooLarge(11),
         Misuse::NofailReclaim,
         Misuse::ObjectFlags(gfp),
+        Misuse::CoherentCompound,
     ];
     assert!(all.iter().map(|misuse| misuse.kind()).eq(0..KINDS));
 }

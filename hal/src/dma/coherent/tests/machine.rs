@@ -56,7 +56,12 @@ impl Machine {
         let tables: &IrqLock<KernelMapper> =
             Box::leak(Box::new(IrqLock::new(scratch_mapper(tables))));
         // SAFETY: nothing walks the tree.
-        unsafe { tables.lock().map_by_pages(direct(frames.start), frames, CACHED) }.unwrap();
+        unsafe {
+            tables
+                .lock()
+                .map_by_pages(direct(frames.start), frames, CACHED)
+        }
+        .unwrap();
         let pool = pool(pool_pages);
         let memory = CoherentMemory::new(pool, tables, pages, areas, || DEFERRED.set(true));
         Self {
@@ -100,8 +105,17 @@ impl Machine {
             leaf.is_some_and(|leaf| leaf.attributes() == Some(CACHED) && leaf.pa == pfn.phys())
                 && recorded == Ok(MemoryType::NormalWriteBack)
         });
-        in_place && tables.leaves(COHERENT.base, COHERENT.end()).next().is_none()
+        in_place
+            && tables
+                .leaves(COHERENT.base, COHERENT.end())
+                .next()
+                .is_none()
     }
+}
+
+/// The coherent memory of a machine whose pool has `pages` pages.
+pub(crate) fn memory(pages: u64) -> &'static CoherentMemory {
+    Machine::with(4, pages, TABLES).memory
 }
 
 /// Every line of the range, dropped.
@@ -125,11 +139,15 @@ fn change(from: VirtAddr, to: VirtAddr, size: usize) -> Vec<Op> {
 #[test]
 fn a_task_is_served_from_the_pool_above_the_reserve_and_then_from_contiguous_memory() {
     let machine = Machine::new();
-    let from_pool: Vec<_> = (0..32).map(|_| machine.alloc(1, Gfp::KERNEL).unwrap()).collect();
+    let from_pool: Vec<_> = (0..32)
+        .map(|_| machine.alloc(1, Gfp::KERNEL).unwrap())
+        .collect();
     assert_eq!((machine.pool.free_pages(), machine.runs()), (32, 0));
     let contiguous = machine.alloc(1, Gfp::KERNEL).unwrap();
     assert_eq!((machine.pool.free_pages(), machine.runs()), (32, 1));
-    let atomic: Vec<_> = (0..32).map(|_| machine.alloc(1, Gfp::ATOMIC).unwrap()).collect();
+    let atomic: Vec<_> = (0..32)
+        .map(|_| machine.alloc(1, Gfp::ATOMIC).unwrap())
+        .collect();
     assert_eq!((machine.pool.free_pages(), machine.runs()), (0, 1));
     let refused = machine.alloc(1, Gfp::NOWAIT).unwrap_err();
     let (size, free) = (1, 0);
@@ -165,7 +183,10 @@ fn a_run_leaves_the_direct_map_and_comes_back_in_the_order_of_the_design() {
     assert!(machine.is_restored(frames));
     assert_eq!((machine.cma.stats().used, machine.runs()), (0, 0));
     let again = machine.alloc(SIZE, Gfp::KERNEL).unwrap();
-    assert!(again.as_slice().iter().all(|byte| *byte == 0), "zero after reuse");
+    assert!(
+        again.as_slice().iter().all(|byte| *byte == 0),
+        "zero after reuse"
+    );
 }
 
 /// More than is changed under one hold of the lock; more than a block of pages.
@@ -185,7 +206,10 @@ fn large_runs_are_served_and_aligned_as_far_as_the_area_is() {
     let error = CmaError::Count { count, area };
     assert_eq!(refused, DmaError::Run(RunError::Contiguous(error)));
     let refused = machine.alloc(usize::MAX, Gfp::KERNEL).unwrap_err();
-    assert!(matches!(refused, DmaError::Run(RunError::Contiguous(CmaError::Count { .. }))));
+    assert!(matches!(
+        refused,
+        DmaError::Run(RunError::Contiguous(CmaError::Count { .. }))
+    ));
 }
 
 #[test]
@@ -193,7 +217,10 @@ fn running_out_of_tables_gives_everything_back() {
     // The area takes eight tables of level 3 and one above; the window's root has one below.
     let machine = Machine::with(16, 1, 12);
     let refused = machine.alloc(8 << 20, Gfp::KERNEL).unwrap_err();
-    assert!(matches!(refused, DmaError::Run(RunError::Tables(_))), "{refused}");
+    assert!(
+        matches!(refused, DmaError::Run(RunError::Tables(_))),
+        "{refused}"
+    );
     assert_eq!((machine.cma.stats().used, machine.runs()), (0, 0));
     assert!(machine.is_restored(machine.cma.area().frames));
 }
@@ -222,7 +249,9 @@ fn a_low_pool_takes_in_a_chunk_and_gives_it_back() {
     let machine = Machine::new();
     machine.memory.refill();
     assert_eq!(machine.pool.info().chunks, 0, "it was not low");
-    let mut held: Vec<_> = (0..49).map(|_| machine.alloc(1, Gfp::ATOMIC).unwrap()).collect();
+    let mut held: Vec<_> = (0..49)
+        .map(|_| machine.alloc(1, Gfp::ATOMIC).unwrap())
+        .collect();
     machine.memory.refill();
     let info = machine.pool.info();
     assert_eq!((info.chunks, info.refills, info.pages), (1, 1, 64 + 512));
@@ -276,7 +305,11 @@ fn without_an_area_in_reach_the_whole_pool_is_for_everybody() {
     let machine = Machine::new();
     let start = machine.pool.frames().start.get();
     // Reaches the pool only.
-    let near = fake("near", DmaMask::new::<48>(), [start, 0x1000_0000, 64 * PAGE_SIZE as u64]);
+    let near = fake(
+        "near",
+        DmaMask::new::<48>(),
+        [start, 0x1000_0000, 64 * PAGE_SIZE as u64],
+    );
     let alloc = || machine.memory.alloc(near, 1, Gfp::KERNEL);
     let held: Vec<_> = (0..64).map(|_| alloc().unwrap()).collect();
     assert!(matches!(alloc(), Err(DmaError::PoolExhausted { .. })));
@@ -285,7 +318,10 @@ fn without_an_area_in_reach_the_whole_pool_is_for_everybody() {
     // Reaches the start of the area, and not what it is given.
     let start = machine.cma.area().frames.start.get();
     let short = fake("short", DmaMask::new::<48>(), [start, 0, PAGE_SIZE as u64]);
-    let refused = machine.memory.alloc(short, 2 * PAGE_SIZE, Gfp::KERNEL).unwrap_err();
+    let refused = machine
+        .memory
+        .alloc(short, 2 * PAGE_SIZE, Gfp::KERNEL)
+        .unwrap_err();
     assert!(matches!(refused, DmaError::OutOfReach { .. }), "{refused}");
     assert_eq!(machine.cma.stats().used, 0);
 }
@@ -295,11 +331,18 @@ fn a_device_that_snoops_gets_cached_memory() {
     let machine = Machine::new();
     let snooping = fake("snooping", DmaMask::new::<48>(), [0, 0, 1 << 40]);
     snooping.set_coherent(true);
-    for (size, gfp) in [(1, Gfp::ATOMIC), (5 * PAGE_SIZE, Gfp::KERNEL), (6 << 20, Gfp::KERNEL)] {
+    for (size, gfp) in [
+        (1, Gfp::ATOMIC),
+        (5 * PAGE_SIZE, Gfp::KERNEL),
+        (6 << 20, Gfp::KERNEL),
+    ] {
         let (mut memory, ops) =
             record_during(|| machine.memory.alloc(snooping, size, gfp).unwrap());
         assert_eq!(ops, [Op::DmbOshst], "no maintenance");
-        let block = size.min(4 << 20).next_multiple_of(PAGE_SIZE).next_power_of_two();
+        let block = size
+            .min(4 << 20)
+            .next_multiple_of(PAGE_SIZE)
+            .next_power_of_two();
         assert!(memory.dma_addr().is_aligned(block));
         assert!(memory.as_slice().iter().all(|byte| *byte == 0));
         memory.as_mut_slice().fill(0xA5);
@@ -322,13 +365,19 @@ fn a_device_that_snoops_gets_cached_memory() {
 #[test]
 fn misuse_is_named_and_counted() {
     let machine = Machine::new();
-    assert_eq!(machine.alloc(0, Gfp::KERNEL).unwrap_err(), DmaError::ZeroLength);
+    assert_eq!(
+        machine.alloc(0, Gfp::KERNEL).unwrap_err(),
+        DmaError::ZeroLength
+    );
     let before = Misuse::CoherentCompound.count();
     let gfp = Gfp::KERNEL | Gfp::COMP;
     assert_eq!(machine.alloc(1, gfp).unwrap_err(), DmaError::Compound(gfp));
     assert!(Misuse::CoherentCompound.count() > before);
     for zone in [Gfp::DMA, Gfp::DMA32, Gfp::HIGHMEM] {
-        assert!(machine.alloc(1, Gfp::ATOMIC | zone).is_ok(), "{zone} is dropped");
+        assert!(
+            machine.alloc(1, Gfp::ATOMIC | zone).is_ok(),
+            "{zone} is dropped"
+        );
     }
     let lock = IrqLock::new(());
     let held = lock.lock();
@@ -348,7 +397,10 @@ fn each_allocation_made_to_fail_ends_in_its_name_and_leaks_nothing() {
         let refused = machine.alloc(size, gfp);
         assert!(fault::has_fired());
         fault::disarm();
-        assert!(matches!(refused, Err(DmaError::NoMemory(AllocError::NoMemory { .. }))));
+        assert!(matches!(
+            refused,
+            Err(DmaError::NoMemory(AllocError::NoMemory { .. }))
+        ));
         assert_eq!((machine.pool.free_pages(), machine.runs()), (64, 0));
     }
 }
