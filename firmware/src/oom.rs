@@ -8,8 +8,9 @@ use core::fmt;
 use hal::addr::VirtAddr;
 use hal::alloc::{AllocError as ContainerError, PushError, RemoveError};
 use hal::arch::exception::FaultReport;
-use hal::dma::DmaError;
 use hal::dma::coherent::RunError;
+use hal::dma::pool::PoolCreateError;
+use hal::dma::{DmaError, DmaPoolError};
 use hal::drivers::gic::GicError;
 use hal::drivers::irq::IrqError;
 use hal::drivers::timer::TimerError;
@@ -107,6 +108,16 @@ impl OutOfMemory for DmaError {
     }
 }
 
+impl OutOfMemory for DmaPoolError {
+    fn is_out_of_memory(&self) -> bool {
+        match self {
+            Self::Memory(error) => error.is_out_of_memory(),
+            Self::Notes(error) => error.is_out_of_memory(),
+            _ => false,
+        }
+    }
+}
+
 impl OutOfMemory for Fault {
     fn is_out_of_memory(&self) -> bool {
         match self {
@@ -138,6 +149,7 @@ other_reasons!(
     MemoryTypeError,
     Mismatch,
     ObjectError,
+    PoolCreateError,
     RemoveError,
     ResourceError,
     ShrinkerError,
