@@ -12,6 +12,7 @@
 use crate::machine::machine;
 use core::fmt;
 use hal::addr::Pfn;
+use hal::dma::coherent;
 use hal::mm::{self, Frame, FrameKind, MAX_ORDER, Owner, ZoneInfo, ZoneKind};
 use hal::smp::{self, SmpError};
 
@@ -43,6 +44,8 @@ impl Ledger {
                 pages.drain();
             }
         })?;
+        // After the cores have answered: none of them is about to refill the pool any more.
+        coherent::drain();
         let mut zones = [ZoneInfo::default(); ZoneKind::COUNT];
         let mut kept = [0; ZoneKind::COUNT];
         if let Some(pages) = mm::pages() {
@@ -116,7 +119,9 @@ fn for_each_kept(mut f: impl FnMut(Pfn)) {
     let freed = tables.memory_mut().freed_tables();
     freed.for_each(|table| f(table.pfn()));
     drop(tables);
-    mm::vmalloc_kept_frames().for_each(f);
+    mm::vmalloc_kept_frames()
+        .chain(coherent::kept_frames())
+        .for_each(f);
 }
 
 /// What is counted besides the zones' pages.
@@ -124,6 +129,8 @@ fn for_each_kept(mut f: impl FnMut(Pfn)) {
 pub enum Item {
     /// Free pages of the coherent pool.
     Pool,
+    /// Runs of contiguous memory that are non-cacheable.
+    Runs,
     /// Translation tables that are in use, beyond those in the tree. Less than none where boot
     /// linked some that it had made before it kept count.
     LooseTables,
@@ -146,6 +153,7 @@ pub enum Item {
 impl Item {
     const ALL: [Self; 9] = [
         Self::Pool,
+        Self::Runs,
         Self::LooseTables,
         Self::Areas,
         Self::AreaBytes,
@@ -161,6 +169,7 @@ impl Item {
         let areas = || mm::vmallocinfo().filter(|area| !area.freed);
         match self {
             Self::Pool => machine().pool.free_pages(),
+            Self::Runs => coherent::info().map_or(0, |(_, runs)| runs.runs),
             Self::LooseTables => {
                 let mut tables = machine().tables.lock();
                 let mut linked = 0;
@@ -191,6 +200,7 @@ impl fmt::Display for Item {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Pool => "free pages of the coherent pool",
+            Self::Runs => "runs of non-cacheable memory",
             Self::LooseTables => "translation tables beyond those in the tree",
             Self::Areas => "areas of the vmalloc and ioremap windows",
             Self::AreaBytes => "bytes of areas of the vmalloc and ioremap windows",

@@ -8,7 +8,9 @@ use core::fmt;
 use hal::addr::VirtAddr;
 use hal::alloc::{AllocError as ContainerError, PushError, RemoveError};
 use hal::arch::exception::FaultReport;
-use hal::dma::DmaError;
+use hal::dma::coherent::RunError;
+use hal::dma::pool::PoolCreateError;
+use hal::dma::{DmaError, DmaPoolError};
 use hal::drivers::gic::GicError;
 use hal::drivers::irq::IrqError;
 use hal::drivers::timer::TimerError;
@@ -95,6 +97,27 @@ impl OutOfMemory for IoremapError {
     }
 }
 
+impl OutOfMemory for DmaError {
+    fn is_out_of_memory(&self) -> bool {
+        match self {
+            Self::NoMemory(error) => error.is_out_of_memory(),
+            Self::Run(RunError::Contiguous(error)) => error.is_out_of_memory(),
+            Self::Run(RunError::Tables(error)) => error.is_out_of_memory(),
+            _ => false,
+        }
+    }
+}
+
+impl OutOfMemory for DmaPoolError {
+    fn is_out_of_memory(&self) -> bool {
+        match self {
+            Self::Memory(error) => error.is_out_of_memory(),
+            Self::Notes(error) => error.is_out_of_memory(),
+            _ => false,
+        }
+    }
+}
+
 impl OutOfMemory for Fault {
     fn is_out_of_memory(&self) -> bool {
         match self {
@@ -120,8 +143,6 @@ other_reasons!(
     CacheError,
     DestroyError,
     ListError,
-    // The coherent pool was set aside at boot.
-    DmaError,
     FaultReport,
     FreeError,
     GicError,
@@ -129,6 +150,7 @@ other_reasons!(
     MemoryTypeError,
     Mismatch,
     ObjectError,
+    PoolCreateError,
     RemoveError,
     ResourceError,
     ShrinkerError,

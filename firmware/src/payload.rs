@@ -11,8 +11,8 @@ use hal::addr::PAGE_SIZE;
 use hal::dma::engine::{Source, copy};
 use hal::dma::sg::ScatterEntry;
 use hal::dma::streaming::{map_shared, map_slice};
-use hal::dma::{DmaEngine, DmaError, FromDevice, ScatterList};
-use hal::mm::AllocError;
+use hal::dma::{DmaEngine, DmaError, FromDevice, ScatterList, coherent};
+use hal::mm::{AllocError, Gfp};
 use hal::sync::Once;
 use sha2::{Digest, Sha256};
 
@@ -144,7 +144,9 @@ fn by_vmalloc(engine: &dyn DmaEngine, payload: &[u8]) -> Result<(Hash, usize), F
 
 fn by_coherent(engine: &dyn DmaEngine, payload: &[u8]) -> Result<(Hash, usize), Fault> {
     let device = engine.device();
-    let (mut buffer, size) = largest(payload.len(), |size| machine().pool.alloc(device, size))?;
+    let (mut buffer, size) = largest(payload.len(), |size| {
+        coherent::alloc(device, size, Gfp::KERNEL)
+    })?;
     let mut hash = Sha256::new();
     for chunk in payload.chunks(size) {
         spoil(buffer.as_mut_slice(), chunk);

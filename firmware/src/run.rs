@@ -115,12 +115,16 @@ fn describe(machine: &Machine, cmdline: &CmdLine<'_>) {
     }
 }
 
-/// The contiguous memory areas, and the wishes of the device tree and of the command line that could
+/// The contiguous memory areas, the coherent memory, and the wishes of the device tree and of the command line that could
 /// not be met.
 fn describe_areas(machine: &Machine, cmdline: &CmdLine<'_>) {
     let areas = hal::mm::cma_areas();
     for area in areas {
         report::note(format_args!("{area}"));
+    }
+    if let Some((pool, runs)) = hal::dma::coherent::info() {
+        report::note(format_args!("{pool}"));
+        report::note(format_args!("{runs}"));
     }
     let default = hal::mm::default_cma().map_or(0, |cma| cma.area().frames.size());
     if let Some(asked) = cmdline.cma

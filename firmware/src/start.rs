@@ -10,6 +10,7 @@ use hal::addr::{PhysAddr, PhysRange};
 use hal::arch::{counter, cpu};
 use hal::board::{Board, EarlyPlatform, MapRegisters, Platform, SecondaryStart};
 use hal::devicetree::{Cpu, Description, EnableMethod, InterruptController};
+use hal::dma::coherent;
 use hal::drivers::gic::{Gic, GicError, Line};
 use hal::drivers::irq::{self, Interrupts, IrqHandler};
 use hal::drivers::psci::Psci;
@@ -124,6 +125,7 @@ fn bring_up(
     }
     let pool = memory::build(tables, board, &mut map, &description, &cmdline)?;
     mm::init_vmalloc(tables);
+    coherent::init(pool, tables);
     mm::set_failure_hook(report::allocation_failure);
     mm::set_misuse_hook(report::misuse);
     #[cfg(feature = "slab-debug")]

@@ -25,6 +25,7 @@ mod pages;
 mod phantom;
 #[expect(unsafe_code, reason = "plants the faults the suites must find")]
 mod plant;
+mod pool;
 mod pressure;
 #[expect(unsafe_code, reason = "accesses memory that may not be there")]
 mod probe;
@@ -58,6 +59,7 @@ pub const ALL: &[Suite] = &[
     stress::SUITE,
     alloc::SUITE,
     coherent::SUITE,
+    pool::SUITE,
     dma::SUITE,
     selftest::SUITE,
 ];

@@ -21,10 +21,17 @@ pub enum Work {
     Vfree = 1,
     /// The coherent pool takes in memory for the next atomic request.
     PoolRefill = 2,
+    /// Coherent memory freed where blocking is not allowed becomes cacheable again.
+    CoherentFree = 3,
 }
 
 impl Work {
-    const ALL: [Self; 3] = [Self::Reclaim, Self::Vfree, Self::PoolRefill];
+    const ALL: [Self; 4] = [
+        Self::Reclaim,
+        Self::Vfree,
+        Self::PoolRefill,
+        Self::CoherentFree,
+    ];
 
     const fn bit(self) -> u32 {
         1 << self as u32

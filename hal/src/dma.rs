@@ -11,6 +11,8 @@
 //! | [`streaming`] | one contiguous buffer lent to a device | `dma_map_single`, `dma_sync_single_*` |
 //! | [`sg`] | a buffer of scattered pages lent to a device | `dma_map_sg` |
 //! | [`coherent`] | memory that CPU and device use together | `dma_alloc_coherent` |
+//! | [`pool`] | small blocks of it | `dma_pool` |
+//! | [`ring`] | descriptors in it that change hands | `dma_wmb`, `dma_rmb` |
 //! | [`engine`] | devices that copy memory | `dmaengine` |
 //!
 //! # Who owns the bytes
@@ -21,6 +23,7 @@
 //! maintenance, but the CPU must still not touch what a device is working on.
 
 use crate::addr::{DmaAddr, PhysAddr, VirtAddr};
+use crate::mm::{AllocError, Gfp};
 use core::fmt;
 
 pub mod bus;
@@ -31,6 +34,8 @@ pub mod engine;
 mod lease;
 pub mod maintenance;
 pub mod mask;
+pub mod pool;
+pub mod ring;
 pub mod sg;
 pub mod streaming;
 
@@ -41,6 +46,8 @@ pub use direction::{Bidirectional, Direction, FromDevice, ToDevice};
 pub use engine::{Clock, DmaEngine, Ticket, Transfer};
 pub use lease::ALIGNMENT;
 pub use mask::DmaMask;
+pub use pool::{DmaPool, DmaPoolError, PoolBlock};
+pub use ring::{Ring, Slot};
 pub use sg::{ScatterList, SgMapping};
 pub use streaming::{CpuOwned, Mapping, SharedMapping};
 
@@ -150,6 +157,16 @@ pub enum DmaError {
         /// Bytes in the largest unit the caches write back.
         granule: usize,
     },
+    /// Coherent memory as a compound page, which it cannot be: its pages have no descriptors that
+    /// say so.
+    #[error("coherent memory with {0}: it is no compound page")]
+    Compound(Gfp),
+    /// The page allocator refused.
+    #[error(transparent)]
+    NoMemory(#[from] AllocError),
+    /// Contiguous memory could not be made non-cacheable.
+    #[error("no non-cacheable memory: {0}")]
+    Run(coherent::RunError),
     /// The coherent pool has no free block of the size.
     #[error("coherent pool exhausted: {size:#x} bytes asked, {free:#x} free")]
     PoolExhausted {

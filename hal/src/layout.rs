@@ -100,6 +100,17 @@ pub fn phys_to_virt(pa: PhysAddr) -> VirtAddr {
     VirtAddr::new((pa.get() as usize).wrapping_add(direct_map_offset()))
 }
 
+/// Where the CPU reaches the frames at `pa` that are mapped at `va` in another window than the
+/// direct map: there. A host has no other windows, and reaches them in the direct map.
+#[inline(always)]
+pub(crate) fn mapped_view(va: VirtAddr, pa: PhysAddr) -> VirtAddr {
+    if cfg!(target_os = "none") {
+        va
+    } else {
+        phys_to_virt(pa)
+    }
+}
+
 /// The physical address behind `va`, or `None` if `va` is not a direct-map address.
 ///
 /// No table is consulted: an address of another window has no constant offset and is refused.

@@ -92,12 +92,13 @@ pub use vmalloc::{
     is_vmalloc_addr,
 };
 pub use watermark::Watermarks;
+pub(crate) use zero::zero_pages;
 pub use zone::{MAX_RANGES, Zone, ZoneInfo, ZoneKind};
 
 #[cfg(target_os = "none")]
 pub(crate) use pcp::{Limits as PageLimits, PageLists};
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,8 @@ use crate::report::Stop;
 use crate::verdict::Taken;
 use hal::arch::pmu::opaque;
 use hal::dma::streaming::map_slice;
-use hal::dma::{Device, Direction, FromDevice, ToDevice};
+use hal::dma::{Device, Direction, FromDevice, ToDevice, coherent};
+use hal::mm::Gfp;
 
 /// Pairs in a repetition.
 const COHERENT_PAIRS: u32 = 2_000;
@@ -22,15 +23,23 @@ fn device() -> Result<&'static Device, Stop> {
         .ok_or(Stop::Skipped("no device does DMA here"))
 }
 
-/// Zeroed memory from the pool allocated and freed again. One call serves tasks and interrupt
-/// handlers alike, so the two rows differ in nothing.
-pub(super) fn coherent(meter: &Meter, size: usize) -> Measured {
+/// Zeroed memory allocated by a task and freed again.
+pub(super) fn coherent_kernel(meter: &Meter, size: usize) -> Measured {
+    coherent_pairs(meter, size, Gfp::KERNEL)
+}
+
+/// Zeroed memory allocated as by an interrupt handler and freed again.
+pub(super) fn coherent_atomic(meter: &Meter, size: usize) -> Measured {
+    coherent_pairs(meter, size, Gfp::ATOMIC)
+}
+
+fn coherent_pairs(meter: &Meter, size: usize, gfp: Gfp) -> Measured {
     let device = device()?;
-    let pool = machine().pool;
+    let _maintained = Taken::as_coherent(device, false);
     pairs(
         meter,
         COHERENT_PAIRS,
-        || pool.alloc(device, opaque(size)).map(drop),
+        || coherent::alloc(device, opaque(size), gfp).map(drop),
         || (),
     )
 }

@@ -1,6 +1,9 @@
-//! Coherent memory: type, place, content, refusals.
+//! Coherent memory: type, place, content, refusals; where it comes from.
 
-use super::phantom::{NARROW, WIDE};
+mod contiguous;
+mod sources;
+
+use super::phantom::{NARROW, SNOOPING, WIDE};
 use super::{mapping, probe};
 use crate::machine::machine;
 use crate::memory::{self, Object};
@@ -9,7 +12,7 @@ use crate::{check, check_ok, check_served};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use hal::addr::{PAGE_SIZE, Pfn, PhysAddr, PhysRange};
 use hal::arch::translate;
-use hal::dma::coherent::MAX_ALLOCATION;
+use hal::dma::coherent::{self, MAX_ALLOCATION};
 use hal::dma::{Coherent, Device, DmaError};
 use hal::layout::{self, COHERENT, DIRECT_MAP};
 use hal::mm::{self, FrameError, Gfp, ObjectError};
@@ -33,6 +36,15 @@ pub(super) const SUITE: Suite = Suite {
         a_device_that_cannot_reach_the_pool_is_refused: out_of_reach,
         frees_by_another_name_are_refused: bad_frees,
         cores_allocate_at_once: all_cores,
+        a_run_leaves_the_direct_map_and_comes_back: contiguous::round_trip,
+        a_run_leaves_the_direct_map_and_comes_back_planted: contiguous::planted,
+        a_run_freed_with_interrupts_masked_comes_back_later: contiguous::put_off,
+        handlers_exhaust_the_pool_and_it_refills: sources::exhausted_by_a_handler,
+        handlers_exhaust_the_pool_and_it_refills_planted: sources::exhausted_planted,
+        tasks_leave_the_reserve_to_handlers: sources::reserve,
+        devices_that_snoop_get_cached_memory: sources::cached,
+        devices_that_snoop_get_cached_memory_planted: sources::cached_planted,
+        wrong_flags_and_contexts_are_named: sources::refused,
     },
 };
 
@@ -42,6 +54,13 @@ fn device() -> &'static Device {
         .engines
         .first()
         .map_or(&WIDE, |engine| engine.device())
+}
+
+/// Waits until no core refills the pool, and gives back what it took in.
+fn settle() -> Outcome {
+    check_ok!(smp::run_on_all(|_| ()));
+    coherent::drain();
+    Ok(())
 }
 
 /// The frames behind an allocation, by where the pool is mapped.
@@ -231,6 +250,7 @@ fn exhaustion() -> Outcome {
     };
     check!(refusal == named, "{refusal}");
     drop(held);
+    settle()?;
     check!(
         pool.free_pages() == before,
         "{} of {before} pages came back",
@@ -314,6 +334,7 @@ fn all_cores() -> Outcome {
     }));
     let (refused, shared) = (refused.into_inner(), shared.into_inner());
     check!(shared == 0, "{shared} allocations had two owners");
+    settle()?;
     check!(machine().pool.free_pages() == before, "pages are missing");
     check_served!(refused);
     Ok(())

@@ -26,17 +26,17 @@ thread_local! {
 /// Host memory of this thread. Memory moves whenever its size changes, a layout that is not the
 /// one asked for fails the test, and the allocation after `n` more fails on [`Host::fail_after`].
 #[derive(Debug)]
-pub(super) struct Host;
+pub(crate) struct Host;
 
 impl Host {
     /// The error of a failure on demand.
-    pub(super) const REFUSED: AllocError = AllocError::Kmalloc(mm::AllocError::NoMemory {
+    pub(crate) const REFUSED: AllocError = AllocError::Kmalloc(mm::AllocError::NoMemory {
         order: 0,
         gfp: Flags::KERNEL,
     });
 
     /// Lets `n` more allocations succeed and the next one fail.
-    pub(super) fn fail_after(n: usize) {
+    pub(crate) fn fail_after(n: usize) {
         STATE.with_borrow_mut(|state| state.until_failure = Some(n));
     }
 
@@ -46,7 +46,7 @@ impl Host {
     }
 
     /// Pieces of memory in use.
-    pub(super) fn live() -> usize {
+    pub(crate) fn live() -> usize {
         STATE.with_borrow(|state| state.live.len())
     }
 

@@ -27,6 +27,9 @@ pub enum Misuse {
     /// A block larger than there are. It is refused.
     #[error("an allocation of order {0}")]
     OrderTooLarge(u32),
+    /// Coherent memory as a compound page. It is refused.
+    #[error("coherent memory as a compound page")]
+    CoherentCompound,
     /// Flags of memory that users have mapped, for an object. They are ignored. Linux: "Unexpected
     /// gfp".
     #[error("an object with {0}")]
@@ -43,7 +46,7 @@ pub enum Misuse {
 pub(super) const NO_OBJECT: Gfp = Gfp::HIGHMEM.union(Gfp::MOVABLE);
 
 /// Kinds of misuse, by [`Misuse::kind`].
-const KINDS: usize = 15;
+const KINDS: usize = 16;
 
 static COUNTS: [AtomicU32; KINDS] = [const { AtomicU32::new(0) }; KINDS];
 
@@ -72,6 +75,7 @@ impl Misuse {
             Self::ObjectFlags(_) => 12,
             Self::ZeroSize => 13,
             Self::WrongFree(_) => 14,
+            Self::CoherentCompound => 15,
         }
     }
 
@@ -83,7 +87,7 @@ impl Misuse {
     /// Counts a misuse by a request with `gfp`; the first of its kind that may be reported is. Any
     /// context.
     #[cold]
-    pub(super) fn note(self, gfp: Gfp) {
+    pub(crate) fn note(self, gfp: Gfp) {
         COUNTS[self.kind()].fetch_add(1, Ordering::Relaxed);
         if let Some(hook) = HOOK.get()
             && self.is_reported_now(&REPORTED, gfp)

@@ -47,7 +47,7 @@ pub(super) fn frame_table(span: PhysRange) -> FrameTable {
 }
 
 /// Pretended RAM of `mib` MiB, aligned to 4 MiB.
-pub(super) fn ram(mib: u64) -> PhysRange {
+pub(crate) fn ram(mib: u64) -> PhysRange {
     host::ram(mib << 20, 4 << 20)
 }
 
@@ -69,7 +69,7 @@ pub(super) fn pages(
 }
 
 /// A page allocator for `ram` and what `area`, behind it, lends, all in the NORMAL zone.
-pub(super) fn with_area(ram: PhysRange, area: PhysRange) -> &'static PageAllocator {
+pub(crate) fn with_area(ram: PhysRange, area: PhysRange) -> &'static PageAllocator {
     let map = UsableRam {
         ram: &[ram],
         dma_limit: PhysAddr::new(0),

@@ -49,7 +49,7 @@ pub(super) unsafe fn zero(start: VirtAddr, len: usize) {
 ///
 /// As for [`zero`]; `start` is aligned to a page.
 #[inline]
-pub(super) unsafe fn zero_pages(start: VirtAddr, pages: usize) {
+pub(crate) unsafe fn zero_pages(start: VirtAddr, pages: usize) {
     /// Blocks zeroed before the loop looks again.
     const UNROLLED: usize = 16;
     let block = WORD << (cache::dczid_el0() & DCZID_BS);

@@ -1,9 +1,13 @@
-use super::super::DmaMask;
-use super::super::device::fake;
 use super::*;
-use crate::addr::PhysAddr;
+use crate::addr::{PhysAddr, PhysRange, VirtAddr};
 use crate::arch::trace::{Op, record_during};
+use crate::dma::device::fake;
+use crate::dma::engine::Source;
+use crate::dma::{Device, DmaError, DmaMask, maintenance};
 use crate::layout::{self, host};
+
+pub(crate) mod machine;
+mod typed;
 
 fn device() -> &'static Device {
     fake("test", DmaMask::new::<48>(), [0, 0x1_0000_0000, 1 << 40])

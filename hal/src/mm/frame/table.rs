@@ -90,7 +90,7 @@ impl FrameTable {
     }
 
     /// First frame above each zone but the last.
-    pub(in crate::mm) fn zone_limits(&self) -> [Pfn; ZoneKind::COUNT - 1] {
+    pub(crate) fn zone_limits(&self) -> [Pfn; ZoneKind::COUNT - 1] {
         self.zone_limits
     }
 

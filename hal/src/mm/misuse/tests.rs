@@ -29,6 +29,7 @@ fn kinds_are_numbered_apart() {
         Misuse::ObjectFlags(gfp),
         Misuse::ZeroSize,
         Misuse::WrongFree(VirtAddr::new(0)),
+        Misuse::CoherentCompound,
     ];
     assert!(all.iter().map(|misuse| misuse.kind()).eq(0..KINDS));
 }

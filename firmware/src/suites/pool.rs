@@ -1,0 +1,223 @@
+//! `dma_pool`: small blocks of coherent memory.
+
+use super::phantom::WIDE;
+use crate::failslab::lightly;
+use crate::memory::{Kept, freed_as_another, freed_twice};
+use crate::report::{Outcome, Stop, Suite, diagnostic};
+use crate::suites::mapping;
+use crate::verdict::Taken;
+use crate::{check, check_ok, check_served};
+use core::sync::atomic::{AtomicUsize, Ordering};
+use hal::addr::PAGE_SIZE;
+use hal::alloc::KVec;
+use hal::dma::pool::PoolCreateError;
+use hal::dma::{DmaPool, DmaPoolError, PoolBlock};
+use hal::mm::Gfp;
+use hal::mmu::MemoryType;
+use hal::smp;
+
+/// The suite.
+pub(super) const SUITE: Suite = Suite {
+    name: "pool",
+    tests: tests! {
+        blocks_are_aligned_and_cross_no_boundary: layout,
+        blocks_are_aligned_and_cross_no_boundary_planted: layout_planted,
+        wrong_wishes_are_refused_by_name: wishes,
+        blocks_are_not_cacheable_and_zero_when_asked: content,
+        blocks_are_not_cacheable_and_zero_when_asked_planted: content_planted,
+        double_and_foreign_frees_are_refused_by_name: wrong_frees,
+        a_busy_pool_is_not_destroyed: busy,
+        cores_take_blocks_at_once: all_cores,
+    },
+};
+
+/// A pool of the tests, of blocks of `size` bytes.
+fn pool(size: usize, align: usize, boundary: usize) -> Result<DmaPool, Stop> {
+    Ok(check_ok!(DmaPool::create(
+        "test", &WIDE, size, align, boundary
+    )))
+}
+
+/// Whether any of the blocks of `len` bytes that start at `starts`, which are sorted, is misaligned,
+/// crosses a multiple of `boundary` or overlaps the next.
+fn misplaced(starts: &[u64], len: u64, align: u64, boundary: u64) -> Option<u64> {
+    let after = |index: usize| starts.get(index + 1).copied().unwrap_or(u64::MAX);
+    let mut placed = starts.iter().enumerate();
+    let wrong = |&(index, start): &(usize, &u64)| {
+        let crosses = start / boundary != (start + len - 1) / boundary;
+        !start.is_multiple_of(align) || crosses || after(index) - start < len
+    };
+    placed.find(wrong).map(|(_, start)| *start)
+}
+
+fn layout() -> Outcome {
+    let blocks = lightly(200);
+    for (size, align, boundary) in [(40, 8, 0), (100, 64, 256), (48, 16, 64), (3000, 16, 0)] {
+        let pool = pool(size, align, boundary)?;
+        let mut held = check_ok!(KVec::with_capacity(blocks, Gfp::KERNEL));
+        let mut starts = check_ok!(KVec::with_capacity(blocks, Gfp::KERNEL));
+        for _ in 0..blocks {
+            let block = check_ok!(pool.alloc(Gfp::KERNEL));
+            check_ok!(starts.push(block.dma_addr().get(), Gfp::KERNEL));
+            check_ok!(held.push(block, Gfp::KERNEL));
+        }
+        starts.sort_unstable();
+        let limit = if boundary == 0 { PAGE_SIZE } else { boundary };
+        let len = pool.block_size() as u64;
+        let wrong = misplaced(&starts, len, align as u64, limit as u64);
+        check!(wrong.is_none(), "{size} bytes: {wrong:#x?}");
+        diagnostic(format_args!("{}", pool.info()));
+        drop(held);
+        check!(pool.info().live == 0, "{}", pool.info());
+        check!(pool.destroy().is_ok(), "an empty pool is busy");
+    }
+    Ok(())
+}
+
+fn layout_planted() -> Outcome {
+    let good = [0x1000, 0x1040, 0x1080];
+    check!(misplaced(&good, 64, 64, 128).is_none(), "right is refused");
+    for (starts, align, boundary) in [
+        ([0x1000, 0x1020, 0x1080], 32, 256),
+        ([0x1000, 0x1060, 0x10C0], 32, 128),
+        ([0x1000, 0x1048, 0x1100], 64, 4096),
+    ] {
+        check!(
+            misplaced(&starts, 64, align, boundary).is_some(),
+            "{starts:#x?} passes"
+        );
+    }
+    Ok(())
+}
+
+fn wishes() -> Outcome {
+    let create = |size, align, boundary| DmaPool::create("test", &WIDE, size, align, boundary);
+    let large = i32::MAX as usize + 1;
+    let (boundary, block) = (32, 64);
+    let refusals = [
+        (create(0, 8, 0), PoolCreateError::ZeroSize),
+        (create(large, 8, 0), PoolCreateError::TooLarge(large)),
+        (create(64, 48, 0), PoolCreateError::Alignment(48)),
+        (
+            create(64, 8, 32),
+            PoolCreateError::Boundary { boundary, block },
+        ),
+    ];
+    for (refused, named) in refusals {
+        let Err(error) = refused else {
+            check!(false, "no refusal: {named}");
+            continue;
+        };
+        check!(error == named, "{error}, not {named}");
+        diagnostic(format_args!("{error}"));
+    }
+    Ok(())
+}
+
+/// Whether a block is not cacheable and holds zeros only.
+fn is_fresh(block: &PoolBlock<'_>) -> bool {
+    let va = hal::addr::VirtAddr::from_ptr(block.as_ptr().as_ptr());
+    let page = va.align_down(PAGE_SIZE);
+    let wanted = MemoryType::NormalNonCacheable;
+    mapping::other_type(page, PAGE_SIZE, wanted).is_none()
+        && block.as_slice().iter().all(|byte| *byte == 0)
+}
+
+fn content() -> Outcome {
+    let _maintained = Taken::as_coherent(&WIDE, false);
+    let pool = pool(64, 64, 0)?;
+    for _ in 0..2 {
+        let mut block = check_ok!(pool.alloc(Gfp::ATOMIC | Gfp::ZERO));
+        check!(is_fresh(&block), "the block is cached or not zero");
+        block.as_mut_slice().fill(0xA5);
+    }
+    Ok(())
+}
+
+fn content_planted() -> Outcome {
+    let _maintained = Taken::as_coherent(&WIDE, false);
+    let pool = pool(64, 64, 0)?;
+    let mut block = check_ok!(pool.alloc(Gfp::ATOMIC | Gfp::ZERO));
+    block.as_mut_slice()[63] = 1;
+    check!(!is_fresh(&block), "a byte was not found");
+    Ok(())
+}
+
+fn wrong_frees() -> Outcome {
+    let pool = pool(64, 64, 0)?;
+    let held = check_ok!(pool.alloc(Gfp::KERNEL));
+    let addr = held.dma_addr();
+    let neighbour = freed_as_another(&pool, &held, 64);
+    check!(
+        matches!(neighbour, Err(DmaPoolError::OtherAddress { .. })),
+        "{neighbour:?}"
+    );
+    for offset in [8, 1 << 32] {
+        let foreign = freed_as_another(&pool, &held, offset);
+        check!(
+            matches!(foreign, Err(DmaPoolError::Foreign { .. })),
+            "{offset:#x}: {foreign:?}"
+        );
+    }
+    check!(pool.info().live == 1, "{}", pool.info());
+    let (first, second) = freed_twice(&pool, held);
+    check!(first.is_ok(), "{first:?}");
+    let named = DmaPoolError::AlreadyFree { pool: "test", addr };
+    check!(second == Err(named), "{second:?}");
+    diagnostic(format_args!("{named}"));
+    check!(pool.info().live == 0, "{}", pool.info());
+    Ok(())
+}
+
+fn busy() -> Outcome {
+    let pool = pool(64, 64, 0)?;
+    let kept = Kept::of(check_ok!(pool.alloc(Gfp::KERNEL)));
+    let Err(busy) = pool.destroy() else {
+        check!(false, "a pool with a block handed out was destroyed");
+        return Ok(());
+    };
+    diagnostic(format_args!("{busy}"));
+    check!(
+        (busy.live, busy.first) == (1, kept.block().addr),
+        "{} blocks from {}",
+        busy.live,
+        busy.first
+    );
+    let mut listed = heapless::Vec::<_, 2>::new();
+    busy.pool.for_each_live(|block| {
+        // More than one is one too many.
+        let _ = listed.push(block);
+    });
+    check!(listed.as_slice() == [kept.block()], "{listed:?}");
+    check_ok!(kept.free(&busy.pool));
+    check!(busy.pool.destroy().is_ok(), "still busy");
+    Ok(())
+}
+
+fn all_cores() -> Outcome {
+    let rounds = lightly(200);
+    let pool = pool(96, 32, 0)?;
+    let (refused, shared) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    check_ok!(smp::run_on_all(|core| {
+        let mine = core as u8 + 1;
+        for _ in 0..rounds {
+            let mut held = heapless::Vec::<_, 3>::new();
+            while !held.is_full() {
+                let Ok(mut block) = pool.alloc(Gfp::ATOMIC) else {
+                    refused.fetch_add(1, Ordering::Relaxed);
+                    break;
+                };
+                block.as_mut_slice().fill(mine);
+                let _ = held.push(block);
+            }
+            let foreign = held.iter().flat_map(|block| block.as_slice());
+            let foreign = foreign.filter(|byte| **byte != mine).count();
+            shared.fetch_add(foreign, Ordering::Relaxed);
+        }
+    }));
+    let (refused, shared) = (refused.into_inner(), shared.into_inner());
+    check!(shared == 0, "{shared} bytes had two owners");
+    check!(pool.info().live == 0, "{}", pool.info());
+    check_served!(refused);
+    Ok(())
+}

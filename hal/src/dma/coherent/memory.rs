@@ -1,0 +1,309 @@
+//! Where a request for coherent memory is served from.
+
+use super::block::{Block, Origin};
+use super::pool::{CHUNK_SIZE, CoherentPool};
+use super::run::{self, Runs};
+use super::{Coherent, MAX_ALLOCATION, RunError};
+use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
+use crate::dma::{Device, DmaError, DmaSegment};
+use crate::layout;
+use crate::mm::{AllocError, Cma, Gfp, Misuse, PageAllocator, ZoneKind, fault};
+use crate::mmu::KernelMapper;
+use crate::sync::{Context, IrqLock, PerCpu};
+use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// Flags that a request for coherent memory does not pass on: the device's mask decides on the
+/// zone, and memory that a device has does not move.
+const NOT_PASSED_ON: Gfp = Gfp::DMA
+    .union(Gfp::DMA32)
+    .union(Gfp::HIGHMEM)
+    .union(Gfp::MOVABLE);
+
+/// The coherent memory of a machine: its pool, and what it can be made of.
+#[derive(Debug)]
+pub struct CoherentMemory {
+    pool: &'static CoherentPool,
+    pages: &'static PageAllocator,
+    runs: Runs,
+    failed_refills: AtomicU32,
+}
+
+/// What is known of coherent memory beside its pool. Displayed as a line in the manner of
+/// `slabinfo`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunInfo {
+    /// Runs of contiguous memory that are non-cacheable now, the pool's chunks among them.
+    pub runs: usize,
+    /// Their pages.
+    pub pages: usize,
+    /// Attempts to take in a chunk for the pool that failed since boot.
+    pub failed_refills: u32,
+}
+
+impl fmt::Display for RunInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            runs,
+            pages,
+            failed_refills,
+        } = self;
+        write!(
+            f,
+            "coherent_runs runs={runs} pages={pages} failed_refills={failed_refills}"
+        )
+    }
+}
+
+impl CoherentMemory {
+    /// The memory of `pool`, of `pages`, and what is made of the contiguous memory `areas` by
+    /// changing `tables`. `defer` sees to it that [`run_deferred`](Self::run_deferred) is called; it
+    /// may be called in any context.
+    pub const fn new(
+        pool: &'static CoherentPool,
+        tables: &'static IrqLock<KernelMapper>,
+        pages: &'static PageAllocator,
+        areas: &'static [Cma],
+        defer: fn(),
+    ) -> Self {
+        Self {
+            pool,
+            pages,
+            runs: Runs::new(tables, pages, areas, defer),
+            failed_refills: AtomicU32::new(0),
+        }
+    }
+
+    /// The pool.
+    pub fn pool(&self) -> &'static CoherentPool {
+        self.pool
+    }
+
+    /// Allocates `size` bytes, rounded up to pages, for `device`: see [`alloc`](super::alloc()).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[inline]
+    pub fn alloc(
+        &'static self,
+        device: &'static Device,
+        size: usize,
+        gfp: Gfp,
+    ) -> Result<Coherent, DmaError> {
+        self.block(device, size, gfp).map(Coherent::new)
+    }
+
+    #[inline(always)]
+    pub(super) fn block(
+        &'static self,
+        device: &'static Device,
+        size: usize,
+        gfp: Gfp,
+    ) -> Result<Block, DmaError> {
+        if size == 0 {
+            return Err(DmaError::ZeroLength);
+        }
+        if gfp.contains(Gfp::COMP) {
+            return Err(refuse_compound(gfp));
+        }
+        if gfp.may_block() && PerCpu::current().context() != Context::Task {
+            return Err(refuse_context(gfp));
+        }
+        if device.is_coherent() {
+            return self.cached(device, size, gfp.difference(NOT_PASSED_ON));
+        }
+        if fault::is_armed() && fault::should_fail(gfp) {
+            return Err(AllocError::NoMemory { order: 0, gfp }.into());
+        }
+        if !gfp.may_block() {
+            return self.pool.take(device, size, 0);
+        }
+        match self.pool.take(device, size, self.pool.reserve()) {
+            Ok(block) => Ok(block),
+            Err(_) => self.uncached(device, size, gfp),
+        }
+    }
+
+    /// Makes `size` bytes non-cacheable. Where there is no area that could give them, the reserve
+    /// of the pool is for everybody.
+    #[cold]
+    #[inline(never)]
+    fn uncached(
+        &'static self,
+        device: &'static Device,
+        size: usize,
+        gfp: Gfp,
+    ) -> Result<Block, DmaError> {
+        let no_warn = gfp.contains(Gfp::NOWARN);
+        let len = size.checked_next_multiple_of(PAGE_SIZE);
+        let len = len.unwrap_or(size - size % PAGE_SIZE);
+        let Some(run) = self.runs.alloc(Some(device), len, no_warn) else {
+            return self.pool.take(device, size, 0);
+        };
+        let run = run?;
+        let start = run.frames().start;
+        let addr = device
+            .coherent_addr(start, len)
+            .inspect_err(|_| self.runs.free(run))?;
+        let origin = Origin::Run {
+            runs: &self.runs,
+            run,
+        };
+        let cpu = layout::mapped_view(run.va(), start);
+        // SAFETY: the run was made for this call alone, and is mapped there.
+        Ok(unsafe { Block::zeroed(device, cpu, DmaSegment { addr, len }, origin) })
+    }
+
+    /// Cached memory, for a device that snoops.
+    #[inline(never)]
+    fn cached(
+        &'static self,
+        device: &'static Device,
+        size: usize,
+        gfp: Gfp,
+    ) -> Result<Block, DmaError> {
+        if size > MAX_ALLOCATION {
+            return self.cached_area(device, size, gfp);
+        }
+        let len = size.next_multiple_of(PAGE_SIZE);
+        let mut outcome = Err(DmaError::ZeroLength);
+        for zone in self.zones_for(device) {
+            let cpu = self.pages.alloc_pages_exact(len, gfp | zone)?;
+            let pa = layout::virt_to_phys(cpu).unwrap_or_default();
+            match device.coherent_addr(pa, len) {
+                Ok(addr) => {
+                    let origin = Origin::Pages(self.pages);
+                    // SAFETY: the pages were just allocated, and are in the direct map.
+                    return Ok(unsafe {
+                        Block::zeroed(device, cpu, DmaSegment { addr, len }, origin)
+                    });
+                }
+                Err(error) => {
+                    outcome = Err(error);
+                    self.free_pages(cpu, len);
+                }
+            }
+        }
+        outcome
+    }
+
+    fn free_pages(&self, cpu: VirtAddr, len: usize) {
+        // SAFETY: the pages were allocated by this length, and nobody knows of them.
+        let freed = unsafe { self.pages.free_pages_exact(cpu, len) };
+        debug_assert_eq!(freed, Ok(()));
+    }
+
+    /// The zones to try for a device, as flags: the largest of which it may reach all, and those
+    /// below.
+    fn zones_for(&self, device: &Device) -> impl Iterator<Item = Gfp> {
+        const ZONES: [Gfp; ZoneKind::COUNT] = [Gfp::empty(), Gfp::DMA32, Gfp::DMA];
+        let end = device.coherent_limit().pfn();
+        let [dma, dma32] = self.pages.frames().zone_limits();
+        let first = if end < dma {
+            2
+        } else {
+            usize::from(end < dma32)
+        };
+        ZONES.into_iter().skip(first)
+    }
+
+    /// More memory than a block of pages has, from a contiguous memory area as it is.
+    fn cached_area(
+        &'static self,
+        device: &'static Device,
+        size: usize,
+        gfp: Gfp,
+    ) -> Result<Block, DmaError> {
+        let free = 0;
+        let mut outcome = Err(DmaError::PoolExhausted { size, free });
+        if !gfp.may_block() {
+            return outcome;
+        }
+        let len = size.checked_next_multiple_of(PAGE_SIZE);
+        let len = len.unwrap_or(size - size % PAGE_SIZE);
+        for cma in self.runs.areas_for(Some(device)) {
+            match run::take(cma, Some(device), len, gfp.contains(Gfp::NOWARN)) {
+                Ok(pfn) => {
+                    let addr = device.coherent_addr(pfn.phys(), len)?;
+                    let cpu = layout::phys_to_virt(pfn.phys());
+                    let origin = Origin::Area { cma, pfn };
+                    // SAFETY: the frames were just allocated, and are in the direct map.
+                    return Ok(unsafe {
+                        Block::zeroed(device, cpu, DmaSegment { addr, len }, origin)
+                    });
+                }
+                Err(error) => outcome = Err(error),
+            }
+        }
+        outcome
+    }
+
+    /// Takes in a chunk if the pool is low: what [`Work::PoolRefill`](crate::deferred::Work) does.
+    /// A task. A failure is counted, and the pool stays as it is; it asks again at its next
+    /// request.
+    pub fn refill(&self) {
+        if !self.pool.wants_a_chunk() {
+            return;
+        }
+        let added = match self.runs.alloc(None, CHUNK_SIZE, true) {
+            Some(Ok(run)) => self.pool.add(run).map_err(|run| self.runs.free(run)),
+            Some(Err(_)) | None => Err(()),
+        };
+        if added.is_err() {
+            self.failed_refills.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives back what was freed where that is not allowed. A task.
+    pub fn run_deferred(&self) {
+        self.runs.run_deferred();
+    }
+
+    /// Gives back all that is not in use beyond what the pool had at boot. A task.
+    pub fn drain(&self) {
+        self.run_deferred();
+        while let Some(run) = self.pool.remove_unused() {
+            self.runs.free(run);
+        }
+    }
+
+    /// What is known now of memory beside the pool.
+    pub fn run_info(&self) -> RunInfo {
+        let (runs, pages) = self.runs.usage();
+        RunInfo {
+            runs,
+            pages,
+            failed_refills: self.failed_refills.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Frames that describe runs, which are kept for good.
+    pub fn kept_frames(&self) -> impl Iterator<Item = Pfn> + '_ {
+        self.runs.kept_frames()
+    }
+}
+
+/// The refusal of a block that is to be a compound page, counted.
+#[cold]
+fn refuse_compound(gfp: Gfp) -> DmaError {
+    Misuse::CoherentCompound.note(gfp);
+    DmaError::Compound(gfp)
+}
+
+/// The refusal of a blocking request where blocking is not allowed, counted.
+#[cold]
+fn refuse_context(gfp: Gfp) -> DmaError {
+    let context = PerCpu::current().context();
+    Misuse::Context(context).note(gfp);
+    AllocError::Context { context, gfp }.into()
+}
+
+impl From<RunError> for DmaError {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::NoMemory(error) => Self::NoMemory(error),
+            error => Self::Run(error),
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! Contiguous memory that is non-cacheable while it is allocated.
+//!
+//! A run of frames of a contiguous memory area leaves the direct map and appears in the coherent
+//! window, in the order of [`change_type`](crate::mmu::Mapper::change_type); on the way back it is
+//! write-back memory in the direct map again before the area sees it. The frames' descriptors say
+//! what they are in between.
+
+use super::MAX_ALLOCATION;
+use crate::addr::{PAGE_SIZE, Pfn, PhysRange, VirtAddr};
+use crate::dma::{Device, DmaError};
+use crate::layout::{self, COHERENT, DIRECT_MAP, Window};
+use crate::mm::va::{Chunk, VaAllocator, VaError};
+use crate::mm::{
+    AllocError, Cma, CmaError, Gfp, MAX_ALIGN_ORDER, MemoryTypeError, PageAllocator, get_order,
+};
+use crate::mmu::{KernelMapper, MapError, MemoryType};
+use crate::sync::{Context, IrqLock, PerCpu};
+
+/// What the boot code maps its pool in: the start of the window.
+const POOL_WINDOW: usize = 1 << 30;
+
+/// Where runs are mapped: the coherent window behind the pool.
+const RUNS: Window = Window {
+    name: "coherent runs",
+    base: VirtAddr::new(COHERENT.base.get() + POOL_WINDOW),
+    size: COHERENT.size - POOL_WINDOW,
+};
+
+/// Chunks of areas besides the built-in one: about 2,000 runs.
+const CHUNKS: usize = 32;
+
+/// Bytes whose type changes under one hold of the tables' lock, with IRQs masked.
+const STEP: usize = 2 << 20;
+
+/// Why memory could not be made non-cacheable. Nothing has changed, but that movable memory may
+/// have moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// No contiguous memory area has it.
+    #[error(transparent)]
+    Contiguous(#[from] CmaError),
+    /// The coherent window has no room.
+    #[error("coherent window: {0}")]
+    Window(#[from] VaError),
+    /// There is no memory to note another run.
+    #[error(transparent)]
+    NoMemory(#[from] AllocError),
+    /// Its frames have another type already.
+    #[error(transparent)]
+    MemoryType(#[from] MemoryTypeError),
+    /// It cannot be mapped.
+    #[error(transparent)]
+    Tables(#[from] MapError),
+}
+
+/// Frames of a contiguous memory area that are mapped in the coherent window.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Run {
+    va: VirtAddr,
+    pfn: Pfn,
+    count: u32,
+}
+
+impl Run {
+    /// First address in the coherent window.
+    pub(super) const fn va(&self) -> VirtAddr {
+        self.va
+    }
+
+    /// The frames.
+    pub(super) fn frames(&self) -> PhysRange {
+        PhysRange::new(self.pfn.phys(), (self.pfn + self.count).phys())
+    }
+}
+
+/// What is noted of an area of the window.
+#[derive(Clone, Copy, Debug)]
+struct Note {
+    pfn: Pfn,
+    count: u32,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Live,
+    /// Freed where blocking is not allowed.
+    Freed,
+    /// On its way back.
+    Leaving,
+}
+
+impl Note {
+    const NONE: Self = Self {
+        pfn: Pfn::new(0),
+        count: 0,
+        state: State::Leaving,
+    };
+}
+
+/// The runs of a machine.
+///
+/// The lock of the window is taken alone.
+#[derive(Debug)]
+pub(super) struct Runs {
+    tables: &'static IrqLock<KernelMapper>,
+    pages: &'static PageAllocator,
+    areas: &'static [Cma],
+    window: IrqLock<VaAllocator<Note, CHUNKS>>,
+    /// Says that [`run_deferred`](Self::run_deferred) has work, in any context.
+    defer: fn(),
+}
+
+impl Runs {
+    /// No run yet; they will be made of memory of `areas`, in `tables`. `defer` is called in any
+    /// context, and sees to it that [`run_deferred`](Self::run_deferred) is.
+    pub(super) const fn new(
+        tables: &'static IrqLock<KernelMapper>,
+        pages: &'static PageAllocator,
+        areas: &'static [Cma],
+        defer: fn(),
+    ) -> Self {
+        Self {
+            tables,
+            pages,
+            areas,
+            window: IrqLock::new(VaAllocator::new(&RUNS, Note::NONE)),
+            defer,
+        }
+    }
+
+    /// The areas of which `device` reaches at least the start, the default one first. No area is
+    /// out of reach if there is no device.
+    pub(super) fn areas_for(
+        &self,
+        device: Option<&'static Device>,
+    ) -> impl Iterator<Item = &'static Cma> {
+        let by_default = |wanted| move |cma: &&'static Cma| cma.area().is_default == wanted;
+        let reached = move |cma: &&'static Cma| {
+            let start = cma.base().phys();
+            device.is_none_or(|device| device.coherent_addr(start, PAGE_SIZE).is_ok())
+        };
+        let areas = self.areas;
+        let default = areas.iter().filter(by_default(true));
+        default
+            .chain(areas.iter().filter(by_default(false)))
+            .filter(reached)
+    }
+
+    /// Makes `size` bytes, whole pages, of memory that `device` reaches non-cacheable. They are not
+    /// zeroed. Task context: may block. Costs time in proportion to `size`.
+    ///
+    /// # Errors
+    ///
+    /// [`DmaError::Run`] with the reason of the last area that was tried; [`DmaError::OutOfReach`].
+    /// `None` if there is no area to try.
+    pub(super) fn alloc(
+        &self,
+        device: Option<&'static Device>,
+        size: usize,
+        no_warn: bool,
+    ) -> Option<Result<Run, DmaError>> {
+        let mut outcome = None;
+        for cma in self.areas_for(device) {
+            let tried = self.alloc_from(cma, device, size, no_warn);
+            if tried.is_ok() {
+                return Some(tried);
+            }
+            outcome = Some(tried);
+        }
+        outcome
+    }
+
+    fn alloc_from(
+        &self,
+        cma: &'static Cma,
+        device: Option<&'static Device>,
+        size: usize,
+        no_warn: bool,
+    ) -> Result<Run, DmaError> {
+        let pfn = take(cma, device, size, no_warn)?;
+        let count = (size / PAGE_SIZE) as u32;
+        self.convert(pfn, count).map_err(|error| {
+            // SAFETY: the frames were taken above, and are in the direct map only.
+            let _ = unsafe { cma.release(pfn, count) };
+            error.into()
+        })
+    }
+
+    /// Makes a run of `count` frames at `pfn`, which are the caller's.
+    fn convert(&self, pfn: Pfn, count: u32) -> Result<Run, RunError> {
+        let size = count as usize * PAGE_SIZE;
+        let frames = pfn..pfn + count;
+        let wanted = MemoryType::NormalNonCacheable;
+        let note = Note {
+            pfn,
+            count,
+            state: State::Live,
+        };
+        let va = self.reserve(size, note)?;
+        let run = Run { va, pfn, count };
+        // SAFETY: the frames are the caller's.
+        let claimed = unsafe {
+            self.pages
+                .frames()
+                .claim_memory_type(frames.clone(), wanted)
+        };
+        let converted = claimed.map_err(RunError::from).and_then(|()| {
+            self.change(in_direct_map(pfn), va, size, wanted)
+                .inspect_err(|_| {
+                    // SAFETY: the frames are mapped as write-back memory, as they were.
+                    unsafe { self.pages.frames().release_memory_type(frames) };
+                })
+        });
+        match converted {
+            Ok(()) => Ok(run),
+            Err(error) => {
+                self.forget(run);
+                Err(error)
+            }
+        }
+    }
+
+    /// Moves `size` bytes from `old` to `new`, all or none.
+    fn change(
+        &self,
+        old: VirtAddr,
+        new: VirtAddr,
+        size: usize,
+        memory_type: MemoryType,
+    ) -> Result<(), RunError> {
+        for done in (0..size).step_by(STEP) {
+            let step = STEP.min(size - done);
+            // SAFETY: the frames are the caller's, who has not handed them out or had them back;
+            // they are mapped at `old` only.
+            let changed = unsafe {
+                self.tables
+                    .lock()
+                    .change_type(old + done, new + done, step, memory_type)
+            };
+            if let Err(error) = changed {
+                for back in (0..done).step_by(STEP) {
+                    // SAFETY: as above, the other way round. It cannot fail: the tables of `old`
+                    // are still there, and its entries empty.
+                    let undone = unsafe {
+                        self.tables.lock().change_type(
+                            new + back,
+                            old + back,
+                            STEP,
+                            opposite(memory_type),
+                        )
+                    };
+                    debug_assert_eq!(undone, Ok(()));
+                }
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes addresses for `size` bytes, as aligned as the frames.
+    fn reserve(&self, size: usize, note: Note) -> Result<VirtAddr, RunError> {
+        let align = (PAGE_SIZE << align_order(size)).min(VaAllocator::<Note, CHUNKS>::MAX_ALIGN);
+        loop {
+            let placed = self.window.lock().alloc(size, align, note);
+            match placed {
+                Ok(area) => return Ok(area.va),
+                Err(VaError::OutOfNodes) => self.add_nodes()?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn add_nodes(&self) -> Result<(), RunError> {
+        let frame = self.pages.alloc_pages(Gfp::KERNEL, 0)?;
+        // SAFETY: the frame is ours, in the direct map, and freed only if the chunk is not taken.
+        let chunk = unsafe { Chunk::in_frame(frame, Note::NONE) };
+        let grown = self.window.lock().grow(chunk);
+        if let Err(error) = grown {
+            // SAFETY: nothing refers to the chunk.
+            let freed = unsafe { self.pages.free_pages(frame, 0) };
+            debug_assert_eq!(freed, Ok(()));
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    /// Gives addresses back at which nothing is mapped.
+    fn forget(&self, run: Run) {
+        let freed = self.window.lock().free(run.va);
+        debug_assert!(freed.is_ok());
+    }
+
+    /// Takes a run back that nobody uses. In a task it is write-back memory of its area on return;
+    /// elsewhere that is left to [`run_deferred`](Self::run_deferred). Any context.
+    pub(super) fn free(&self, run: Run) {
+        if PerCpu::current().context() == Context::Task {
+            self.give_back(run);
+            return;
+        }
+        if let Ok(area) = self.window.lock().get_mut(run.va) {
+            area.data.state = State::Freed;
+        }
+        (self.defer)();
+    }
+
+    /// Gives back what was freed where that is not allowed. A task.
+    pub(super) fn run_deferred(&self) {
+        while let Some(run) = self.next_freed() {
+            self.give_back(run);
+        }
+    }
+
+    fn next_freed(&self) -> Option<Run> {
+        let mut window = self.window.lock();
+        let freed = |area: &crate::mm::va::Area<Note>| area.data.state == State::Freed;
+        let area = window.iter().find(freed)?;
+        window.get_mut(area.va).ok()?.data.state = State::Leaving;
+        Some(Run {
+            va: area.va,
+            pfn: area.data.pfn,
+            count: area.data.count,
+        })
+    }
+
+    /// Makes a run write-back memory of the direct map again, and then its area's.
+    fn give_back(&self, run: Run) {
+        let size = run.count as usize * PAGE_SIZE;
+        let direct = in_direct_map(run.pfn);
+        let cached = MemoryType::NormalWriteBack;
+        let changed = self.change(run.va, direct, size, cached);
+        if changed.is_err() {
+            // The direct map's tables are never given up, so this does not happen; if it did, the
+            // frames would have to stay out of their area.
+            debug_assert_eq!(changed, Ok(()));
+            return;
+        }
+        // SAFETY: the frames are ours, and mapped as write-back memory only.
+        unsafe {
+            let frames = run.pfn..run.pfn + run.count;
+            self.pages.frames().release_memory_type(frames);
+        }
+        if let Some(cma) = self.areas.iter().find(|cma| cma.contains(run.pfn)) {
+            // SAFETY: the allocation is ours, and in the direct map only.
+            let released = unsafe { cma.release(run.pfn, run.count) };
+            debug_assert_eq!(released, Ok(()));
+        }
+        self.forget(run);
+    }
+
+    /// Runs that exist, and their pages.
+    pub(super) fn usage(&self) -> (usize, usize) {
+        let window = self.window.lock();
+        let mut runs = (0, 0);
+        for area in window.iter() {
+            runs = (runs.0 + 1, runs.1 + area.data.count as usize);
+        }
+        runs
+    }
+
+    /// Frames that describe runs, which are kept for good.
+    pub(super) fn kept_frames(&self) -> impl Iterator<Item = Pfn> + '_ {
+        let chunk = |index| self.window.lock().chunk(index);
+        let chunks = (0..CHUNKS).map_while(chunk);
+        chunks
+            .filter_map(layout::virt_to_phys)
+            .map(crate::addr::PhysAddr::pfn)
+    }
+}
+
+/// Where the tables have `pfn` in the direct map. On a host its bytes are elsewhere, see
+/// [`layout::phys_to_virt`].
+fn in_direct_map(pfn: Pfn) -> VirtAddr {
+    DIRECT_MAP.base + pfn.phys().get() as usize
+}
+
+/// The other of the two types that a run has.
+const fn opposite(memory_type: MemoryType) -> MemoryType {
+    match memory_type {
+        MemoryType::NormalWriteBack => MemoryType::NormalNonCacheable,
+        _ => MemoryType::NormalWriteBack,
+    }
+}
+
+/// The alignment of `size` bytes, as a power of two of pages.
+fn align_order(size: usize) -> u32 {
+    get_order(size).min(MAX_ALIGN_ORDER)
+}
+
+/// Takes `size` bytes, whole pages, that `device` reaches from `cma`.
+///
+/// They are aligned to the smallest power of two of pages that holds them; above
+/// [`MAX_ALLOCATION`], if the area has no such stretch, to that.
+pub(super) fn take(
+    cma: &'static Cma,
+    device: Option<&'static Device>,
+    size: usize,
+    no_warn: bool,
+) -> Result<Pfn, DmaError> {
+    let area = cma.count();
+    let count = u32::try_from(size / PAGE_SIZE).unwrap_or(u32::MAX);
+    if count > area {
+        return Err(RunError::from(CmaError::Count { count, area }).into());
+    }
+    let natural = align_order(size);
+    let largest = get_order(MAX_ALLOCATION);
+    let pfn = match cma.alloc(count, natural, no_warn || natural > largest) {
+        Err(CmaError::Full { .. } | CmaError::Busy(_)) if natural > largest => {
+            cma.alloc(count, largest, no_warn)
+        }
+        outcome => outcome,
+    };
+    let pfn = pfn.map_err(RunError::from)?;
+    let reached = device.map_or(Ok(()), |device| {
+        device.coherent_addr(pfn.phys(), size).map(drop)
+    });
+    reached.map(|()| pfn).inspect_err(|_| {
+        // SAFETY: the frames were taken above.
+        let released = unsafe { cma.release(pfn, count) };
+        debug_assert_eq!(released, Ok(()));
+    })
+}
