@@ -11,6 +11,7 @@ use hal::arch::exception::FaultReport;
 use hal::dma::DmaError;
 use hal::drivers::gic::GicError;
 use hal::drivers::irq::IrqError;
+use hal::drivers::mailbox::MailboxError;
 use hal::drivers::timer::TimerError;
 use hal::mm::{
     AllocError, CacheError, CmaError, DestroyError, FreeError, IoremapError, KmapError,
@@ -125,6 +126,7 @@ other_reasons!(
     FreeError,
     GicError,
     IrqError,
+    MailboxError,
     MemoryTypeError,
     Mismatch,
     ObjectError,
