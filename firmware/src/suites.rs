@@ -18,6 +18,7 @@ mod ioremap;
 mod kmalloc;
 mod kvmalloc;
 mod limits;
+mod mailbox;
 pub(crate) mod mapping;
 mod mmu;
 mod pages;
@@ -59,5 +60,6 @@ pub const ALL: &[Suite] = &[
     alloc::SUITE,
     coherent::SUITE,
     dma::SUITE,
+    mailbox::SUITE,
     selftest::SUITE,
 ];
