@@ -11,8 +11,8 @@ use hal::dma::ALIGNMENT;
 use hal::dma::maintenance::{Counters, counters, line_size};
 use hal::drivers::mailbox::property::{
     ArmMemory, BoardRevision, ClockRate, CommandLine, DmaChannels, FirmwareRevision, MacAddress,
-    MaxClockRate, MaxTemperature, MeasuredClockRate, MinClockRate, NoSuchTag, Serial, Temperature,
-    VideoCoreMemory,
+    MaxClockRate, MaxTemperature, MeasuredClockRate, MinClockRate, NoSuchTag, Serial, SetClockRate,
+    Temperature, VideoCoreMemory,
 };
 use hal::drivers::mailbox::revision::Soc;
 use hal::drivers::mailbox::{ClockId, Mailbox, MailboxError, Property, Via};
@@ -132,7 +132,14 @@ fn clocks() -> Outcome {
         let known = matches!(measured, Ok(_) | Err(MailboxError::Unknown { .. }));
         check!(known, "{clock:?} measured: {measured:?}");
     }
-    check!(ask(&ClockRate(Arm))? != 0, "the Arm's clock is off");
+    let hz = ask(&ClockRate(Arm))?;
+    check!(hz != 0, "the Arm's clock is off");
+    // To what it is: the answer must not be something else's.
+    let set = ask(&SetClockRate { clock: Arm, hz })?;
+    check!(
+        set == hz,
+        "the Arm's clock was set to {hz} Hz and runs at {set}"
+    );
     Ok(())
 }
 

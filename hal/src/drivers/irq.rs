@@ -28,7 +28,7 @@ pub struct EngineInterrupt {
 }
 
 /// Interrupts in a row that may be somebody else's. A few are: a level-sensitive line may be taken
-/// once more while the device is withdrawing it, and a polled copy withdraws it unseen.
+/// once more while the device is withdrawing it.
 const FOREIGN_LIMIT: u32 = 1_000;
 
 impl EngineInterrupt {

@@ -263,6 +263,8 @@ impl<Io: RegisterIo> Link<Io> {
         via: Via,
         property: &P,
     ) -> Result<P::Answer, MailboxError> {
+        // The firmware may still write the memory of an answer it owes, and what a boot loader left
+        // unread must not pass for the answer to come.
         self.port.collect_owed()?;
         let len = const { message::len_of::<P>() };
         match via {
@@ -319,11 +321,11 @@ impl<Io: RegisterIo> Port<Io> {
         Ok(())
     }
 
-    /// Takes the answer that is owed out of the mailbox. Words of other channels are nobody's here
-    /// and are dropped.
+    /// Empties the mailbox, the answer that is owed included. Other words are nobody's here and are
+    /// dropped.
     fn collect_owed(&mut self) -> Result<(), MailboxError> {
         for _ in 0..FIFO_WORDS {
-            if self.owed.is_none() || self.io.read32(STATUS_0) & STATUS_EMPTY != 0 {
+            if self.io.read32(STATUS_0) & STATUS_EMPTY != 0 {
                 break;
             }
             if Some(self.io.read32(READ)) == self.owed {

@@ -12,6 +12,8 @@ pub(crate) struct Progress {
     ticket: u32,
     state: State,
     interrupts: u64,
+    /// Something was served without the interrupt, which may still be on its way.
+    is_anticipated: bool,
 }
 
 #[derive(Debug)]
@@ -27,6 +29,7 @@ impl Progress {
             ticket: 0,
             state: State::Idle,
             interrupts: 0,
+            is_anticipated: false,
         }
     }
 
@@ -104,10 +107,13 @@ pub(crate) trait Control {
 pub(crate) fn on_interrupt(control: &IrqLock<impl Control>) -> bool {
     let mut control = control.lock();
     let served = control.serve();
+    let progress = control.progress();
+    let anticipated = core::mem::take(&mut progress.is_anticipated);
     if served {
-        control.progress().interrupts += 1;
+        progress.interrupts += 1;
     }
-    served
+    // One whose reason a poll has found before is not a stranger's.
+    served || anticipated
 }
 
 /// Waits for the end of `ticket`, cancels it after `timeout_ns`, and returns how it ended.
@@ -125,8 +131,8 @@ pub(crate) fn wait<C: Control>(
     super::check_waiting(completion)?;
     let mut look = || {
         let mut control = control.lock();
-        if completion == Completion::Polled {
-            control.serve();
+        if completion == Completion::Polled && control.serve() {
+            control.progress().is_anticipated = true;
         }
         control.progress().collect(ticket)
     };

@@ -241,6 +241,8 @@ fn polled_copies_need_no_interrupt() {
     let copied = bench.copy_by(engine, 300, Completion::Polled);
     cpu::irq_restore(irq);
     assert_eq!(copied, Ok(pattern(300)));
+    assert!(engine.on_interrupt(), "its interrupt, late");
+    assert!(!engine.on_interrupt(), "somebody else's");
     assert_eq!(engine.interrupts(), 0);
     // The twin: by interrupt it does not end.
     let timeout = engine.timeout_ns(64);

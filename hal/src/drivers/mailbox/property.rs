@@ -11,7 +11,7 @@ mod sealed {
 }
 
 /// Words of the longest question.
-pub const QUESTION_WORDS: usize = 3;
+pub const LONGEST_QUESTION: usize = 3;
 
 /// A tag of the property interface with its question.
 ///
@@ -29,7 +29,7 @@ pub trait Property: sealed::Sealed {
     type Answer;
 
     /// The values sent.
-    fn question(&self) -> [u32; QUESTION_WORDS];
+    fn question(&self) -> [u32; LONGEST_QUESTION];
 
     /// Reads an answer of at least [`ANSWER_BYTES`](Self::ANSWER_BYTES); `None` if it answers
     /// something else.
@@ -83,8 +83,8 @@ macro_rules! plain {
             const ANSWER_BYTES: usize = $bytes;
             type Answer = $answer;
 
-            fn question(&self) -> [u32; QUESTION_WORDS] {
-                [0; QUESTION_WORDS]
+            fn question(&self) -> [u32; LONGEST_QUESTION] {
+                [0; LONGEST_QUESTION]
             }
 
             fn answer(&self, bytes: &[u8]) -> Option<$answer> {
@@ -139,7 +139,7 @@ macro_rules! numbered {
             const ANSWER_BYTES: usize = 8;
             type Answer = u32;
 
-            fn question(&self) -> [u32; QUESTION_WORDS] {
+            fn question(&self) -> [u32; LONGEST_QUESTION] {
                 [numbered!(@number self $($id)?), 0, 0]
             }
 
@@ -189,7 +189,7 @@ impl Property for SetClockRate {
     const ANSWER_BYTES: usize = 8;
     type Answer = u32;
 
-    fn question(&self) -> [u32; QUESTION_WORDS] {
+    fn question(&self) -> [u32; LONGEST_QUESTION] {
         [self.clock as u32, self.hz, SET_TURBO]
     }
 
@@ -213,8 +213,8 @@ impl<const N: usize> Property for CommandLine<N> {
     const ANSWER_BYTES: usize = 0;
     type Answer = Vec<u8, N>;
 
-    fn question(&self) -> [u32; QUESTION_WORDS] {
-        [0; QUESTION_WORDS]
+    fn question(&self) -> [u32; LONGEST_QUESTION] {
+        [0; LONGEST_QUESTION]
     }
 
     fn answer(&self, bytes: &[u8]) -> Option<Vec<u8, N>> {

@@ -315,6 +315,19 @@ fn a_lost_answer_blocks_the_mailbox_until_it_comes() {
 }
 
 #[test]
+fn what_a_boot_loader_left_unread_is_no_answer() {
+    let bench = Bench::new();
+    bench.edit(|firmware| {
+        firmware.outbox = vec![0xC000_1008, 0xC000_0008];
+        firmware.silent = true;
+    });
+    for via in [Via::Streaming, Via::Coherent] {
+        let asked = bench.mailbox.request(via, &Temperature);
+        assert!(asked.is_err(), "{via:?}: {asked:?}");
+    }
+}
+
+#[test]
 fn a_mailbox_in_use_is_busy() {
     let bench = Bench::new();
     let taken = bench.mailbox.take().unwrap();

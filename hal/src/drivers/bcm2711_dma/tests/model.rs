@@ -81,8 +81,8 @@ impl Model {
                 };
                 // SAFETY: the test's buffers lie in the window.
                 unsafe {
-                    at(src, stride & 0xFFFF).copy_to(at(dst, stride >> 16), row_len as usize)
-                };
+                    at(src, stride & 0xFFFF).copy_to(at(dst, stride >> 16), row_len as usize);
+                }
             }
             self.cs |= 1 << 1 | if ti & 1 != 0 { 1 << 2 } else { 0 };
             self.conblk = next;
