@@ -151,7 +151,7 @@ pub enum Item {
 }
 
 impl Item {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Pool,
         Self::Runs,
         Self::LooseTables,

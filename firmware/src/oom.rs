@@ -13,6 +13,7 @@ use hal::dma::pool::PoolCreateError;
 use hal::dma::{DmaError, DmaPoolError};
 use hal::drivers::gic::GicError;
 use hal::drivers::irq::IrqError;
+use hal::drivers::mailbox::MailboxError;
 use hal::drivers::timer::TimerError;
 use hal::mm::{
     AllocError, CacheError, CmaError, DestroyError, FreeError, IoremapError, KmapError,
@@ -147,6 +148,7 @@ other_reasons!(
     FreeError,
     GicError,
     IrqError,
+    MailboxError,
     MemoryTypeError,
     Mismatch,
     ObjectError,

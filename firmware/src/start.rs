@@ -146,7 +146,7 @@ fn bring_up(
 
     report::begin();
     report::note(format_args!("boot ns={}", timer.now_ns()));
-    let engines = board.bring_up(&Platform {
+    let devices = board.bring_up(&Platform {
         ioremap: &ioremap,
         tree: tree.as_ref().ok(),
         description: &description,
@@ -174,7 +174,10 @@ fn bring_up(
         pool,
         interrupts,
         timer,
-        engines,
+        engines: devices.engines,
+        expected_engines: devices.expected_engines,
+        unmodelled_engines: devices.unmodelled_engines,
+        mailbox: devices.mailbox,
         absent_cores,
         payload,
         seed,

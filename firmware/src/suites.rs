@@ -18,6 +18,7 @@ mod ioremap;
 mod kmalloc;
 mod kvmalloc;
 mod limits;
+mod mailbox;
 pub(crate) mod mapping;
 mod mmu;
 mod pages;
@@ -61,5 +62,6 @@ pub const ALL: &[Suite] = &[
     coherent::SUITE,
     pool::SUITE,
     dma::SUITE,
+    mailbox::SUITE,
     selftest::SUITE,
 ];

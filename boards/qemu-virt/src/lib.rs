@@ -9,7 +9,7 @@ mod edu;
 
 use hal::addr::{PhysAddr, PhysRange};
 use hal::board::{
-    Board, Engines, GicDescription, Platform, SecondaryStart, UartDescription, ZoneLimits,
+    Board, Devices, GicDescription, Platform, SecondaryStart, UartDescription, ZoneLimits,
 };
 
 const RAM_BASE: u64 = 0x4000_0000;
@@ -82,17 +82,16 @@ unsafe impl Board for QemuVirt {
         true
     }
 
-    fn engine_count(&self) -> usize {
-        1
-    }
-
-    fn bring_up(&self, platform: &Platform<'_>) -> Engines {
-        let mut engines = Engines::new();
+    fn bring_up(&self, platform: &Platform<'_>) -> Devices {
+        let mut devices = Devices {
+            expected_engines: 1,
+            ..Devices::default()
+        };
         match edu::bring_up(platform, DMA_COHERENT) {
             // The first of MAX_ENGINES.
-            Ok(engine) => drop(engines.push(engine)),
+            Ok(engine) => drop(devices.engines.push(engine)),
             Err(error) => (platform.note)(format_args!("no DMA engine: {error}")),
         }
-        engines
+        devices
     }
 }
