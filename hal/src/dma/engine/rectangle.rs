@@ -68,7 +68,7 @@ impl Transfer2d {
         if shape.rows == 0 || shape.row_len == 0 {
             return Err(DmaError::ZeroLength);
         }
-        let side = |addr: DmaAddr, stride| {
+        let side = |addr: DmaAddr, stride| -> Result<DmaSegment, DmaError> {
             let foreign = DmaError::ForeignAddress {
                 addr,
                 len: shape.row_len,
