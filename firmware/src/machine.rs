@@ -3,6 +3,7 @@
 use crate::boot::image::Image;
 use crate::boot::memory::TreeFault;
 use crate::boot::secondary::StartError;
+use crate::dmatest;
 use hal::addr::PhysRange;
 use hal::board::{Board, Engines};
 use hal::devicetree::{Description, DeviceTree};
@@ -44,6 +45,8 @@ pub struct Machine {
     pub payload: Option<PhysRange>,
     /// Seed of everything random.
     pub seed: u64,
+    /// What the suite `dmatest` copies.
+    pub dmatest: dmatest::Options<'static>,
 }
 
 static MACHINE: Once<Machine> = Once::new();

@@ -1,6 +1,7 @@
 //! Which errors say that memory has run out: only they may follow from an allocation that was made
 //! to fail (see [`failslab`](crate::failslab)). Any other error fails its test.
 
+use crate::dmatest::BadOptions;
 use crate::memory::contiguous::Retype;
 use crate::pattern::Mismatch;
 use crate::verdict::Fault;
@@ -117,6 +118,7 @@ macro_rules! other_reasons {
 }
 
 other_reasons!(
+    BadOptions,
     CacheError,
     DestroyError,
     // The coherent pool was set aside at boot.

@@ -176,6 +176,7 @@ fn bring_up(
         absent_cores,
         payload,
         seed,
+        dmatest: cmdline.dmatest,
     });
     Ok((machine, cmdline))
 }

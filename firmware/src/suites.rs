@@ -12,6 +12,7 @@ mod boot;
 mod cma;
 mod coherent;
 mod dma;
+mod dmatest;
 mod gfp;
 mod interrupt;
 mod ioremap;
@@ -59,5 +60,6 @@ pub const ALL: &[Suite] = &[
     alloc::SUITE,
     coherent::SUITE,
     dma::SUITE,
+    dmatest::SUITE,
     selftest::SUITE,
 ];

@@ -186,6 +186,32 @@ pub fn copy(
     src: &dyn Source,
     dst: &mut dyn Destination,
 ) -> Result<(), DmaError> {
+    copy_with(engine, src, dst, Wait::default())
+}
+
+/// How the end of a copy is waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wait {
+    /// Nanoseconds each submission may take; what the engine thinks right
+    /// ([`DmaEngine::timeout_ns`]) if there is none.
+    pub timeout_ns: Option<u64>,
+}
+
+/// As [`copy`], waiting as `wait` says.
+///
+/// # Errors
+///
+/// As for [`copy`].
+///
+/// # Panics
+///
+/// As for [`copy`].
+pub fn copy_with(
+    engine: &dyn DmaEngine,
+    src: &dyn Source,
+    dst: &mut dyn Destination,
+    wait: Wait,
+) -> Result<(), DmaError> {
     if cpu::irqs_masked() {
         return Err(DmaError::IrqsMasked);
     }
@@ -220,7 +246,8 @@ pub fn copy(
         // SAFETY: source and destination are borrowed by this call, which returns after `wait`.
         // `wait` cannot refuse for masked IRQs: they were unmasked and nothing here masks them.
         let ticket = unsafe { engine.submit(&pending) }?;
-        match engine.wait(ticket, engine.timeout_ns(bytes)) {
+        let timeout_ns = wait.timeout_ns.unwrap_or_else(|| engine.timeout_ns(bytes));
+        match engine.wait(ticket, timeout_ns) {
             Err(DmaError::Wedged) => panic!(
                 "{} does not stop and may still write the memory it was given",
                 engine.device().name()
