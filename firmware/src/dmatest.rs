@@ -10,7 +10,7 @@ pub mod options;
 pub mod shape;
 
 #[cfg(target_os = "none")]
-mod buffer;
+pub(crate) mod buffer;
 #[cfg(target_os = "none")]
 pub(crate) mod client;
 

@@ -8,6 +8,7 @@ use hal::addr::PhysRange;
 use hal::board::{Board, Engines};
 use hal::devicetree::{Description, DeviceTree};
 use hal::dma::CoherentPool;
+use hal::drivers::fw_cfg::FwCfg;
 use hal::drivers::irq::Interrupts;
 use hal::drivers::timer::Timer;
 use hal::memory_map::MemoryMap;
@@ -39,6 +40,8 @@ pub struct Machine {
     pub timer: Timer,
     /// The DMA engines.
     pub engines: Engines,
+    /// QEMU's firmware configuration device.
+    pub fw_cfg: Option<&'static FwCfg>,
     /// Cores that did not come up, and why.
     pub absent_cores: heapless::Vec<StartError, MAX_CPUS>,
     /// The payload: the initial RAM disk.

@@ -10,6 +10,8 @@ use hal::addr::VirtAddr;
 use hal::alloc::{AllocError as ContainerError, PushError, RemoveError};
 use hal::arch::exception::FaultReport;
 use hal::dma::DmaError;
+use hal::dma::mask::BadMaskWidth;
+use hal::drivers::fw_cfg::FwCfgError;
 use hal::drivers::gic::GicError;
 use hal::drivers::irq::IrqError;
 use hal::drivers::timer::TimerError;
@@ -118,6 +120,7 @@ macro_rules! other_reasons {
 }
 
 other_reasons!(
+    BadMaskWidth,
     BadOptions,
     CacheError,
     DestroyError,
@@ -125,6 +128,7 @@ other_reasons!(
     DmaError,
     FaultReport,
     FreeError,
+    FwCfgError,
     GicError,
     IrqError,
     MemoryTypeError,

@@ -258,6 +258,13 @@ mod tests {
         );
     }
 
+    /// The runner has the same bytes in a test of the file it makes for the suite `fw_cfg`.
+    #[test]
+    fn the_pattern_is_the_runners() {
+        let first: Vec<_> = (0..8).map(|index| byte(0x6677_5F63_6667, index)).collect();
+        assert_eq!(first, [0x14, 0xCC, 0x09, 0xCE, 0xCA, 0x5A, 0xD6, 0x8C]);
+    }
+
     #[test]
     fn no_pattern_holds_poison_and_seeds_differ() {
         let bytes = |seed| (0..4096).map(|index| byte(seed, index)).collect::<Vec<_>>();

@@ -144,7 +144,7 @@ fn bring_up(
 
     report::begin();
     report::note(format_args!("boot ns={}", timer.now_ns()));
-    let engines = board.bring_up(&Platform {
+    let platform = Platform {
         ioremap: &ioremap,
         tree: tree.as_ref().ok(),
         description: &description,
@@ -158,7 +158,9 @@ fn bring_up(
             DmaCoherent::No => Some(false),
         },
         note: &report::note,
-    });
+    };
+    let engines = board.bring_up(&platform);
+    let fw_cfg = board.fw_cfg(&platform);
     let payload = description.initrd.filter(|_| tree.is_ok());
     let seed = cmdline.seed.unwrap_or(DEFAULT_SEED);
     let machine = machine::install(Machine {
@@ -173,6 +175,7 @@ fn bring_up(
         interrupts,
         timer,
         engines,
+        fw_cfg,
         absent_cores,
         payload,
         seed,

@@ -13,6 +13,7 @@ mod cma;
 mod coherent;
 mod dma;
 mod dmatest;
+mod fw_cfg;
 mod gfp;
 mod interrupt;
 mod ioremap;
@@ -61,5 +62,6 @@ pub const ALL: &[Suite] = &[
     coherent::SUITE,
     dma::SUITE,
     dmatest::SUITE,
+    fw_cfg::SUITE,
     selftest::SUITE,
 ];

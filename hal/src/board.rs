@@ -3,6 +3,7 @@
 use crate::addr::{PhysAddr, PhysRange, VirtAddr};
 use crate::devicetree::{Description, DeviceTree};
 use crate::dma::{Clock, CoherentPool, DmaEngine};
+use crate::drivers::fw_cfg::FwCfg;
 use crate::drivers::irq::Interrupts;
 use crate::drivers::timer::Timer;
 use crate::mm::IoremapError;
@@ -144,6 +145,12 @@ pub unsafe trait Board: Sync {
     /// Brings the board's devices up and returns its DMA engines. What is missing or broken is
     /// said through [`Platform::note`] and left out.
     fn bring_up(&self, platform: &Platform<'_>) -> Engines;
+
+    /// Brings QEMU's firmware configuration device up, on a machine that has one. What is wrong
+    /// with it is said through [`Platform::note`].
+    fn fw_cfg(&self, _platform: &Platform<'_>) -> Option<&'static FwCfg> {
+        None
+    }
 }
 
 impl fmt::Debug for dyn Board {

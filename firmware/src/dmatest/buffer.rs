@@ -16,7 +16,7 @@ const PAGES: usize = MAX_SIZE / PAGE_SIZE + 1;
 
 /// A buffer.
 #[derive(Debug)]
-pub(super) enum Buffer {
+pub(crate) enum Buffer {
     Kmalloc(Object),
     Coherent(Coherent),
     Vmalloc(Area),
@@ -24,7 +24,7 @@ pub(super) enum Buffer {
 
 impl Buffer {
     /// At least `len` bytes that `device` reaches.
-    pub(super) fn alloc(kind: Kind, device: &'static Device, len: usize) -> Result<Self, Fault> {
+    pub(crate) fn alloc(kind: Kind, device: &'static Device, len: usize) -> Result<Self, Fault> {
         Ok(match kind {
             Kind::Kmalloc => Self::Kmalloc(Object::zeroed(len, reachable(device))?),
             Kind::Coherent => Self::Coherent(machine().pool.alloc(device, len)?),
@@ -40,7 +40,7 @@ impl Buffer {
         }
     }
 
-    pub(super) fn bytes(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
         match self {
             Self::Kmalloc(object) => object,
             Self::Coherent(coherent) => coherent.as_mut_slice(),
@@ -77,12 +77,12 @@ impl Buffer {
     }
 
     /// Lets `device` write the bytes of `part` while `f` runs.
-    pub(super) fn lend_mut(
+    pub(crate) fn lend_mut<E: From<DmaError>>(
         &mut self,
         device: &Device,
         part: Range<usize>,
-        f: impl FnOnce(&mut dyn Destination) -> Result<(), DmaError>,
-    ) -> Result<(), DmaError> {
+        f: impl FnOnce(&mut dyn Destination) -> Result<(), E>,
+    ) -> Result<(), E> {
         match self {
             Self::Kmalloc(object) => f(&mut map_slice::<FromDevice>(device, &mut object[part])?),
             Self::Coherent(coherent) => f(&mut coherent.part_mut(part.start, part.len())?),
