@@ -13,7 +13,7 @@ use hal::addr::{DmaAddr, VirtAddr};
 use hal::dma::engine::{Wait, copy_with};
 use hal::dma::{DmaEngine, DmaError};
 use hal::smp::{self, SmpError};
-use hal::sync::{IrqLock, MAX_CPUS};
+use hal::sync::{IrqLock, MAX_CPUS, PerCpu};
 
 const NS_PER_MS: u64 = 1_000_000;
 const NS_PER_S: u64 = 1_000_000_000;
@@ -216,7 +216,7 @@ impl<'a> Client<'a> {
     }
 
     /// Lets every core submit, as many at the same time as the options say.
-    pub(crate) fn run(&self, tamper: Tamper) -> Result<Tallies, SmpError> {
+    pub(crate) fn run(&self) -> Result<Tallies, SmpError> {
         let tallies: [IrqLock<Tally>; MAX_CPUS] = core::array::from_fn(|_| IrqLock::default());
         let cores = smp::online().count();
         let threads = self.options.threads.unwrap_or(cores);
@@ -224,12 +224,17 @@ impl<'a> Client<'a> {
             smp::run_on_all(|core| {
                 let position = smp::online().take_while(|&other| other != core).count();
                 if position / threads == group {
-                    let tally = self.submit(core, tamper);
+                    let tally = self.submit(core, leave);
                     *tallies[core].lock() = tally;
                 }
             })?;
         }
         Ok(tallies.map(|mut tally| core::mem::take(tally.get_mut())))
+    }
+
+    /// Lets the calling core submit, and does `tamper` to the buffers of each copy.
+    pub(crate) fn run_here(&self, tamper: Tamper) -> Tally {
+        self.submit(PerCpu::current().index(), tamper)
     }
 
     /// Makes the copies of `core`, on that core.

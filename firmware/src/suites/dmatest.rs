@@ -103,7 +103,7 @@ fn run(options: &Options<'_>) -> Outcome {
     let mut outcome = Ok(());
     for (number, engine) in channels(options)? {
         let client = check_ok!(Client::new(number, engine, options));
-        let tallies = check_ok!(client.run(leave));
+        let tallies = check_ok!(client.run());
         for core in smp::online() {
             let tally = &tallies[core];
             if let Some(fault) = &tally.refused {
@@ -186,24 +186,23 @@ fn planted(plant: Plant) -> Outcome {
         return Err(Stop::Failed);
     };
     let client = check_ok!(Client::new(number, engine, &options));
-    let tallies = check_ok!(client.run(plant.tamper));
-    for core in smp::online() {
-        let tally = &tallies[core];
-        if let Some(fault) = &tally.refused {
-            return report::failed_operation(fault);
-        }
-        check!(
-            tally.failures == tally.tests && tally.tests == client.iterations(),
-            "core {core}: {tally}"
-        );
-        let named = tally.failure.is_some_and(
-            |failure| matches!(failure.why, Why::Bytes(flaw) if (plant.is_named)(&flaw)),
-        );
-        check!(named, "{:?}", tally.failure);
+    let tally = client.run_here(plant.tamper);
+    if let Some(fault) = &tally.refused {
+        return report::failed_operation(fault);
     }
-    if let Some(failure) = &tallies[0].failure {
-        report::diagnostic(format_args!("{failure}"));
-    }
+    check!(
+        tally.failures == tally.tests && tally.tests == client.iterations(),
+        "{tally}"
+    );
+    let Some(failure) = &tally.failure else {
+        return Err(Stop::Failed);
+    };
+    report::diagnostic(format_args!("{failure}"));
+    let is_named = match &failure.why {
+        Why::Bytes(flaw) => (plant.is_named)(flaw),
+        Why::Dma(_) => false,
+    };
+    check!(is_named, "called by another name");
     Ok(())
 }
 
@@ -214,32 +213,30 @@ fn too_long() -> Outcome {
         let name = engine.device().name();
         let hasty = Options {
             iterations: 1,
-            threads: Some(1),
             timeout_ms: Some(1),
-            channel: Some(Glob::new(name)),
             ..Options::default()
         };
-        let client = check_ok!(Client::new(number, engine, &hasty));
-        let tallies = check_ok!(client.run(leave));
-        for core in smp::online() {
-            let tally = &tallies[core];
-            if let Some(fault) = &tally.refused {
-                return report::failed_operation(fault);
-            }
-            let Some(failure) = &tally.failure else {
-                continue;
-            };
-            check!(
-                tally.timeouts == 1 && matches!(failure.why, Why::Dma(DmaError::Timeout(_))),
-                "{name}: {failure}"
-            );
-            shown = true;
-        }
         let patient = Options {
             timeout_ms: None,
             ..hasty
         };
-        run(&patient)?;
+        let tally = check_ok!(Client::new(number, engine, &hasty)).run_here(leave);
+        if let Some(fault) = &tally.refused {
+            return report::failed_operation(fault);
+        }
+        if let Some(failure) = &tally.failure {
+            check!(
+                tally.timeouts == 1 && matches!(failure.why, Why::Dma(DmaError::Timeout(_))),
+                "{name}: {failure}"
+            );
+            report::diagnostic(format_args!("{failure}"));
+            shown = true;
+        }
+        let tally = check_ok!(Client::new(number, engine, &patient)).run_here(leave);
+        if let Some(fault) = &tally.refused {
+            return report::failed_operation(fault);
+        }
+        check!(tally.failures == 0, "{name}, afterwards: {tally}");
     }
     match shown {
         true => Ok(()),
