@@ -10,6 +10,8 @@ use hal::devicetree::{Description, DeviceTree};
 use hal::dma::CoherentPool;
 use hal::drivers::fw_cfg::FwCfg;
 use hal::drivers::irq::Interrupts;
+use hal::drivers::mailbox::Mailbox;
+use hal::drivers::mmio::Mmio;
 use hal::drivers::timer::Timer;
 use hal::memory_map::MemoryMap;
 use hal::mmu::KernelMapper;
@@ -40,6 +42,12 @@ pub struct Machine {
     pub timer: Timer,
     /// The DMA engines.
     pub engines: Engines,
+    /// How many of them this machine must have.
+    pub expected_engines: usize,
+    /// Why an emulator has fewer engines than its board.
+    pub unmodelled_engines: Option<&'static str>,
+    /// The mailbox to the board's firmware, if it has one.
+    pub mailbox: Option<&'static Mailbox<Mmio>>,
     /// QEMU's firmware configuration device.
     pub fw_cfg: Option<&'static FwCfg>,
     /// Cores that did not come up, and why.

@@ -14,6 +14,7 @@ use hal::dma::mask::BadMaskWidth;
 use hal::drivers::fw_cfg::FwCfgError;
 use hal::drivers::gic::GicError;
 use hal::drivers::irq::IrqError;
+use hal::drivers::mailbox::MailboxError;
 use hal::drivers::timer::TimerError;
 use hal::mm::{
     AllocError, CacheError, CmaError, DestroyError, FreeError, IoremapError, KmapError,
@@ -131,6 +132,7 @@ other_reasons!(
     FwCfgError,
     GicError,
     IrqError,
+    MailboxError,
     MemoryTypeError,
     Mismatch,
     ObjectError,

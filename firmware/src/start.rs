@@ -144,7 +144,7 @@ fn bring_up(
 
     report::begin();
     report::note(format_args!("boot ns={}", timer.now_ns()));
-    let platform = Platform {
+    let devices = board.bring_up(&Platform {
         ioremap: &ioremap,
         tree: tree.as_ref().ok(),
         description: &description,
@@ -158,9 +158,7 @@ fn bring_up(
             DmaCoherent::No => Some(false),
         },
         note: &report::note,
-    };
-    let engines = board.bring_up(&platform);
-    let fw_cfg = board.fw_cfg(&platform);
+    });
     let payload = description.initrd.filter(|_| tree.is_ok());
     let seed = cmdline.seed.unwrap_or(DEFAULT_SEED);
     let machine = machine::install(Machine {
@@ -174,8 +172,11 @@ fn bring_up(
         pool,
         interrupts,
         timer,
-        engines,
-        fw_cfg,
+        engines: devices.engines,
+        expected_engines: devices.expected_engines,
+        unmodelled_engines: devices.unmodelled_engines,
+        mailbox: devices.mailbox,
+        fw_cfg: devices.fw_cfg,
         absent_cores,
         payload,
         seed,

@@ -5,6 +5,8 @@ use crate::devicetree::{Description, DeviceTree};
 use crate::dma::{Clock, CoherentPool, DmaEngine};
 use crate::drivers::fw_cfg::FwCfg;
 use crate::drivers::irq::Interrupts;
+use crate::drivers::mailbox::Mailbox;
+use crate::drivers::mmio::Mmio;
 use crate::drivers::timer::Timer;
 use crate::mm::IoremapError;
 use core::fmt;
@@ -53,6 +55,21 @@ pub const MAX_ENGINES: usize = 4;
 
 /// The DMA engines of a board.
 pub type Engines = heapless::Vec<&'static dyn DmaEngine, MAX_ENGINES>;
+
+/// The devices of a machine, once they are up.
+#[derive(Debug, Default)]
+pub struct Devices {
+    /// The DMA engines that came up.
+    pub engines: Engines,
+    /// How many engines come up on this machine when nothing is wrong.
+    pub expected_engines: usize,
+    /// Why this machine, an emulator, has fewer engines than the board.
+    pub unmodelled_engines: Option<&'static str>,
+    /// The mailbox to the board's firmware.
+    pub mailbox: Option<&'static Mailbox<Mmio>>,
+    /// QEMU's firmware configuration device.
+    pub fw_cfg: Option<&'static FwCfg>,
+}
 
 /// Claims the registers in a range for the driver of that name, and maps them for good.
 pub type MapRegisters = dyn Fn(PhysRange, &'static str) -> Result<VirtAddr, IoremapError>;
@@ -139,18 +156,9 @@ pub unsafe trait Board: Sync {
     /// Routes the console UART to its pins.
     fn prepare_console(&self, _platform: &EarlyPlatform<'_>) {}
 
-    /// How many DMA engines [`bring_up`](Self::bring_up) returns when nothing is wrong.
-    fn engine_count(&self) -> usize;
-
-    /// Brings the board's devices up and returns its DMA engines. What is missing or broken is
-    /// said through [`Platform::note`] and left out.
-    fn bring_up(&self, platform: &Platform<'_>) -> Engines;
-
-    /// Brings QEMU's firmware configuration device up, on a machine that has one. What is wrong
-    /// with it is said through [`Platform::note`].
-    fn fw_cfg(&self, _platform: &Platform<'_>) -> Option<&'static FwCfg> {
-        None
-    }
+    /// Brings the board's devices up. What is missing or broken is said through
+    /// [`Platform::note`] and left out.
+    fn bring_up(&self, platform: &Platform<'_>) -> Devices;
 }
 
 impl fmt::Debug for dyn Board {

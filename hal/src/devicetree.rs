@@ -21,9 +21,9 @@ mod node;
 mod structure;
 
 pub use description::{
-    Bcm2835Dma, CmaNode, CmaPlace, Cpu, Description, EnableMethod, InterruptController,
-    MAX_CMA_NODES, MAX_PROBLEMS, MAX_RAM_RANGES, MAX_RESERVED_RANGES, PciHost, PciWindow,
-    PsciConduit, ReservedRange, Timer,
+    BcmDma, CmaNode, CmaPlace, Cpu, Description, EnableMethod, InterruptController, MAX_CMA_NODES,
+    MAX_PROBLEMS, MAX_RAM_RANGES, MAX_RESERVED_RANGES, PciHost, PciWindow, PsciConduit,
+    ReservedRange, Timer,
 };
 pub use header::{HEADER_SIZE, MAX_BLOB_SIZE, blob_size};
 

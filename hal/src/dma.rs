@@ -38,7 +38,7 @@ pub use bus::BusWindow;
 pub use coherent::{Coherent, CoherentPool};
 pub use device::{Device, SegmentLimits};
 pub use direction::{Bidirectional, Direction, FromDevice, ToDevice};
-pub use engine::{Clock, DmaEngine, Ticket, Transfer};
+pub use engine::{Clock, Completion, DmaEngine, Rectangle, Ticket, Transfer};
 pub use lease::ALIGNMENT;
 pub use mask::DmaMask;
 pub use sg::{ScatterList, SgMapping};
@@ -199,6 +199,26 @@ pub enum DmaError {
         count: usize,
         /// The engine's limit.
         max: usize,
+    },
+    /// The engine copies no rectangles.
+    #[error("{engine} copies no rectangles")]
+    NoRectangles {
+        /// The engine.
+        engine: &'static str,
+    },
+    /// The rectangle has more rows, or longer ones, than the engine takes.
+    #[error(
+        "rectangle of {rows} rows of {row_len:#x} bytes, the engine takes {max_rows} of {max_row_len:#x}"
+    )]
+    RectangleTooLarge {
+        /// Rows.
+        rows: usize,
+        /// Bytes in a row.
+        row_len: usize,
+        /// The engine's limit of rows.
+        max_rows: usize,
+        /// The engine's limit of bytes in a row.
+        max_row_len: usize,
     },
     /// The engine is working on an earlier submission, or its result was not collected yet.
     #[error("engine busy")]

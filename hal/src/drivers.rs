@@ -9,14 +9,17 @@
 //! | [`timer`] | the generic timer |
 //! | [`uart`], [`console`] | PL011, and sharing it |
 //! | [`mmio`] | registers of the DMA engines, faked in tests |
-//! | [`bcm2711_dma`] | the legacy DMA channels of a BCM2711 |
+//! | [`bcm2711_channels`] | which DMA channels of a BCM2711 are ours |
+//! | [`bcm2711_dma`], [`bcm2711_dma4`] | its legacy channels and those with 40-bit addresses |
 //! | [`bcm2711_gpio`], [`bcm2711_watchdog`], [`mailbox`] | pins, reset and firmware of a BCM2711 |
 //! | [`pci`] | PCI Express configuration space and address assignment |
 //! | [`edu`] | QEMU's teaching device as a DMA engine |
 //! | [`fw_cfg`] | QEMU's firmware configuration device, which copies files to memory |
 //! | `psci`, `semihosting` | calls to firmware and to a debugger; bare metal only |
 
+pub mod bcm2711_channels;
 pub mod bcm2711_dma;
+pub mod bcm2711_dma4;
 pub mod bcm2711_gpio;
 pub mod bcm2711_watchdog;
 pub mod console;

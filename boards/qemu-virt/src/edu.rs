@@ -101,7 +101,7 @@ pub(crate) fn bring_up(
     DEVICE.set_coherent(coherent);
     let edu = Edu::probe(io, &DEVICE, platform.clock)?;
     let engine = ENGINE.call_once(|| edu);
-    let handler = INTERRUPT.call_once(|| EngineInterrupt(engine));
+    let handler = INTERRUPT.call_once(|| EngineInterrupt::new(engine));
     platform.interrupts.register(line, handler)?;
     platform.interrupts.gic().enable(line)?;
     try_out(engine, platform.pool)?;

@@ -10,10 +10,9 @@ mod fw_cfg;
 
 use hal::addr::{PhysAddr, PhysRange};
 use hal::board::{
-    Board, Engines, GicDescription, Platform, SecondaryStart, UartDescription, ZoneLimits,
+    Board, Devices, GicDescription, Platform, SecondaryStart, UartDescription, ZoneLimits,
 };
 use hal::dma::BusWindow;
-use hal::drivers::fw_cfg::FwCfg;
 
 const RAM_BASE: u64 = 0x4000_0000;
 
@@ -95,23 +94,20 @@ unsafe impl Board for QemuVirt {
         true
     }
 
-    fn engine_count(&self) -> usize {
-        1
-    }
-
-    fn bring_up(&self, platform: &Platform<'_>) -> Engines {
-        let mut engines = Engines::new();
+    fn bring_up(&self, platform: &Platform<'_>) -> Devices {
+        let mut devices = Devices {
+            expected_engines: 1,
+            ..Devices::default()
+        };
         match edu::bring_up(platform, DMA_COHERENT) {
             // The first of MAX_ENGINES.
-            Ok(engine) => drop(engines.push(engine)),
+            Ok(engine) => drop(devices.engines.push(engine)),
             Err(error) => (platform.note)(format_args!("no DMA engine: {error}")),
         }
-        engines
-    }
-
-    fn fw_cfg(&self, platform: &Platform<'_>) -> Option<&'static FwCfg> {
-        let up = fw_cfg::bring_up(platform);
-        up.inspect_err(|error| (platform.note)(format_args!("no fw_cfg: {error}")))
-            .ok()
+        match fw_cfg::bring_up(platform) {
+            Ok(fw_cfg) => devices.fw_cfg = Some(fw_cfg),
+            Err(error) => (platform.note)(format_args!("no fw_cfg: {error}")),
+        }
+        devices
     }
 }

@@ -1,9 +1,11 @@
-//! The DMA engines of the board: two legacy channels of the BCM2711.
+//! The DMA engines of the board: two legacy channels of the BCM2711, and a DMA4 channel.
 
 use hal::addr::{PhysAddr, PhysRange, VirtAddr};
-use hal::board::Platform;
+use hal::board::{Devices, Platform};
 use hal::dma::{BusWindow, Device, DmaEngine, DmaMask};
-use hal::drivers::bcm2711_dma::{Channel, ChannelMask, ProbeError, REGISTERS_SIZE};
+use hal::drivers::bcm2711_channels::{ChannelKind, ChannelMask, Channels, Taken};
+use hal::drivers::bcm2711_dma::{self, Controller, Kind, REGISTERS_SIZE};
+use hal::drivers::bcm2711_dma4;
 use hal::drivers::gic::{GicError, Line};
 use hal::drivers::irq::{EngineInterrupt, IrqError};
 use hal::drivers::mmio::Mmio;
@@ -14,13 +16,13 @@ use thiserror::Error;
 /// The controller (Datasheet 4.2.1.2), for when no device tree says.
 const CONTROLLER: PhysAddr = PhysAddr::new(0xFE00_7000);
 
-/// Where the controller is mapped, once for all channels.
-static CONTROLLER_BASE: Once<VirtAddr> = Once::new();
-
 /// What the legacy channels see of memory: the first GiB, behind the alias that bypasses the
 /// VideoCore's cache (Datasheet 1.2.2, 4.6).
 const ALIAS: u64 = 0xC000_0000;
 const REACH: u64 = 1 << 30;
+
+/// What DMA4 sees: all RAM, where the Arm does (Datasheet 1.2.4, 4.6; `dma-ranges` of `/scb`).
+const DMA4_REACH: u64 = 16 << 30;
 
 pub(crate) static WINDOWS: [BusWindow; 1] = {
     // SAFETY: the datasheet's sections say so of every master on the legacy bus.
@@ -30,41 +32,77 @@ pub(crate) static WINDOWS: [BusWindow; 1] = {
     }
 };
 
-/// A channel and the places of its parts.
-pub(crate) struct ChannelSlot {
-    pub(crate) number: u8,
-    /// Its SPI: VideoCore interrupt 16 + n is SPI 80 + n; 7 and 8 share one (Datasheet 6.2.4).
-    spi: u32,
-    device: Device,
-    engine: Once<Channel<Mmio>>,
+static DMA4_WINDOWS: [BusWindow; 1] = {
+    // SAFETY: the datasheet's sections say so of DMA4.
+    match unsafe { BusWindow::new(PhysAddr::new(0), 0, DMA4_REACH) } {
+        Some(window) => [window],
+        None => panic!("the window does not wrap"),
+    }
+};
+
+/// The channels by number: names, and SPIs. VideoCore interrupt 16 + n is SPI 80 + n; 7 and 8 share
+/// one, 9 and 10 another (Datasheet 6.2.4).
+const CHANNELS: [(&str, u32); 15] = [
+    ("dma0", 80),
+    ("dma1", 81),
+    ("dma2", 82),
+    ("dma3", 83),
+    ("dma4", 84),
+    ("dma5", 85),
+    ("dma6", 86),
+    ("dma7", 87),
+    ("dma8", 87),
+    ("dma9", 88),
+    ("dma10", 88),
+    ("dma11", 89),
+    ("dma12", 90),
+    ("dma13", 91),
+    ("dma14", 92),
+];
+
+/// The kinds of legacy channels used, in order of preference: a fast one, the best being that with
+/// the long FIFO; and a lite one.
+const LEGACY: [&[ChannelKind]; 2] = [
+    &[
+        ChannelKind::Legacy(Kind::Fifo),
+        ChannelKind::Legacy(Kind::Full),
+    ],
+    &[ChannelKind::Legacy(Kind::Lite)],
+];
+
+/// A channel's driver and what belongs to it.
+struct Slot<T> {
+    device: Once<Device>,
+    engine: Once<T>,
     interrupt: Once<EngineInterrupt>,
 }
 
-/// The channels used: a full one with the long FIFO, and a lite one with 16-bit lengths.
-pub(crate) static CHANNELS: [&ChannelSlot; 2] = [&FULL, &LITE];
-
-static FULL: ChannelSlot = slot("dma0", 0, 80);
-static LITE: ChannelSlot = slot("dma7", 7, 87);
-
-const fn slot(name: &'static str, number: u8, spi: u32) -> ChannelSlot {
-    ChannelSlot {
-        number,
-        spi,
-        // SAFETY: legacy channels drive the 32 address bits of the legacy bus.
-        device: unsafe { Device::new(name, DmaMask::new::<32>(), &WINDOWS) },
-        engine: Once::new(),
-        interrupt: Once::new(),
+impl<T> Slot<T> {
+    const fn new() -> Self {
+        Self {
+            device: Once::new(),
+            engine: Once::new(),
+            interrupt: Once::new(),
+        }
     }
 }
+
+static CONTROLLER_REGISTERS: Once<Controller<Mmio>> = Once::new();
+static LEGACY_SLOTS: [Slot<bcm2711_dma::Channel<Mmio>>; 2] = [const { Slot::new() }; 2];
+static DMA4_SLOT: Slot<bcm2711_dma4::Channel<Mmio>> = Slot::new();
 
 #[derive(Debug, Error)]
 pub(crate) enum ChannelError {
     #[error("registers cannot be mapped: {0}")]
     Ioremap(#[from] IoremapError),
     #[error(transparent)]
-    Probe(#[from] ProbeError),
+    Legacy(#[from] bcm2711_dma::ProbeError),
+    #[error(transparent)]
+    Dma4(#[from] bcm2711_dma4::ProbeError),
     #[error("the device tree puts the registers at {0}")]
     BadAddress(PhysAddr),
+    #[error("neither the device tree nor the firmware leaves one to the Arm")]
+    NoneLeft,
     #[error("no interrupt line")]
     NoInterrupt,
     #[error(transparent)]
@@ -73,53 +111,182 @@ pub(crate) enum ChannelError {
     Gic(#[from] GicError),
 }
 
-/// Takes a channel over and connects its interrupt.
+/// Brings the engines up, on channels that the device tree and, by its answer, the firmware leave to
+/// the Arm.
 pub(crate) fn bring_up(
-    slot: &'static ChannelSlot,
     platform: &Platform<'_>,
+    firmware: Option<ChannelMask>,
     built_in_coherence: bool,
-) -> Result<&'static dyn DmaEngine, ChannelError> {
-    let (start, mask) = match platform.description.bcm2835_dma {
-        Some(dma) => (dma.registers.start, ChannelMask::new(dma.channel_mask)),
-        None => (CONTROLLER, ChannelMask::RASPBERRY_PI),
+    devices: &mut Devices,
+) {
+    // What a tree does not mention is as the Raspberry Pi firmware leaves it: Linux's own tree has
+    // no node for DMA4.
+    let description = platform.description;
+    let legacy = description.bcm2835_dma.map_or(ChannelMask::LEGACY, |dma| {
+        ChannelMask::new(dma.channel_mask)
+    });
+    let dma4 = description
+        .bcm2711_dma
+        .map_or(ChannelMask::DMA4, |dma| ChannelMask::new(dma.channel_mask));
+    let tree = legacy.or(dma4);
+    let mut bring_up = BringUp {
+        platform,
+        mask: tree,
+        channels: Channels::new(tree, firmware),
+        built_in_coherence,
     };
-    let registers = PhysRange::from_size(start, REGISTERS_SIZE as u64);
-    let registers = registers.ok_or(ChannelError::BadAddress(start))?;
-    let base =
-        *CONTROLLER_BASE.try_call_once(|| (platform.ioremap)(registers, "DMA controller"))?;
-    // SAFETY: the device tree or the datasheet says that the controller is there; it is mapped as
-    // Device memory for good. Each channel's driver touches its own registers, and the
-    // shared ENABLE one after the other, here.
-    let io = unsafe { Mmio::new(base, REGISTERS_SIZE) };
-    let in_tree = || {
-        platform
-            .tree
-            .and_then(|tree| tree.dma_coherent("brcm,bcm2835-dma"))
-    };
-    let coherent = platform
-        .dma_coherent
-        .or_else(in_tree)
-        .unwrap_or(built_in_coherence);
-    slot.device.set_coherent(coherent);
-    let channel = Channel::probe(
-        io,
-        slot.number,
-        mask,
-        &slot.device,
-        platform.pool,
-        platform.clock,
-    )?;
-    let engine = slot.engine.call_once(|| channel);
-    let line = Line::spi(slot.spi).ok_or(ChannelError::NoInterrupt)?;
-    let handler = slot.interrupt.call_once(|| EngineInterrupt(engine));
-    platform.interrupts.register(line, handler)?;
-    platform.interrupts.gic().enable(line)?;
-    (platform.note)(format_args!(
-        "dma engine={} kind={:?} irq={line} granule={} coherent={}",
-        slot.device.name(),
-        engine.kind(),
-        engine.length_granule(),
-        if coherent { "yes" } else { "no" },
-    ));
-    Ok(engine)
+    match firmware {
+        Some(firmware) => (platform.note)(format_args!(
+            "dma channels tree={:#06x} firmware={:#06x}",
+            tree.bits(),
+            firmware.bits()
+        )),
+        None => (platform.note)(format_args!(
+            "dma channels tree={:#06x} firmware=silent",
+            tree.bits()
+        )),
+    }
+
+    devices.expected_engines = LEGACY.len();
+    let mut is_modelled = false;
+    for (slot, kinds) in LEGACY_SLOTS.iter().zip(LEGACY) {
+        match bring_up.legacy(slot, kinds) {
+            Ok(engine) => {
+                is_modelled |= engine.is_modelled();
+                // As many as there are slots, fewer than MAX_ENGINES.
+                let _ = devices.engines.push(engine);
+            }
+            Err(error) => (platform.note)(format_args!("no legacy DMA channel: {error}")),
+        }
+    }
+    // QEMU tells itself by its legacy channels: it has more of them in the place of DMA4.
+    if is_modelled {
+        devices.unmodelled_engines = Some("QEMU's Pi model has no DMA4 channels");
+    } else if dma4 != ChannelMask::new(0) {
+        devices.expected_engines += 1;
+    }
+    match bring_up.dma4(&DMA4_SLOT) {
+        // As above.
+        Ok(engine) => {
+            let _ = devices.engines.push(engine);
+        }
+        Err(error) => (platform.note)(format_args!("no DMA4 channel: {error}")),
+    }
+}
+
+struct BringUp<'a> {
+    platform: &'a Platform<'a>,
+    mask: ChannelMask,
+    channels: Channels,
+    built_in_coherence: bool,
+}
+
+impl BringUp<'_> {
+    fn legacy(
+        &mut self,
+        slot: &'static Slot<bcm2711_dma::Channel<Mmio>>,
+        kinds: &[ChannelKind],
+    ) -> Result<&'static bcm2711_dma::Channel<Mmio>, ChannelError> {
+        let channel = self.channels.take(kinds).ok_or(ChannelError::NoneLeft)?;
+        let (name, _) = CHANNELS[usize::from(channel.number)];
+        // SAFETY: legacy channels drive the 32 address bits of the legacy bus.
+        let device = slot
+            .device
+            .call_once(|| unsafe { Device::new(name, DmaMask::new::<32>(), &WINDOWS) });
+        self.decide_coherence(device, "brcm,bcm2835-dma");
+        let &Platform { pool, clock, .. } = self.platform;
+        let controller = controller(self.platform)?;
+        let number = channel.number;
+        let engine =
+            bcm2711_dma::Channel::probe(controller, number, self.mask, device, pool, clock)?;
+        let engine = slot.engine.call_once(|| engine);
+        let line = self.connect(engine, &slot.interrupt, channel)?;
+        self.note(engine, format_args!("{:?}", engine.kind()), line, channel);
+        Ok(engine)
+    }
+
+    fn dma4(
+        &mut self,
+        slot: &'static Slot<bcm2711_dma4::Channel<Mmio>>,
+    ) -> Result<&'static bcm2711_dma4::Channel<Mmio>, ChannelError> {
+        let channel = self
+            .channels
+            .take(&[ChannelKind::Dma4])
+            .ok_or(ChannelError::NoneLeft)?;
+        let (name, _) = CHANNELS[usize::from(channel.number)];
+        // SAFETY: DMA4 channels drive 40 address bits.
+        let device = slot
+            .device
+            .call_once(|| unsafe { Device::new(name, DmaMask::new::<40>(), &DMA4_WINDOWS) });
+        self.decide_coherence(device, "brcm,bcm2711-dma");
+        let &Platform { pool, clock, .. } = self.platform;
+        let controller = controller(self.platform)?;
+        let number = channel.number;
+        let engine =
+            bcm2711_dma4::Channel::probe(controller, number, self.mask, device, pool, clock)?;
+        let engine = slot.engine.call_once(|| engine);
+        let line = self.connect(engine, &slot.interrupt, channel)?;
+        self.note(engine, format_args!("Dma4"), line, channel);
+        Ok(engine)
+    }
+
+    /// The command line decides whether a device is taken as coherent, then the tree, then the board.
+    fn decide_coherence(&self, device: &Device, compatible: &str) {
+        let in_tree = || self.platform.tree?.dma_coherent(compatible);
+        let coherent = self.platform.dma_coherent.or_else(in_tree);
+        device.set_coherent(coherent.unwrap_or(self.built_in_coherence));
+    }
+
+    /// Connects an engine to its interrupt line.
+    fn connect(
+        &self,
+        engine: &'static dyn DmaEngine,
+        interrupt: &'static Once<EngineInterrupt>,
+        channel: Taken,
+    ) -> Result<Line, ChannelError> {
+        let (_, spi) = CHANNELS[usize::from(channel.number)];
+        let line = Line::spi(spi).ok_or(ChannelError::NoInterrupt)?;
+        let handler = interrupt.call_once(|| EngineInterrupt::new(engine));
+        self.platform.interrupts.register(line, handler)?;
+        self.platform.interrupts.gic().enable(line)?;
+        Ok(line)
+    }
+
+    fn note(
+        &self,
+        engine: &dyn DmaEngine,
+        kind: core::fmt::Arguments<'_>,
+        line: Line,
+        channel: Taken,
+    ) {
+        let device = engine.device();
+        (self.platform.note)(format_args!(
+            "dma engine={} kind={kind} named_by={:?} irq={line} granule={} coherent={}",
+            device.name(),
+            channel.named_by,
+            engine.length_granule(),
+            if device.is_coherent() { "yes" } else { "no" },
+        ));
+    }
+}
+
+/// The controller, mapped once for all channels. DMA4's node of the tree names the last of the same
+/// registers.
+fn controller(platform: &Platform<'_>) -> Result<&'static Controller<Mmio>, ChannelError> {
+    let start = platform
+        .description
+        .bcm2835_dma
+        .map_or(CONTROLLER, |dma| dma.registers.start);
+    let registers = PhysRange::from_size(start, REGISTERS_SIZE as u64)
+        .filter(|registers| match platform.description.bcm2711_dma {
+            Some(dma4) => registers.contains_range(&dma4.registers),
+            None => true,
+        })
+        .ok_or(ChannelError::BadAddress(start))?;
+    CONTROLLER_REGISTERS.try_call_once(|| {
+        let base: VirtAddr = (platform.ioremap)(registers, "DMA controller")?;
+        // SAFETY: the device tree or the datasheet says that the controller is there; it was just
+        // mapped as Device memory for good, and nobody else uses it.
+        Ok(Controller::new(unsafe { Mmio::new(base, REGISTERS_SIZE) }))
+    })
 }

@@ -9,7 +9,7 @@ mod firmware;
 
 use hal::addr::{PhysAddr, PhysRange};
 use hal::board::{
-    Board, EarlyPlatform, Engines, GicDescription, Platform, SecondaryStart, UartDescription,
+    Board, Devices, EarlyPlatform, GicDescription, Platform, SecondaryStart, UartDescription,
     ZoneLimits,
 };
 use hal::drivers::bcm2711_gpio::Bcm2711Gpio;
@@ -116,24 +116,18 @@ unsafe impl Board for RaspberryPi4 {
         }
     }
 
-    fn engine_count(&self) -> usize {
-        dma::CHANNELS.len()
-    }
-
-    fn bring_up(&self, platform: &Platform<'_>) -> Engines {
-        if let Err(error) = firmware::ask(platform) {
-            (platform.note)(format_args!("VideoCore firmware: {error}"));
+    fn bring_up(&self, platform: &Platform<'_>) -> Devices {
+        let mut devices = Devices::default();
+        let mut channels = None;
+        let asked = firmware::bring_up(platform).and_then(|mailbox| {
+            devices.mailbox = Some(mailbox);
+            firmware::ask(platform, mailbox)
+        });
+        match asked {
+            Ok(mask) => channels = mask,
+            Err(error) => (platform.note)(format_args!("VideoCore firmware: {error}")),
         }
-        let mut engines = Engines::new();
-        for channel in dma::CHANNELS {
-            match dma::bring_up(channel, platform, DMA_COHERENT) {
-                // CHANNELS is shorter than MAX_ENGINES.
-                Ok(engine) => drop(engines.push(engine)),
-                Err(error) => {
-                    (platform.note)(format_args!("no DMA channel {}: {error}", channel.number));
-                }
-            }
-        }
-        engines
+        dma::bring_up(platform, channels, DMA_COHERENT, &mut devices);
+        devices
     }
 }

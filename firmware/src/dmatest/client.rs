@@ -10,8 +10,9 @@ use crate::machine::machine;
 use crate::verdict::Fault;
 use core::fmt;
 use hal::addr::{DmaAddr, VirtAddr};
-use hal::dma::engine::{Wait, copy_with};
-use hal::dma::{DmaEngine, DmaError};
+use hal::arch::cpu;
+use hal::dma::engine::{Destination, Source, copy_within};
+use hal::dma::{Completion, DmaEngine, DmaError};
 use hal::smp::{self, SmpError};
 use hal::sync::{IrqLock, MAX_CPUS, PerCpu};
 
@@ -282,7 +283,7 @@ impl<'a> Client<'a> {
             to.lend_mut(device, contents.destination(), |destination| {
                 dst.bus = destination.segment(0).map(|segment| segment.addr);
                 loop {
-                    match copy_with(self.engine, source, destination, self.wait()) {
+                    match self.transfer(source, destination) {
                         // Another core's submission runs.
                         Err(DmaError::Busy) => clock::pause(PAUSE_NS),
                         ended => break ended,
@@ -306,9 +307,23 @@ impl<'a> Client<'a> {
         })
     }
 
-    fn wait(&self) -> Wait {
-        Wait {
-            timeout_ns: self.options.timeout_ms.map(|ms| u64::from(ms) * NS_PER_MS),
+    /// Copies once and waits as the options say. IRQs are masked if the end is polled for: what
+    /// ends the copy is then not the engine's handler on this core.
+    fn transfer(
+        &self,
+        source: &dyn Source,
+        destination: &mut dyn Destination,
+    ) -> Result<(), DmaError> {
+        let ms = self.options.timeout_ms;
+        let timeout_ns = ms.map(|ms| u64::from(ms) * NS_PER_MS);
+        let mut copy =
+            |completion| copy_within(self.engine, source, destination, completion, timeout_ns);
+        if !self.options.polled {
+            return copy(Completion::Interrupt);
         }
+        let irq = cpu::irq_save();
+        let copied = copy(Completion::Polled);
+        cpu::irq_restore(irq);
+        copied
     }
 }

@@ -23,6 +23,7 @@ pub(super) const SUITE: Suite = Suite {
         a_torn_copy_is_found_planted: || planted(TORN),
         a_changed_source_is_found_planted: || planted(SOURCE),
         a_copy_that_takes_too_long_is_counted: too_long,
+        polled_copies_arrive: polled,
     },
 };
 
@@ -244,4 +245,32 @@ fn too_long() -> Outcome {
             "every copy ended within a millisecond (QEMU's Pi model copies at once)",
         )),
     }
+}
+
+/// Copies whose end this core looks for, its IRQs masked. Short: it is how drivers copy what is
+/// over before a handler would run.
+fn polled() -> Outcome {
+    let options = Options {
+        iterations: 4,
+        max_size: 256,
+        polled: true,
+        ..Options::default()
+    };
+    for (number, engine) in channels(&machine().dmatest)? {
+        let client = check_ok!(Client::new(number, engine, &options));
+        let tally = client.run_here(leave);
+        if let Some(fault) = &tally.refused {
+            return report::failed_operation(fault);
+        }
+        if let Some(failure) = &tally.failure {
+            report::diagnostic(format_args!("{failure}"));
+        }
+        let name = engine.device().name();
+        check!(
+            tally.failures == 0 && tally.tests == client.iterations(),
+            "{name}: {tally}"
+        );
+        report::diagnostic(format_args!("dmatest engine={name} polled {tally}"));
+    }
+    Ok(())
 }

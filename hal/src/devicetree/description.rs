@@ -40,7 +40,9 @@ pub struct Description<'a> {
     /// `pci-host-ecam-generic`.
     pub pci: Option<PciHost>,
     /// `brcm,bcm2835-dma`.
-    pub bcm2835_dma: Option<Bcm2835Dma>,
+    pub bcm2835_dma: Option<BcmDma>,
+    /// `brcm,bcm2711-dma`: the DMA4 channels.
+    pub bcm2711_dma: Option<BcmDma>,
     /// `arm,armv8-timer`.
     pub timer: Option<Timer>,
     /// Properties that were left out because they make no sense.
@@ -167,12 +169,12 @@ pub struct PciWindow {
     pub bus: u64,
 }
 
-/// The DMA controller of the Raspberry Pi's SoCs.
+/// Channels of the DMA controller of the Raspberry Pi's SoCs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bcm2835Dma {
+pub struct BcmDma {
     /// The channels' registers.
     pub registers: PhysRange,
-    /// Bit n is set if channel n is ours (`brcm,dma-channel-mask`).
+    /// Bit n is set if channel n of the controller is ours (`brcm,dma-channel-mask`).
     pub channel_mask: u32,
 }
 

@@ -2,8 +2,8 @@
 
 use super::level::Level;
 use super::{
-    Bcm2835Dma, CmaNode, CmaPlace, Cpu, Description, EnableMethod, Fault, InterruptController,
-    PciHost, PciWindow, Problem, PsciConduit, ReservedRange, Timer,
+    BcmDma, CmaNode, CmaPlace, Cpu, Description, EnableMethod, Fault, InterruptController, PciHost,
+    PciWindow, Problem, PsciConduit, ReservedRange, Timer,
 };
 use crate::addr::{PhysAddr, PhysRange};
 use crate::sync::MAX_CPUS;
@@ -38,6 +38,7 @@ const GIC_V3: &[&str] = &["arm,gic-v3"];
 const PSCI: &[&str] = &["arm,psci-1.0", "arm,psci-0.2", "arm,psci"];
 const PCI: &[&str] = &["pci-host-ecam-generic"];
 const BCM2835_DMA: &[&str] = &["brcm,bcm2835-dma"];
+const BCM2711_DMA: &[&str] = &["brcm,bcm2711-dma"];
 /// Where an area may be allocated, pairs of address and size.
 const ALLOC_RANGES: &str = "alloc-ranges";
 const CMA: &[&str] = &["shared-dma-pool"];
@@ -303,7 +304,9 @@ fn device<'a>(description: &mut Description<'a>, level: &Level<'_, 'a>) -> Resul
     } else if description.pci.is_none() && wanted(PCI) {
         description.pci = Some(pci_host(level)?);
     } else if description.bcm2835_dma.is_none() && wanted(BCM2835_DMA) {
-        description.bcm2835_dma = Some(bcm2835_dma(level)?);
+        description.bcm2835_dma = Some(bcm_dma(level)?);
+    } else if description.bcm2711_dma.is_none() && wanted(BCM2711_DMA) {
+        description.bcm2711_dma = Some(bcm_dma(level)?);
     } else if description.timer.is_none() && wanted(TIMER) {
         description.timer = Some(timer(level)?);
     }
@@ -319,7 +322,7 @@ fn psci<'a>(level: &Level<'_, 'a>) -> Result<PsciConduit, Problem<'a>> {
     }
 }
 
-fn bcm2835_dma<'a>(level: &Level<'_, 'a>) -> Result<Bcm2835Dma, Problem<'a>> {
+fn bcm_dma<'a>(level: &Level<'_, 'a>) -> Result<BcmDma, Problem<'a>> {
     const MASK: &str = "brcm,dma-channel-mask";
     let [registers] = level.registers()?;
     let mask = level.number(MASK)?;
@@ -332,7 +335,7 @@ fn bcm2835_dma<'a>(level: &Level<'_, 'a>) -> Result<Bcm2835Dma, Problem<'a>> {
             },
         )
     })?;
-    Ok(Bcm2835Dma {
+    Ok(BcmDma {
         registers,
         channel_mask,
     })

@@ -209,9 +209,16 @@ fn a_spin_table_board_behind_a_translating_bus() {
     );
     assert_eq!(
         pi.bcm2835_dma,
-        Some(Bcm2835Dma {
+        Some(BcmDma {
             registers: span(0xFE00_7000, 0xB00),
             channel_mask: 0x7F5,
+        })
+    );
+    assert_eq!(
+        pi.bcm2711_dma,
+        Some(BcmDma {
+            registers: span(0xFE00_7B00, 0x400),
+            channel_mask: 0x7000,
         })
     );
     assert_eq!(tree.dma_coherent("brcm,bcm2835-dma"), Some(false));

@@ -1,9 +1,13 @@
 //! Devices that copy memory: the trait they share, and safe copies through it.
 
+mod rectangle;
+pub(crate) mod submission;
+
+pub use rectangle::{Rectangle, Transfer2d, copy_2d};
+
 use super::{Device, DmaError, DmaSegment};
 use crate::addr::DmaAddr;
-use crate::arch::{barrier, cpu};
-use crate::trace::trace;
+use crate::arch::cpu;
 use core::fmt;
 
 /// One contiguous copy.
@@ -21,6 +25,15 @@ pub struct Transfer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a submission ends with `wait`"]
 pub struct Ticket(u32);
+
+/// How the end of a submission is noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completion {
+    /// The engine's interrupt handler notices, and the caller sleeps meanwhile.
+    Interrupt,
+    /// The caller looks at the engine itself, which works with IRQs masked too.
+    Polled,
+}
 
 /// Time and sleep, as an engine needs them to wait.
 pub trait Clock: Sync {
@@ -76,6 +89,24 @@ pub trait DmaEngine: Sync {
     /// nobody else accesses the destinations.
     unsafe fn submit(&self, transfers: &[Transfer]) -> Result<Ticket, DmaError>;
 
+    /// Starts the copy of a rectangle, as [`submit`](Self::submit) starts linear ones. An engine
+    /// without such copies refuses it.
+    ///
+    /// # Errors
+    ///
+    /// [`DmaError::NoRectangles`], those of [`Self::check_2d`], [`DmaError::Busy`],
+    /// [`DmaError::Wedged`].
+    ///
+    /// # Safety
+    ///
+    /// As for [`submit`](Self::submit), for every byte of both sides' footprints.
+    unsafe fn submit_2d(&self, transfer: &Transfer2d) -> Result<Ticket, DmaError> {
+        let _ = transfer;
+        Err(DmaError::NoRectangles {
+            engine: self.device().name(),
+        })
+    }
+
     /// Serves the engine's interrupt and returns whether it was the engine's: lines are shared.
     ///
     /// To be called by the interrupt handler, before the end of interrupt is signalled.
@@ -95,6 +126,18 @@ pub trait DmaEngine: Sync {
     /// [`DmaError::Timeout`], [`DmaError::Aborted`], [`DmaError::StaleTicket`],
     /// [`DmaError::Wedged`].
     fn wait(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError>;
+
+    /// As [`wait`](Self::wait), but looks at the engine instead of relying on its interrupt. May be
+    /// called with IRQs masked.
+    ///
+    /// The default is for engines that cannot be looked at: it is `wait`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`wait`](Self::wait), without [`DmaError::IrqsMasked`].
+    fn wait_polled(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
+        self.wait(ticket, timeout_ns)
+    }
 
     /// Stops the current submission, if any; its `wait` returns [`DmaError::Aborted`].
     fn abort(&self);
@@ -123,6 +166,23 @@ pub trait DmaEngine: Sync {
             if len > max {
                 return Err(DmaError::SegmentTooLong { len, max });
             }
+        }
+        Ok(())
+    }
+
+    /// Checks that both footprints of a rectangle lie in the device's reach and that its rows are
+    /// of whole granules.
+    ///
+    /// # Errors
+    ///
+    /// [`DmaError::ZeroLength`], [`DmaError::LengthGranule`], [`DmaError::ForeignAddress`].
+    fn check_2d(&self, transfer: &Transfer2d) -> Result<(), DmaError> {
+        let (len, granule) = (transfer.shape.row_len, self.length_granule());
+        for side in transfer.footprints()? {
+            self.device().check(side.addr, side.len)?;
+        }
+        if !len.is_multiple_of(granule) {
+            return Err(DmaError::LengthGranule { len, granule });
         }
         Ok(())
     }
@@ -167,63 +227,66 @@ pub unsafe trait Destination {
 /// Transfers submitted together by [`copy`]: bounds its stack use.
 const BATCH: usize = 32;
 
-/// Copies `src` to `dst` with `engine` and sleeps until it is done.
-///
-/// Scattered memory and long segments are cut to what the engine takes. To be called with IRQs
-/// unmasked and without a lock held.
+/// Copies `src` to `dst` with `engine` and sleeps until it is done: [`copy_with`] by interrupt.
 ///
 /// # Errors
 ///
-/// [`DmaError::OtherDevice`], [`DmaError::LengthMismatch`], and those of [`DmaEngine::submit`] and [`DmaEngine::wait`]. After
-/// an error some of the destination may have been written.
+/// As for [`copy_with`].
 ///
 /// # Panics
 ///
-/// If the engine cannot be stopped ([`DmaError::Wedged`] from `wait`): returning would give back
-/// memory that a device still writes. Only a reset of the machine helps then.
+/// As [`copy_with`] does.
 pub fn copy(
     engine: &dyn DmaEngine,
     src: &dyn Source,
     dst: &mut dyn Destination,
 ) -> Result<(), DmaError> {
-    copy_with(engine, src, dst, Wait::default())
+    copy_with(engine, src, dst, Completion::Interrupt)
 }
 
-/// How the end of a copy is waited for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wait {
-    /// Nanoseconds each submission may take; what the engine thinks right
-    /// ([`DmaEngine::timeout_ns`]) if there is none.
-    pub timeout_ns: Option<u64>,
-}
-
-/// As [`copy`], waiting as `wait` says.
+/// Copies `src` to `dst` with `engine` and returns when it is done.
+///
+/// Scattered memory and long segments are cut to what the engine takes. To be called without a lock
+/// held, and with IRQs unmasked unless the end is polled for.
 ///
 /// # Errors
 ///
-/// As for [`copy`].
+/// [`DmaError::OtherDevice`], [`DmaError::LengthMismatch`], and those of [`DmaEngine::submit`] and
+/// [`DmaEngine::wait`]. After an error some of the destination may have been written.
 ///
 /// # Panics
 ///
-/// As for [`copy`].
+/// If the engine cannot be stopped ([`DmaError::Wedged`] from `wait`): returning would give back
+/// memory that a device still writes. Only a reset of the machine helps then.
 pub fn copy_with(
     engine: &dyn DmaEngine,
     src: &dyn Source,
     dst: &mut dyn Destination,
-    wait: Wait,
+    completion: Completion,
 ) -> Result<(), DmaError> {
-    if cpu::irqs_masked() {
-        return Err(DmaError::IrqsMasked);
-    }
+    copy_within(engine, src, dst, completion, None)
+}
+
+/// As [`copy_with`], with `timeout_ns` nanoseconds for each submission; what the engine thinks right
+/// ([`DmaEngine::timeout_ns`]) if there is none.
+///
+/// # Errors
+///
+/// As for [`copy_with`].
+///
+/// # Panics
+///
+/// As [`copy_with`] does.
+pub fn copy_within(
+    engine: &dyn DmaEngine,
+    src: &dyn Source,
+    dst: &mut dyn Destination,
+    completion: Completion,
+    timeout_ns: Option<u64>,
+) -> Result<(), DmaError> {
+    check_waiting(completion)?;
     let dst = &*dst;
-    for lent_to in [src.device(), dst.device()] {
-        if !core::ptr::eq(lent_to, engine.device()) {
-            return Err(DmaError::OtherDevice {
-                lent_to: lent_to.name(),
-                used_by: engine.device().name(),
-            });
-        }
-    }
+    check_lent_to(engine, [src.device(), dst.device()])?;
     let (src_len, dst_len) = (
         total(|index| src.segment(index)),
         total(|index| dst.segment(index)),
@@ -243,18 +306,53 @@ pub fn copy_with(
             return Ok(());
         }
         let bytes = pending.iter().map(|transfer| transfer.len).sum();
-        // SAFETY: source and destination are borrowed by this call, which returns after `wait`.
-        // `wait` cannot refuse for masked IRQs: they were unmasked and nothing here masks them.
+        // SAFETY: source and destination are borrowed by this call, which returns after `finish`.
         let ticket = unsafe { engine.submit(&pending) }?;
-        let timeout_ns = wait.timeout_ns.unwrap_or_else(|| engine.timeout_ns(bytes));
-        match engine.wait(ticket, timeout_ns) {
-            Err(DmaError::Wedged) => panic!(
-                "{} does not stop and may still write the memory it was given",
-                engine.device().name()
-            ),
-            ended => ended?,
-        }
+        let timeout_ns = timeout_ns.unwrap_or_else(|| engine.timeout_ns(bytes));
+        finish(engine, ticket, timeout_ns, completion)?;
     }
+}
+
+/// Refuses to wait for an interrupt where none can be taken.
+fn check_waiting(completion: Completion) -> Result<(), DmaError> {
+    if completion == Completion::Interrupt && cpu::irqs_masked() {
+        return Err(DmaError::IrqsMasked);
+    }
+    Ok(())
+}
+
+/// Refuses memory that was lent to another device than `engine`'s.
+fn check_lent_to(engine: &dyn DmaEngine, lent_to: [&Device; 2]) -> Result<(), DmaError> {
+    let mut others = lent_to.into_iter();
+    match others.find(|&device| !core::ptr::eq(device, engine.device())) {
+        Some(other) => Err(DmaError::OtherDevice {
+            lent_to: other.name(),
+            used_by: engine.device().name(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Waits at most `timeout_ns` for a submission whose memory the caller has borrowed.
+/// [`check_waiting`] has passed and nothing masks IRQs since, so that waiting is not refused with
+/// the engine running.
+fn finish(
+    engine: &dyn DmaEngine,
+    ticket: Ticket,
+    timeout_ns: u64,
+    completion: Completion,
+) -> Result<(), DmaError> {
+    let ended = match completion {
+        Completion::Interrupt => engine.wait(ticket, timeout_ns),
+        Completion::Polled => engine.wait_polled(ticket, timeout_ns),
+    };
+    if ended == Err(DmaError::Wedged) {
+        panic!(
+            "{} does not stop and may still write the memory it was given",
+            engine.device().name()
+        );
+    }
+    ended
 }
 
 fn total(segment: impl Fn(usize) -> Option<DmaSegment>) -> usize {
@@ -305,128 +403,6 @@ impl Iterator for Transfers<'_> {
             }
         }
         Some(transfer)
-    }
-}
-
-/// Where an engine stands with its current submission: what its lock protects.
-#[derive(Debug)]
-pub(crate) struct Progress {
-    ticket: u32,
-    state: State,
-    interrupts: u64,
-}
-
-#[derive(Debug)]
-enum State {
-    Idle,
-    Running,
-    Done(Result<(), DmaError>),
-}
-
-impl Progress {
-    pub(crate) const fn new() -> Self {
-        Self {
-            ticket: 0,
-            state: State::Idle,
-            interrupts: 0,
-        }
-    }
-
-    /// Notes an interrupt of the engine.
-    pub(crate) fn interrupted(&mut self) {
-        self.interrupts += 1;
-    }
-
-    /// Interrupts noted.
-    pub(crate) fn interrupts(&self) -> u64 {
-        self.interrupts
-    }
-
-    pub(crate) fn is_running(&self) -> bool {
-        matches!(self.state, State::Running)
-    }
-
-    /// Whether there is a submission whose result nobody has collected. Another must not start:
-    /// it would replace the result before its `wait`, perhaps on another core, has seen it.
-    pub(crate) fn is_taken(&self) -> bool {
-        !matches!(self.state, State::Idle)
-    }
-
-    /// Opens a submission.
-    pub(crate) fn start(&mut self) -> Ticket {
-        self.ticket = self.ticket.wrapping_add(1);
-        self.state = State::Running;
-        trace!("dma ticket {=u32} started", self.ticket);
-        Ticket(self.ticket)
-    }
-
-    /// Closes the running submission; without one, nothing.
-    pub(crate) fn finish(&mut self, result: Result<(), DmaError>) {
-        if self.is_running() {
-            self.state = State::Done(result);
-            trace!(
-                "dma ticket {=u32} ended, ok {=bool}",
-                self.ticket,
-                result.is_ok()
-            );
-        }
-    }
-
-    /// The result of `ticket` once there is one.
-    pub(crate) fn collect(&mut self, ticket: Ticket) -> Option<Result<(), DmaError>> {
-        match self.state {
-            State::Running if ticket.0 == self.ticket => None,
-            State::Done(result) if ticket.0 == self.ticket => {
-                self.state = State::Idle;
-                Some(result)
-            }
-            _ => Some(Err(DmaError::StaleTicket(ticket.0))),
-        }
-    }
-}
-
-/// Shortest sleep between two looks, in nanoseconds.
-///
-/// The completion interrupt may be routed to another core, and its handler cannot wake this core
-/// from `WFI`.
-const LOOK_INTERVAL_NS: u64 = 1_000_000;
-
-/// A sleep lasts at most this part of the time already waited, so that a look that comes late
-/// costs little and a long wait few looks.
-const LOOK_PART: u64 = 8;
-
-/// Sleeps until `ready` returns something, at most `timeout_ns`; `None` after that.
-///
-/// # Errors
-///
-/// [`DmaError::IrqsMasked`] if the caller masked them: the handler that makes `ready` true could
-/// not run.
-pub(crate) fn wait_for<T>(
-    clock: &dyn Clock,
-    timeout_ns: u64,
-    mut ready: impl FnMut() -> Option<T>,
-) -> Result<Option<T>, DmaError> {
-    if cpu::irqs_masked() {
-        return Err(DmaError::IrqsMasked);
-    }
-    let begin = clock.now_ns();
-    let deadline = begin.saturating_add(timeout_ns);
-    loop {
-        let irq = cpu::irq_save();
-        let result = ready();
-        let now = clock.now_ns();
-        if result.is_none() && now < deadline {
-            let interval = LOOK_INTERVAL_NS.max((now - begin) / LOOK_PART);
-            clock.sleep_until(deadline.min(now.saturating_add(interval)));
-        }
-        cpu::irq_restore(irq);
-        // What is pending is taken here, before the mask comes back (Arm ARM D1.3.6).
-        barrier::isb();
-        if result.is_some() || now >= deadline {
-            // Loads of what the device wrote come after the look that saw it done.
-            barrier::dmb_oshld();
-            return Ok(result);
-        }
     }
 }
 

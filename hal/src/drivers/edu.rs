@@ -10,8 +10,8 @@
 
 use super::mmio::RegisterIo;
 use crate::arch::barrier;
-use crate::dma::engine::{Progress, wait_for};
-use crate::dma::{Clock, Device, DmaEngine, DmaError, Ticket, Transfer};
+use crate::dma::engine::submission::{self, Control, Progress};
+use crate::dma::{Clock, Completion, Device, DmaEngine, DmaError, Ticket, Transfer};
 use crate::sync::IrqLock;
 
 /// PCI vendor and device identifier.
@@ -140,15 +140,6 @@ impl<Io: RegisterIo> Edu<Io> {
             }),
         })
     }
-
-    /// Lets the submission end with `error` after the half step under way, which the device cannot
-    /// break off.
-    fn cancel(&self, error: DmaError) {
-        let mut inner = self.inner.lock();
-        if inner.progress.is_running() && inner.cancelled.is_none() {
-            inner.cancelled = Some(error);
-        }
-    }
 }
 
 impl<Io: RegisterIo> Inner<Io> {
@@ -244,25 +235,7 @@ impl<Io: RegisterIo + Send> DmaEngine for Edu<Io> {
     }
 
     fn on_interrupt(&self) -> bool {
-        let mut inner = self.inner.lock();
-        let pending = inner.io.read32(INTERRUPT_STATUS);
-        if pending == 0 {
-            return false;
-        }
-        inner.progress.interrupted();
-        inner.io.write32(INTERRUPT_ACKNOWLEDGE, pending);
-        if pending & INTERRUPT_DMA != 0 && inner.progress.is_running() && !inner.is_busy() {
-            if let Some(error) = inner.cancelled.take() {
-                inner.progress.finish(Err(error));
-            } else if inner.advance() {
-                inner.start_step();
-            } else {
-                inner.progress.finish(Ok(()));
-            }
-        }
-        // The line is level: the acknowledgement reaches the device before the end of interrupt.
-        barrier::dsb_sy();
-        true
+        submission::on_interrupt(&self.inner)
     }
 
     fn interrupts(&self) -> u64 {
@@ -270,32 +243,61 @@ impl<Io: RegisterIo + Send> DmaEngine for Edu<Io> {
     }
 
     fn wait(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
-        let collect = || self.inner.lock().progress.collect(ticket);
-        if let Some(result) = wait_for(self.clock, timeout_ns, collect)? {
-            return result;
-        }
-        self.cancel(DmaError::Timeout(timeout_ns));
-        if let Some(result) = wait_for(self.clock, HALF_STEP_NS * PATIENCE, collect)? {
-            return result;
-        }
-        let mut inner = self.inner.lock();
-        let error = match inner.is_busy() {
-            true => DmaError::Wedged,
-            // It ended, but its interrupt got lost.
-            false => inner
-                .cancelled
-                .take()
-                .unwrap_or(DmaError::Timeout(timeout_ns)),
-        };
-        inner.progress.finish(Err(error));
-        inner
-            .progress
-            .collect(ticket)
-            .unwrap_or(Err(DmaError::Wedged))
+        let by = Completion::Interrupt;
+        submission::wait(&self.inner, self.clock, ticket, timeout_ns, by)
+    }
+
+    fn wait_polled(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
+        let by = Completion::Polled;
+        submission::wait(&self.inner, self.clock, ticket, timeout_ns, by)
     }
 
     fn abort(&self) {
-        self.cancel(DmaError::Aborted);
+        self.inner.lock().cancel(DmaError::Aborted);
+    }
+}
+
+impl<Io: RegisterIo> Control for Inner<Io> {
+    /// The device cannot break a half step off.
+    const GRACE_NS: u64 = HALF_STEP_NS * PATIENCE;
+
+    fn progress(&mut self) -> &mut Progress {
+        &mut self.progress
+    }
+
+    fn serve(&mut self) -> bool {
+        let pending = self.io.read32(INTERRUPT_STATUS);
+        if pending == 0 {
+            return false;
+        }
+        self.io.write32(INTERRUPT_ACKNOWLEDGE, pending);
+        if pending & INTERRUPT_DMA != 0 && self.progress.is_running() && !self.is_busy() {
+            if let Some(error) = self.cancelled.take() {
+                self.progress.finish(Err(error));
+            } else if self.advance() {
+                self.start_step();
+            } else {
+                self.progress.finish(Ok(()));
+            }
+        }
+        // The line is level: the acknowledgement reaches the device before the end of interrupt.
+        barrier::dsb_sy();
+        true
+    }
+
+    fn cancel(&mut self, error: DmaError) {
+        if self.progress.is_running() && self.cancelled.is_none() {
+            self.cancelled = Some(error);
+        }
+    }
+
+    fn give_up(&mut self, error: DmaError) {
+        let error = match self.is_busy() {
+            true => DmaError::Wedged,
+            // It ended, but its interrupt got lost.
+            false => self.cancelled.take().unwrap_or(error),
+        };
+        self.progress.finish(Err(error));
     }
 }
 

@@ -4,6 +4,7 @@ use super::gic::{Gic, LINES, Line};
 use crate::dma::DmaEngine;
 use crate::sync::{IrqLock, Once, PerCpu};
 use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering};
 use thiserror::Error;
 
 /// What runs when a line is raised.
@@ -15,13 +16,47 @@ pub trait IrqHandler: Sync {
 }
 
 /// The interrupt of a DMA engine.
+///
+/// The line has no other handler. If it stays raised although the engine has nothing to say, it is
+/// disabled: its core would do nothing else any more. The engine then goes on with
+/// [polled](crate::dma::Completion::Polled) copies only.
 #[derive(Debug)]
-pub struct EngineInterrupt(pub &'static dyn DmaEngine);
+pub struct EngineInterrupt {
+    engine: &'static dyn DmaEngine,
+    /// Interrupts since the last that was the engine's.
+    foreign: AtomicU32,
+}
+
+/// Interrupts in a row that may be somebody else's. A few are: a level-sensitive line may be taken
+/// once more while the device is withdrawing it, and a polled copy withdraws it unseen.
+const FOREIGN_LIMIT: u32 = 1_000;
+
+impl EngineInterrupt {
+    /// The interrupt of `engine`.
+    pub const fn new(engine: &'static dyn DmaEngine) -> Self {
+        Self {
+            engine,
+            foreign: AtomicU32::new(0),
+        }
+    }
+
+    /// Serves the interrupt and returns whether the line may go on.
+    fn serve(&self) -> bool {
+        if self.engine.on_interrupt() {
+            self.foreign.store(0, Ordering::Relaxed);
+            return true;
+        }
+        self.foreign.fetch_add(1, Ordering::Relaxed) < FOREIGN_LIMIT
+    }
+}
 
 impl IrqHandler for EngineInterrupt {
-    fn handle(&self, _line: Line) {
-        // Whether it was the engine's does not matter: the line has no other handler.
-        self.0.on_interrupt();
+    fn handle(&self, line: Line) {
+        if !self.serve()
+            && let Some(interrupts) = interrupts()
+        {
+            interrupts.gic().silence(line);
+        }
     }
 }
 
@@ -149,4 +184,19 @@ pub fn interrupts() -> Option<&'static Interrupts> {
 /// Nothing happens before [`install`], when no interrupt can have been enabled.
 pub fn handle_irq() -> Option<Line> {
     interrupts().and_then(Interrupts::handle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dma::engine::tests::Recorder;
+
+    #[test]
+    fn a_line_that_is_never_the_engines_is_given_up() {
+        let interrupt = EngineInterrupt::new(Box::leak(Box::new(Recorder::new(None))));
+        for _ in 0..FOREIGN_LIMIT {
+            assert!(interrupt.serve());
+        }
+        assert!(!interrupt.serve());
+    }
 }

@@ -1,81 +1,78 @@
 //! The BCM2711's mailbox to the VideoCore firmware, property channel.
 //!
-//! The firmware reads the request from memory and writes its answer over it, past the caches of
-//! the Arm cores: one request is one round of non-coherent DMA. So the buffer is written back and
-//! dropped from the caches before the doorbell, and dropped again before the answer is read,
-//! because a speculative read may have fetched a line in between.
+//! The firmware reads a request from memory and writes its answer over it, past the caches of the Arm
+//! cores: one request is one round of non-coherent DMA in both directions. The memory is either
+//! [coherent](Via::Coherent), which needs no maintenance, or [cacheable](Via::Streaming) and lent for
+//! the time of the request: its lines are cleaned before the doorbell rings, and invalidated before
+//! the answer is read, because a speculative read may have fetched a line in between.
+//!
+//! # A lost answer
+//!
+//! If the firmware does not answer in time, the request ends with [`MailboxError::NoAnswer`] and the
+//! memory stays the firmware's, which may still write it. Every later request looks for the answer
+//! that is owed, and fails with [`MailboxError::Lost`] until it has come; then the mailbox works
+//! again. If it never comes the firmware is dead, and only a reset of the board brings it back.
 
-use super::registers;
+mod message;
+pub mod property;
+pub mod revision;
+
+#[doc(inline)]
+pub use property::{ClockId, Property};
+pub use revision::RevisionCode;
+
+use super::mmio::RegisterIo;
 use super::timer::Timer;
-use crate::addr::{DmaAddr, PhysAddr, PhysRange, VirtAddr};
-use crate::arch::{barrier, cache};
-use core::mem::{align_of, offset_of, size_of};
-use safe_mmio::fields::{ReadOnly, ReadPure, WriteOnly};
-use safe_mmio::{UniqueMmioPointer, field, field_shared};
+use crate::addr::DmaAddr;
+use crate::arch::{barrier, cpu};
+use crate::dma::streaming::map_slice;
+use crate::dma::{Bidirectional, Coherent, Device, DmaError};
+use crate::sync::IrqLock;
+use core::mem;
 use thiserror::Error;
+
+/// Bytes of registers: mailbox 0, to the Arm, and mailbox 1, to the VideoCore.
+pub const REGISTERS_SIZE: usize = 0x40;
+
+/// `READ` of the mailbox to the Arm cores.
+const READ: usize = 0x00;
+/// `STATUS` of it.
+const STATUS_0: usize = 0x18;
+/// `WRITE` of the mailbox to the VideoCore.
+const WRITE: usize = 0x20;
+/// `STATUS` of it.
+const STATUS_1: usize = 0x38;
+
+/// `STATUS_0`: nothing to read.
+const STATUS_EMPTY: u32 = 1 << 30;
+/// `STATUS_1`: no room to write.
+const STATUS_FULL: u32 = 1 << 31;
 
 /// The channel of property requests, in the low four bits of a mailbox word.
 const PROPERTY_CHANNEL: u32 = 8;
 const CHANNEL_MASK: u32 = 0xF;
 
-/// `STATUS0`: nothing to read.
-const STATUS_EMPTY: u32 = 1 << 30;
-/// `STATUS1`: no room to write.
-const STATUS_FULL: u32 = 1 << 31;
-
-/// A request, and the firmware's "done" answer to it.
-const CODE_REQUEST: u32 = 0;
-const CODE_DONE: u32 = 0x8000_0000;
-/// In a tag's length: the firmware answered this tag.
-const TAG_ANSWERED: u32 = 1 << 31;
-
-/// Tags of the property interface (Linux `include/soc/bcm2835/raspberrypi-firmware.h`).
-const TAG_BOARD_REVISION: u32 = 0x0001_0002;
-const TAG_ARM_MEMORY: u32 = 0x0001_0005;
-const TAG_SET_CLOCK_RATE: u32 = 0x0003_8002;
+/// Words a mailbox holds.
+const FIFO_WORDS: usize = 8;
 
 /// How long the firmware may take. It answers within milliseconds unless it is dead.
 const TIMEOUT_NS: u64 = 1_000_000_000;
 
-/// Words in a buffer: one cache line of the Cortex-A72, 64 bytes.
-const BUFFER_WORDS: usize = 16;
-/// Words before the values: total size, code, and the tag's number, space and length.
-const HEADER_WORDS: usize = 5;
+/// Bytes in a buffer: enough for a command line with what the boot loader adds.
+const BUFFER_SIZE: usize = 2048;
 
-/// The registers used here.
-#[repr(C)]
-struct Registers {
-    /// `READ` of the mailbox to the Arm cores.
-    read: ReadOnly<u32>,
-    _unused_0: [u32; 5],
-    /// `STATUS0`.
-    status_0: ReadPure<u32>,
-    _unused_1: u32,
-    /// `WRITE` of the mailbox to the VideoCore.
-    write: WriteOnly<u32>,
-    _unused_2: [u32; 5],
-    /// `STATUS1`.
-    status_1: ReadPure<u32>,
-}
-
-const _: () = {
-    assert!(offset_of!(Registers, status_0) == 0x18);
-    assert!(offset_of!(Registers, write) == 0x20);
-    assert!(offset_of!(Registers, status_1) == 0x38);
-};
-
-/// The memory of a request and its answer. It fills its cache line, so that nothing else is lost
-/// when the line is dropped.
+/// Cacheable memory of requests and answers. It shares no line, so that nothing else is lost when
+/// its lines are dropped.
 #[derive(Debug)]
 #[repr(C, align(64))]
-pub struct PropertyBuffer([u32; BUFFER_WORDS]);
+pub struct PropertyBuffer([u8; BUFFER_SIZE]);
 
-const _: () = assert!(size_of::<PropertyBuffer>() == align_of::<PropertyBuffer>());
+const _: () = assert!(align_of::<PropertyBuffer>() == crate::dma::ALIGNMENT);
 
 impl PropertyBuffer {
     /// An empty buffer.
     pub const fn new() -> Self {
-        Self([0; BUFFER_WORDS])
+        Self([0; BUFFER_SIZE])
     }
 }
 
@@ -85,12 +82,13 @@ impl Default for PropertyBuffer {
     }
 }
 
-/// A clock the firmware controls.
+/// Which memory carries a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Clock {
-    /// The clock of the PL011 UARTs.
-    Uart = 2,
+pub enum Via {
+    /// Coherent memory: never cached.
+    Coherent,
+    /// Cacheable memory, lent to the firmware for the request.
+    Streaming,
 }
 
 /// Why a request failed.
@@ -99,6 +97,13 @@ pub enum MailboxError {
     /// The buffer's bus address has more than 32 bits or is not a multiple of 16.
     #[error("the firmware cannot be given a buffer at bus address {0}")]
     BadBuffer(DmaAddr),
+    /// The firmware cannot be lent the buffer.
+    #[error(transparent)]
+    Memory(#[from] DmaError),
+    /// Another request is under way, and did not end in time or cannot: it was interrupted by the
+    /// caller.
+    #[error("the mailbox is in use")]
+    Busy,
     /// The mailbox accepted no request in time.
     #[error("the mailbox stays full")]
     Full,
@@ -112,6 +117,14 @@ pub enum MailboxError {
     /// An earlier request was never answered.
     #[error("the firmware still owes an answer")]
     Lost,
+    /// The firmware said that it had answered, but the buffer still reads as the request.
+    #[error(
+        "tag {tag:#x} still reads as the request: a stale cache line, or memory the firmware does not see"
+    )]
+    Stale {
+        /// The tag asked for.
+        tag: u32,
+    },
     /// The firmware could not read the request.
     #[error("the firmware answered tag {tag:#x} with code {code:#x}")]
     Refused {
@@ -120,172 +133,217 @@ pub enum MailboxError {
         /// The answer's code.
         code: u32,
     },
-    /// The firmware does not know the tag, or answered less than the tag promises.
-    #[error("the firmware answered tag {tag:#x} with {bytes} bytes")]
+    /// The firmware does not know the tag.
+    #[error("the firmware does not know tag {tag:#x}")]
+    Unknown {
+        /// The tag asked for.
+        tag: u32,
+    },
+    /// The answer is shorter than the tag promises.
+    #[error("the firmware answered tag {tag:#x} with {bytes} bytes of {expected}")]
     Short {
         /// The tag asked for.
         tag: u32,
         /// Bytes of the answer.
         bytes: u32,
+        /// Bytes it must have.
+        expected: usize,
+    },
+    /// The answer is longer than there is room for, and was cut.
+    #[error("the firmware's answer to tag {tag:#x} has {bytes} bytes, there is room for {room}")]
+    Truncated {
+        /// The tag asked for.
+        tag: u32,
+        /// Bytes of the answer.
+        bytes: u32,
+        /// Bytes there is room for.
+        room: usize,
+    },
+    /// The answer belongs to another question.
+    #[error("the firmware answered something else than tag {tag:#x}")]
+    WrongAnswer {
+        /// The tag asked for.
+        tag: u32,
     },
 }
 
 /// The property mailbox.
 #[derive(Debug)]
-pub struct Mailbox {
-    registers: UniqueMmioPointer<'static, Registers>,
-    buffer: *mut [u32; BUFFER_WORDS],
-    /// The word that names the buffer and the channel.
-    doorbell: u32,
+pub struct Mailbox<Io> {
+    device: &'static Device,
     timer: Timer,
-    lost: bool,
+    timeout_ns: u64,
+    /// Taken out while a request is under way, so that IRQs are not masked meanwhile.
+    link: IrqLock<Option<Link<Io>>>,
 }
 
-// SAFETY: `buffer` is memory that the mailbox owns for the rest of the program, on every core.
-unsafe impl Send for Mailbox {}
+/// The registers and the memory: what one request needs at a time.
+#[derive(Debug)]
+struct Link<Io> {
+    port: Port<Io>,
+    coherent: Coherent,
+    streaming: &'static mut PropertyBuffer,
+}
 
-impl Mailbox {
-    /// The mailbox with its registers at `base`, which uses `buffer`, known to the firmware as
-    /// `bus`. The buffer may be cached or not.
+/// The registers, and what is still to come through them.
+#[derive(Debug)]
+struct Port<Io> {
+    io: Io,
+    /// The word of the answer the firmware owes.
+    owed: Option<u32>,
+}
+
+impl<Io: RegisterIo> Mailbox<Io> {
+    /// The mailbox with the registers `io` ([`REGISTERS_SIZE`] bytes). `device` describes what memory
+    /// the VideoCore reaches; `coherent` was allocated for it and holds a [`PropertyBuffer`].
     ///
     /// # Errors
     ///
-    /// [`MailboxError::BadBuffer`] if `bus` cannot be written to the mailbox.
-    ///
-    /// # Safety
-    ///
-    /// `base` maps the registers of mailboxes 0 and 1 (the second pair of the chip, offset 0x880
-    /// in its block) as Device memory for the rest of the program, and nothing else accesses them
-    /// while the value lives. `bus` is the address by which the VideoCore reaches `buffer`.
-    pub unsafe fn new(
-        base: VirtAddr,
-        buffer: &'static mut PropertyBuffer,
-        bus: DmaAddr,
+    /// [`MailboxError::Memory`] if `coherent` is too small.
+    pub fn new(
+        io: Io,
+        device: &'static Device,
+        coherent: Coherent,
+        streaming: &'static mut PropertyBuffer,
         timer: Timer,
     ) -> Result<Self, MailboxError> {
-        let doorbell = u32::try_from(bus.get())
-            .ok()
-            .filter(|bus| bus & CHANNEL_MASK == 0)
-            .map(|bus| bus | PROPERTY_CHANNEL)
-            .ok_or(MailboxError::BadBuffer(bus))?;
+        coherent.part(0, BUFFER_SIZE)?;
         Ok(Self {
-            // SAFETY: promised by the caller.
-            registers: unsafe { registers(base) },
-            buffer: VirtAddr::from_ptr(buffer).as_ptr(),
-            doorbell,
+            device,
             timer,
-            lost: false,
+            timeout_ns: TIMEOUT_NS,
+            link: IrqLock::new(Some(Link {
+                port: Port { io, owed: None },
+                coherent,
+                streaming,
+            })),
         })
     }
 
-    /// Sets `clock` to `hz` and returns the rate the firmware chose, in Hz.
+    /// What memory the VideoCore reaches, and whether it is taken as coherent.
+    pub fn device(&self) -> &'static Device {
+        self.device
+    }
+
+    /// Asks for `property` and returns the answer.
+    ///
+    /// Waits for requests of other cores, with IRQs masked not at all. Takes milliseconds. Allocates
+    /// nothing.
     ///
     /// # Errors
     ///
     /// Any [`MailboxError`].
-    pub fn set_clock_rate(&mut self, clock: Clock, hz: u32) -> Result<u32, MailboxError> {
-        // The third word would be "skip setting turbo"; the answer is the clock and its rate.
-        let [_, rate] = self.request(TAG_SET_CLOCK_RATE, [clock as u32, hz, 0])?;
-        Ok(rate)
+    pub fn request<P: Property>(&self, via: Via, property: &P) -> Result<P::Answer, MailboxError> {
+        let mut link = self.take()?;
+        let answer = link.request(self, via, property);
+        *self.link.lock() = Some(link);
+        answer
     }
 
-    /// The board revision code.
-    ///
-    /// # Errors
-    ///
-    /// Any [`MailboxError`].
-    pub fn board_revision(&mut self) -> Result<u32, MailboxError> {
-        let [revision] = self.request(TAG_BOARD_REVISION, [0])?;
-        Ok(revision)
+    fn take(&self) -> Result<Link<Io>, MailboxError> {
+        // Whoever holds it may be what this was called from.
+        let patience = if cpu::irqs_masked() {
+            0
+        } else {
+            self.timeout_ns
+        };
+        let mut link = None;
+        self.timer.poll_until(patience, || {
+            link = self.link.lock().take();
+            link.is_some()
+        });
+        link.ok_or(MailboxError::Busy)
     }
+}
 
-    /// The part of the first GiB of RAM that belongs to the Arm cores.
-    ///
-    /// # Errors
-    ///
-    /// Any [`MailboxError`].
-    pub fn arm_memory(&mut self) -> Result<PhysRange, MailboxError> {
-        let [base, size] = self.request(TAG_ARM_MEMORY, [0, 0])?;
-        let start = PhysAddr::new(base.into());
-        Ok(PhysRange::new(start, start + size as usize))
-    }
-
-    /// Sends `tag` with `values` and returns the first words of the answer.
-    fn request<const IN: usize, const OUT: usize>(
+impl<Io: RegisterIo> Link<Io> {
+    fn request<P: Property>(
         &mut self,
-        tag: u32,
-        values: [u32; IN],
-    ) -> Result<[u32; OUT], MailboxError> {
-        const { assert!(OUT <= IN && HEADER_WORDS + IN < BUFFER_WORDS) };
-        if self.lost {
-            return Err(MailboxError::Lost);
+        mailbox: &Mailbox<Io>,
+        via: Via,
+        property: &P,
+    ) -> Result<P::Answer, MailboxError> {
+        self.port.collect_owed()?;
+        let len = const { message::len_of::<P>() };
+        match via {
+            Via::Coherent => {
+                let memory = &mut self.coherent;
+                message::write(property, &mut memory.as_mut_slice()[..len]);
+                let doorbell = doorbell(memory.dma_addr())?;
+                barrier::hand_over(memory.as_ptr().as_ptr());
+                self.port.exchange(mailbox, doorbell, P::TAG)?;
+                barrier::hand_over(memory.as_ptr().as_ptr());
+                message::read(property, &memory.as_slice()[..len])
+            }
+            Via::Streaming => {
+                let bytes = &mut self.streaming.0[..len];
+                message::write(property, bytes);
+                let mapping = map_slice::<Bidirectional>(mailbox.device, bytes)?;
+                let doorbell = doorbell(mapping.dma_addr())?;
+                let answered = self.port.exchange(mailbox, doorbell, P::TAG);
+                if self.port.owed.is_some() {
+                    // The firmware may still write the buffer: it is not the CPU's to take back.
+                    mem::forget(mapping);
+                } else {
+                    mapping.unmap();
+                }
+                answered?;
+                message::read(property, &self.streaming.0[..len])
+            }
         }
-        self.fill(tag, &values);
-        self.exchange(tag)?;
-        // SAFETY: the buffer fills its lines, and the answer replaces what was stored there.
-        unsafe { cache::invalidate_line(VirtAddr::from_ptr(self.buffer)) };
-        barrier::dsb_sy();
-        let code = self.word(1);
-        if code != CODE_DONE {
-            return Err(MailboxError::Refused { tag, code });
-        }
-        let length = self.word(4);
-        let bytes = length & !TAG_ANSWERED;
-        if length & TAG_ANSWERED == 0 || (bytes as usize) < size_of::<[u32; OUT]>() {
-            return Err(MailboxError::Short { tag, bytes });
-        }
-        Ok(core::array::from_fn(|index| {
-            self.word(HEADER_WORDS + index)
-        }))
     }
+}
 
-    /// Writes a request of one tag into the buffer and hands the buffer over.
-    fn fill(&mut self, tag: u32, values: &[u32]) {
-        let value_bytes = size_of_val(values) as u32;
-        let header = [
-            size_of::<PropertyBuffer>() as u32,
-            CODE_REQUEST,
-            tag,
-            value_bytes,
-            0,
-        ];
-        let mut words = [0; BUFFER_WORDS];
-        for (word, value) in words.iter_mut().zip(header.iter().chain(values)) {
-            *word = *value;
-        }
-        // SAFETY: the mailbox owns the buffer, and the firmware is not using it: no request is
-        // under way.
-        unsafe { self.buffer.write_volatile(words) };
-        cache::clean_invalidate_line(VirtAddr::from_ptr(self.buffer));
-        // The request is in memory before the doorbell rings.
-        barrier::dsb_sy();
-    }
-
+impl<Io: RegisterIo> Port<Io> {
     /// Rings the doorbell and waits for the answer.
-    fn exchange(&mut self, tag: u32) -> Result<(), MailboxError> {
-        let registers = &mut self.registers;
-        let has_room = || field_shared!(*registers, status_1).read() & STATUS_FULL == 0;
-        if !self.timer.poll_until(TIMEOUT_NS, has_room) {
+    fn exchange(
+        &mut self,
+        mailbox: &Mailbox<Io>,
+        doorbell: u32,
+        tag: u32,
+    ) -> Result<(), MailboxError> {
+        let (timer, timeout_ns) = (&mailbox.timer, mailbox.timeout_ns);
+        let has_room = || self.io.read32(STATUS_1) & STATUS_FULL == 0;
+        if !timer.poll_until(timeout_ns, has_room) {
             return Err(MailboxError::Full);
         }
-        field!(*registers, write).write(self.doorbell);
-        let doorbell = self.doorbell;
-        // Words of other channels are nobody's here and are dropped.
-        let answered = || {
-            field_shared!(*registers, status_0).read() & STATUS_EMPTY == 0
-                && field!(*registers, read).read() == doorbell
-        };
-        if !self.timer.poll_until(TIMEOUT_NS, answered) {
-            self.lost = true;
+        // The request, and its maintenance, are in memory before the doorbell rings.
+        barrier::dsb_sy();
+        self.io.write32(WRITE, doorbell);
+        self.owed = Some(doorbell);
+        if !timer.poll_until(timeout_ns, || self.collect_owed().is_ok()) {
             return Err(MailboxError::NoAnswer { tag });
         }
+        // Loads of the answer come after the look that saw it announced.
+        barrier::dmb_oshld();
         Ok(())
     }
 
-    fn word(&self, index: usize) -> u32 {
-        // SAFETY: the mailbox owns the buffer, and the index is checked.
-        unsafe { (&raw const (*self.buffer)[index]).read_volatile() }
+    /// Takes the answer that is owed out of the mailbox. Words of other channels are nobody's here
+    /// and are dropped.
+    fn collect_owed(&mut self) -> Result<(), MailboxError> {
+        for _ in 0..FIFO_WORDS {
+            if self.owed.is_none() || self.io.read32(STATUS_0) & STATUS_EMPTY != 0 {
+                break;
+            }
+            if Some(self.io.read32(READ)) == self.owed {
+                self.owed = None;
+            }
+        }
+        match self.owed {
+            None => Ok(()),
+            Some(_) => Err(MailboxError::Lost),
+        }
     }
+}
+
+/// The word that names a buffer at `bus` and the channel.
+fn doorbell(bus: DmaAddr) -> Result<u32, MailboxError> {
+    u32::try_from(bus.get())
+        .ok()
+        .filter(|bus| bus & CHANNEL_MASK == 0)
+        .map(|bus| bus | PROPERTY_CHANNEL)
+        .ok_or(MailboxError::BadBuffer(bus))
 }
 
 #[cfg(test)]

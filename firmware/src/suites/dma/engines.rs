@@ -71,7 +71,7 @@ fn outcome_of(copy: Result<(), CopyFault>) -> Outcome {
 
 /// A missing engine would turn every test of this suite into a skip.
 pub(super) fn come_up() -> Outcome {
-    let (up, expected) = (machine().engines.len(), machine().board.engine_count());
+    let (up, expected) = (machine().engines.len(), machine().expected_engines);
     check!(
         up == expected,
         "{up} of {expected} engines came up; the notes at the start of the report say why"

@@ -49,8 +49,24 @@ register_bitfields! [u32,
         DEST_WIDTH OFFSET(5) NUMBITS(1) [],
         /// The destination address increments.
         DEST_INC OFFSET(4) NUMBITS(1) [],
+        /// Copies rows; full channels only.
+        TDMODE OFFSET(1) NUMBITS(1) [],
         /// Raises CS.INT at the end of the control block.
         INTEN OFFSET(0) NUMBITS(1) []
+    ],
+    /// Length, with TI.TDMODE; a number of bytes without.
+    pub(super) TXFR_LEN [
+        /// Rows after the first.
+        YLENGTH OFFSET(16) NUMBITS(14) [],
+        /// Bytes in a row.
+        XLENGTH OFFSET(0) NUMBITS(16) []
+    ],
+    /// What is added to the addresses after a row, signed.
+    pub(super) STRIDE [
+        /// To the destination's.
+        D_STRIDE OFFSET(16) NUMBITS(16) [],
+        /// To the source's.
+        S_STRIDE OFFSET(0) NUMBITS(16) []
     ],
     /// Errors and version.
     pub(super) DEBUG [

@@ -1,10 +1,15 @@
 use super::*;
-use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
+use crate::addr::{DmaAddr, PAGE_SIZE, PhysAddr, PhysRange};
+use crate::arch::cpu;
 use crate::arch::trace::{Op, record_during};
 use crate::dma::device::fake;
-use crate::dma::engine::{copy, tests::FakeClock};
+use crate::dma::engine::{copy_2d, copy_with, tests::FakeClock};
 use crate::dma::streaming::map_slice;
-use crate::dma::{DmaMask, FromDevice, ToDevice};
+use crate::dma::{
+    CoherentPool, Completion, Device, DmaEngine, DmaMask, FromDevice, Rectangle, ToDevice, Transfer,
+};
+use crate::drivers::bcm2711_channels::ChannelMask;
+use crate::drivers::mmio::RegisterIo;
 use crate::layout::{self, host};
 use std::sync::{Arc, Mutex};
 
@@ -26,7 +31,12 @@ struct Model {
     /// Raises no interrupt for an error.
     mute: bool,
     log: Vec<(usize, u32)>,
+    /// Channel 8 raises the line it shares with 7.
+    stray: bool,
 }
+
+/// `CS` of channel 8, in those tests that drive channel 7.
+const STRAY_CS: usize = 0x800;
 
 #[derive(Clone)]
 struct Io(Arc<Mutex<Model>>);
@@ -58,10 +68,22 @@ impl Model {
             assert!(self.conblk.is_multiple_of(32));
             // SAFETY: the block lies in the pool, whose pages the channel allocated.
             let block = unsafe { self.ptr(self.conblk).cast::<[u32; 8]>().read_volatile() };
-            let [ti, src, dst, len, _, next, ..] = block;
+            let [ti, src, dst, len, stride, next, ..] = block;
             assert_eq!(ti & 0x0000_0110, 0x110, "both addresses increment");
-            // SAFETY: the test's buffers lie in the window.
-            unsafe { self.ptr(src).copy_to(self.ptr(dst), len as usize) };
+            let (rows, row_len) = match ti & 0b10 {
+                0 => (1, len),
+                _ => ((len >> 16 & 0x3FFF) + 1, len & 0xFFFF),
+            };
+            for row in 0..rows {
+                let at = |first: u32, stride: u32| {
+                    let step = row_len.wrapping_add_signed((stride as i16).into());
+                    self.ptr(first.wrapping_add(step.wrapping_mul(row)))
+                };
+                // SAFETY: the test's buffers lie in the window.
+                unsafe {
+                    at(src, stride & 0xFFFF).copy_to(at(dst, stride >> 16), row_len as usize)
+                };
+            }
             self.cs |= 1 << 1 | if ti & 1 != 0 { 1 << 2 } else { 0 };
             self.conblk = next;
             if next == 0 {
@@ -76,6 +98,7 @@ impl RegisterIo for Io {
         let model = self.0.lock().unwrap();
         match (offset, offset & 0xFF) {
             (0xFF0, _) => model.enable,
+            (STRAY_CS, _) => u32::from(model.stray) << 2,
             (_, 0x00) => model.cs,
             (_, 0x04) => model.conblk,
             (_, 0x20) => model.debug,
@@ -88,6 +111,7 @@ impl RegisterIo for Io {
         model.log.push((offset, value));
         match (offset, offset & 0xFF) {
             (0xFF0, _) => model.enable = value,
+            (STRAY_CS, _) => model.stray &= value & 1 << 2 == 0,
             (_, 0x00) if value & 1 << 31 != 0 => {
                 model.cs = 0;
                 model.conblk = 0;
@@ -121,6 +145,7 @@ impl RegisterIo for Io {
 
 struct Bench {
     model: Arc<Mutex<Model>>,
+    controller: &'static Controller<Io>,
     device: &'static Device,
     pool: &'static CoherentPool,
     clock: &'static FakeClock,
@@ -135,18 +160,21 @@ impl Bench {
         let frames = PhysRange::from_size(ram.start, POOL).unwrap();
         // SAFETY: the first pages of this test's RAM; the host has no memory types.
         let pool = unsafe { CoherentPool::new(frames, layout::phys_to_virt(frames.start)) };
+        let model = Arc::new(Mutex::new(Model {
+            ram,
+            cs: 0,
+            conblk: 0,
+            debug,
+            enable: 0x7FFF,
+            hang: false,
+            error: 0,
+            mute: false,
+            log: Vec::new(),
+            stray: false,
+        }));
         Self {
-            model: Arc::new(Mutex::new(Model {
-                ram,
-                cs: 0,
-                conblk: 0,
-                debug,
-                enable: 0x7FFF,
-                hang: false,
-                error: 0,
-                mute: false,
-                log: Vec::new(),
-            })),
+            controller: Box::leak(Box::new(Controller::new(Io(model.clone())))),
+            model,
             device: fake("dma", DmaMask::new::<32>(), [ram.start.get(), BUS, WINDOW]),
             pool: Box::leak(Box::new(pool.unwrap())),
             clock: FakeClock::leaked(),
@@ -155,9 +183,9 @@ impl Bench {
     }
 
     fn probe(&self, number: u8) -> Result<Channel<Io>, ProbeError> {
-        let mask = ChannelMask::RASPBERRY_PI;
+        let mask = ChannelMask::LEGACY;
         Channel::probe(
-            Io(self.model.clone()),
+            self.controller,
             number,
             mask,
             self.device,
@@ -187,6 +215,15 @@ impl Bench {
     }
 
     fn copy_of(&mut self, engine: &dyn DmaEngine, len: usize) -> Result<Vec<u8>, DmaError> {
+        self.copy_by(engine, len, Completion::Interrupt)
+    }
+
+    fn copy_by(
+        &mut self,
+        engine: &dyn DmaEngine,
+        len: usize,
+        completion: Completion,
+    ) -> Result<Vec<u8>, DmaError> {
         let src = self.buffer(len, 0);
         for (index, byte) in src.iter_mut().enumerate() {
             *byte = (index % 251) as u8 + 1;
@@ -194,7 +231,7 @@ impl Bench {
         let dst = self.buffer(len, 0);
         let from = map_slice::<ToDevice>(self.device, src)?;
         let mut to = map_slice::<FromDevice>(self.device, dst)?;
-        let result = copy(engine, &from, &mut to);
+        let result = copy_with(engine, &from, &mut to, completion);
         to.unmap();
         from.unmap();
         result.map(|()| dst.to_vec())
@@ -202,6 +239,21 @@ impl Bench {
 
     fn edit(&self, f: impl FnOnce(&mut Model)) {
         f(&mut self.model.lock().unwrap());
+    }
+
+    /// A transfer of 64 bytes between buffers that stay.
+    fn transfer(&mut self) -> Transfer {
+        let mut side = |fill| {
+            let bytes = self.buffer(64, fill);
+            let va = crate::addr::VirtAddr::from_ptr(bytes.as_ptr());
+            let pa = layout::virt_to_phys(va).unwrap();
+            self.device.dma_addr(pa, bytes.len()).unwrap()
+        };
+        Transfer {
+            src: side(1),
+            dst: side(0),
+            len: 64,
+        }
     }
 }
 
@@ -231,16 +283,7 @@ fn lite_channels_cut_long_copies_into_a_chain() {
 fn the_doorbell_rings_after_a_full_barrier() {
     let mut bench = Bench::new(SILICON);
     let engine = bench.probe(5).unwrap();
-    let segment = |bytes: &mut [u8]| {
-        let va = crate::addr::VirtAddr::from_ptr(bytes.as_ptr());
-        let pa = layout::virt_to_phys(va).unwrap();
-        bench.device.dma_addr(pa, bytes.len()).unwrap()
-    };
-    let transfer = Transfer {
-        src: segment(bench.buffer(64, 1)),
-        dst: segment(bench.buffer(64, 0)),
-        len: 64,
-    };
+    let transfer = bench.transfer();
     bench.edit(|model| model.log.clear());
     // SAFETY: the buffers belong to the test for good.
     let (ticket, ops) = record_during(|| unsafe { engine.submit(&[transfer]) }.unwrap());
@@ -373,4 +416,132 @@ fn a_disabled_channel_is_enabled_and_the_pages_are_left_alone() {
     bench.edit(|model| model.enable = 0x3000_7FDF);
     bench.probe(5).unwrap();
     bench.edit(|model| assert_eq!(model.enable, 0x3000_7FFF));
+}
+
+#[test]
+fn a_wedged_channel_takes_nothing_before_a_reset_has_worked() {
+    let mut bench = Bench::new(SILICON);
+    let engine = bench.engine(6);
+    let transfer = bench.transfer();
+    let one_outstanding = 1 << 4;
+    bench.edit(|model| {
+        model.hang = true;
+        model.debug |= one_outstanding;
+    });
+    // SAFETY: the buffers belong to the test for good.
+    let submit = || unsafe { engine.submit(&[transfer]) };
+    let ticket = submit().unwrap();
+    assert_eq!(engine.wait(ticket, 1), Err(DmaError::Wedged));
+    bench.edit(|model| model.log.clear());
+    assert_eq!(submit(), Err(DmaError::Wedged));
+    bench.edit(|model| {
+        assert!(!model.log.contains(&(0x604, BUS as u32)), "it was started");
+        model.debug &= !one_outstanding;
+        model.hang = false;
+    });
+    assert_eq!(bench.copy_of(engine, 64), Ok(pattern(64)));
+}
+
+#[test]
+fn a_stray_interrupt_on_a_shared_line_is_withdrawn() {
+    let mut bench = Bench::new(SILICON);
+    let engine = bench.engine(7);
+    bench.edit(|model| model.stray = true);
+    assert!(engine.on_interrupt());
+    assert_eq!((bench.controller.strays(), engine.interrupts()), (1, 0));
+    bench.edit(|model| {
+        assert!(!model.stray, "the line would stay up");
+        assert!(model.log.ends_with(&[(STRAY_CS, 1 << 31), (STRAY_CS, 6)]));
+    });
+    assert!(!engine.on_interrupt(), "nobody's");
+    assert_eq!(bench.copy_of(engine, 64), Ok(pattern(64)));
+}
+
+#[test]
+fn a_channel_of_somebody_else_on_a_shared_line_is_left_alone() {
+    let bench = Bench::new(SILICON);
+    let only_seven = ChannelMask::new(1 << 7);
+    let (device, pool, clock) = (bench.device, bench.pool, bench.clock);
+    let engine = Channel::probe(bench.controller, 7, only_seven, device, pool, clock).unwrap();
+    bench.edit(|model| {
+        model.stray = true;
+        model.log.clear();
+    });
+    assert!(!engine.on_interrupt());
+    bench.edit(|model| assert!(model.stray && model.log.is_empty()));
+}
+
+#[test]
+fn a_channel_has_one_driver() {
+    let bench = Bench::new(SILICON);
+    let first = bench.probe(5);
+    assert!(first.is_ok());
+    let pages = bench.pool.free_pages();
+    assert_eq!(bench.probe(5).unwrap_err(), ProbeError::Taken(Taken(5)));
+    assert_eq!(bench.pool.free_pages(), pages);
+}
+
+#[test]
+fn polled_copies_need_no_interrupt() {
+    let mut bench = Bench::new(SILICON);
+    let engine: &'static _ = Box::leak(Box::new(bench.probe(2).unwrap()));
+    let model = bench.model.clone();
+    // Nobody serves the interrupt.
+    bench.clock.on_sleep(move || model.lock().unwrap().run());
+    let irq = cpu::irq_save();
+    let copied = bench.copy_by(engine, 300, Completion::Polled);
+    cpu::irq_restore(irq);
+    assert_eq!(copied, Ok(pattern(300)));
+    assert_eq!(engine.interrupts(), 0);
+    // The twin: by interrupt it does not end.
+    let timeout = engine.timeout_ns(64);
+    assert_eq!(bench.copy_of(engine, 64), Err(DmaError::Timeout(timeout)));
+}
+
+#[test]
+fn rectangles_arrive_and_their_surroundings_stay() {
+    let mut bench = Bench::new(SILICON);
+    let engine = bench.engine(2);
+    let shape = Rectangle {
+        rows: 3,
+        row_len: 5,
+        src_stride: 4,
+        dst_stride: -12,
+    };
+    let src = bench.buffer(64, 0);
+    src.copy_from_slice(&pattern(64));
+    let dst = bench.buffer(64, 0xEE);
+    let from = map_slice::<ToDevice>(bench.device, src).unwrap();
+    let mut to = map_slice::<FromDevice>(bench.device, dst).unwrap();
+    let by = Completion::Interrupt;
+    // The last row first: 40, 33, 26.
+    let copied = copy_2d(engine, (&from, 2), (&mut to, 40), shape, by);
+    let outside = copy_2d(engine, (&from, 2), (&mut to, 13), shape, by);
+    to.unmap();
+    assert_eq!(copied, Ok(()));
+    let mut expected = [0xEE; 64];
+    for (row, start) in [40, 33, 26].into_iter().enumerate() {
+        let read = 2 + row * 9;
+        expected[start..start + 5].copy_from_slice(&pattern(64)[read..read + 5]);
+    }
+    assert_eq!(dst, expected);
+    let (offset, len, size) = (13, 19, 64);
+    assert_eq!(outside, Err(DmaError::OutOfBounds { offset, len, size }));
+}
+
+#[test]
+fn lite_channels_refuse_rectangles_by_name() {
+    let mut bench = Bench::new(SILICON);
+    let engine = bench.engine(7);
+    let shape = Rectangle {
+        rows: 1,
+        row_len: 4,
+        src_stride: 0,
+        dst_stride: 0,
+    };
+    let (src, dst) = (bench.buffer(64, 0), bench.buffer(64, 0));
+    let from = map_slice::<ToDevice>(bench.device, src).unwrap();
+    let mut to = map_slice::<FromDevice>(bench.device, dst).unwrap();
+    let refused = copy_2d(engine, (&from, 0), (&mut to, 0), shape, Completion::Polled);
+    assert_eq!(refused, Err(DmaError::NoRectangles { engine: "dma" }));
 }

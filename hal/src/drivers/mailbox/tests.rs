@@ -1,86 +1,174 @@
+use super::property::*;
 use super::*;
+use crate::addr::{PAGE_SIZE, PhysRange, VirtAddr};
 use crate::arch::trace::{Op, record_during};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
+use crate::dma::device::fake;
+use crate::dma::{CoherentPool, DmaMask};
+use crate::layout::{self, host};
+use std::sync::{Arc, Mutex};
 
-const BUS: u64 = 0xC010_0040;
-const READ: usize = 0;
-const STATUS_0: usize = 0x18 / 4;
-const WRITE: usize = 0x20 / 4;
-const STATUS_1: usize = 0x38 / 4;
+const BUS: u64 = 0xC000_0000;
+const WINDOW: u64 = 1 << 20;
 
-/// Registers and buffer as the VideoCore sees them.
-#[derive(Clone, Copy)]
+const DONE: u32 = 0x8000_0000;
+const ANSWERED: u32 = 0x8000_0000;
+
+/// The other side: registers, and the answer the firmware gives when the doorbell rings.
 struct VideoCore {
-    registers: &'static [AtomicU32; 16],
-    buffer: &'static [AtomicU32; BUFFER_WORDS],
+    ram: PhysRange,
+    /// What replaces the request's words from 1 on.
+    answer: Vec<u32>,
+    /// Answers that are announced, oldest first.
+    outbox: Vec<u32>,
+    full: bool,
+    silent: bool,
+    doorbells: Vec<u32>,
+    request: Vec<u32>,
 }
 
 impl VideoCore {
-    /// A mailbox and the other side of it.
-    fn new() -> (Self, Mailbox) {
-        let registers: &'static [AtomicU32; 16] = Box::leak(Box::default());
-        registers[STATUS_0].store(STATUS_EMPTY, Ordering::Relaxed);
-        let buffer: &'static mut PropertyBuffer = Box::leak(Box::default());
-        let words = VirtAddr::from_ptr(buffer).as_ptr::<[AtomicU32; BUFFER_WORDS]>();
-        // SAFETY: the register block is leaked and large enough.
-        let mailbox = unsafe {
-            Mailbox::new(
-                VirtAddr::from_ptr(registers),
-                buffer,
-                DmaAddr::new(BUS),
-                Timer::new().unwrap(),
-            )
-        };
-        // SAFETY: the buffer is leaked, and the mailbox uses it through a raw pointer only.
-        let buffer = unsafe { &*words };
-        (Self { registers, buffer }, mailbox.unwrap())
-    }
-
-    /// Waits for one request, returns it, and answers it with `answer` over its words from 1 on.
-    fn serve(self, answer: Vec<u32>) -> thread::JoinHandle<Vec<u32>> {
-        thread::spawn(move || {
-            while self.registers[WRITE].load(Ordering::Acquire) == 0 {
-                thread::yield_now();
+    fn ring(&mut self, doorbell: u32) {
+        self.doorbells.push(doorbell);
+        assert_eq!(doorbell & 0xF, 8);
+        let pa = self.ram.start + (u64::from(doorbell & !0xF) - BUS) as usize;
+        let buffer: *mut u32 = layout::phys_to_virt(pa).as_ptr();
+        // SAFETY: the buffer lies in this test's RAM and the request says how long it is.
+        let words = unsafe { std::slice::from_raw_parts_mut(buffer, *buffer as usize / 4) };
+        self.request = words.to_vec();
+        if !self.silent {
+            let answer = std::mem::take(&mut self.answer);
+            for (word, value) in words[1..].iter_mut().zip(answer) {
+                *word = value;
             }
-            let request = self.buffer.iter().map(|word| word.load(Ordering::Relaxed));
-            let request = request.collect();
-            for (word, value) in self.buffer[1..].iter().zip(answer) {
-                word.store(value, Ordering::Relaxed);
-            }
-            let doorbell = self.registers[WRITE].load(Ordering::Relaxed);
-            self.registers[READ].store(doorbell, Ordering::Relaxed);
-            self.registers[STATUS_0].store(0, Ordering::Release);
-            request
-        })
+            self.outbox.push(doorbell);
+        }
     }
 }
 
+#[derive(Clone)]
+struct Io(Arc<Mutex<VideoCore>>);
+
+impl RegisterIo for Io {
+    fn read32(&self, offset: usize) -> u32 {
+        let mut other = self.0.lock().unwrap();
+        match offset {
+            READ => other.outbox.remove(0),
+            STATUS_0 => u32::from(other.outbox.is_empty()) << 30,
+            STATUS_1 => u32::from(other.full) << 31,
+            _ => panic!("read of {offset:#x}"),
+        }
+    }
+
+    fn write32(&self, offset: usize, value: u32) {
+        assert_eq!(offset, WRITE);
+        self.0.lock().unwrap().ring(value);
+    }
+
+    fn read64(&self, offset: usize) -> u64 {
+        panic!("64-bit read of {offset:#x}")
+    }
+
+    fn write64(&self, offset: usize, _: u64) {
+        panic!("64-bit write of {offset:#x}")
+    }
+}
+
+struct Bench {
+    firmware: Arc<Mutex<VideoCore>>,
+    mailbox: Mailbox<Io>,
+    device: &'static Device,
+    streaming: VirtAddr,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::at(BUS)
+    }
+
+    fn at(bus: u64) -> Self {
+        let ram = host::ram(WINDOW, 4096);
+        let frames = PhysRange::from_size(ram.start, PAGE_SIZE as u64).unwrap();
+        // SAFETY: the first page of this test's RAM; the host has no memory types.
+        let pool = unsafe { CoherentPool::new(frames, layout::phys_to_virt(frames.start)) };
+        let pool = Box::leak(Box::new(pool.unwrap()));
+        let device = fake(
+            "mailbox",
+            DmaMask::new::<36>(),
+            [ram.start.get(), bus, WINDOW],
+        );
+        let streaming = layout::phys_to_virt(ram.start + PAGE_SIZE);
+        // SAFETY: the second page, aligned and large enough, of zeroes, and nobody else's.
+        let buffer = unsafe { &mut *streaming.as_ptr::<PropertyBuffer>() };
+        let firmware = Arc::new(Mutex::new(VideoCore {
+            ram,
+            answer: Vec::new(),
+            outbox: Vec::new(),
+            full: false,
+            silent: false,
+            doorbells: Vec::new(),
+            request: Vec::new(),
+        }));
+        let coherent = pool.alloc(device, BUFFER_SIZE).unwrap();
+        let timer = Timer::new().unwrap();
+        let io = Io(firmware.clone());
+        let mut mailbox = Mailbox::new(io, device, coherent, buffer, timer).unwrap();
+        mailbox.timeout_ns = 1_000_000;
+        Self {
+            firmware,
+            mailbox,
+            device,
+            streaming,
+        }
+    }
+
+    fn edit<R>(&self, f: impl FnOnce(&mut VideoCore) -> R) -> R {
+        f(&mut self.firmware.lock().unwrap())
+    }
+
+    /// Asks for `property` once, answered with `values` for its tag.
+    fn ask<P: Property>(&self, property: &P, values: &[u32]) -> Result<P::Answer, MailboxError> {
+        let bytes = values.len() as u32 * 4;
+        self.answered(property, ANSWERED | bytes, values)
+    }
+
+    fn answered<P: Property>(
+        &self,
+        property: &P,
+        length: u32,
+        values: &[u32],
+    ) -> Result<P::Answer, MailboxError> {
+        self.edit(|firmware| {
+            firmware.answer = vec![DONE, P::TAG, P::BYTES as u32, length];
+            firmware.answer.extend(values);
+        });
+        self.mailbox.request(Via::Streaming, property)
+    }
+}
+
+const UART_48_MHZ: SetClockRate = SetClockRate {
+    clock: ClockId::Uart,
+    hz: 48_000_000,
+};
+
 #[test]
-fn sets_the_uart_clock() {
-    let (firmware, mut mailbox) = VideoCore::new();
-    let served = firmware.serve(vec![
-        CODE_DONE,
-        TAG_SET_CLOCK_RATE,
-        12,
-        0x8000_0008,
-        2,
-        47_999_000,
-    ]);
-    let (rate, ops) = record_during(|| mailbox.set_clock_rate(Clock::Uart, 48_000_000));
+fn a_streaming_request_is_cleaned_before_the_doorbell_and_invalidated_after_the_answer() {
+    let bench = Bench::new();
+    let (rate, ops) = record_during(|| bench.ask(&UART_48_MHZ, &[2, 47_999_000]));
     assert_eq!(rate, Ok(47_999_000));
-    let request = served.join().unwrap();
-    assert_eq!(request[..9], [64, 0, 0x38002, 12, 0, 2, 48_000_000, 0, 0]);
-    assert_eq!(
-        firmware.registers[WRITE].load(Ordering::Relaxed),
-        0xC010_0048
-    );
-    let line = VirtAddr::from_ptr(firmware.buffer);
+    bench.edit(|firmware| {
+        let words = [64, 0, 0x38002, 12, 0, 2, 48_000_000, 0, 0];
+        assert_eq!(firmware.request[..9], words);
+        assert_eq!(firmware.request.len(), 16);
+        assert_eq!(firmware.doorbells, [0xC000_1008]);
+    });
+    let line = bench.streaming;
     assert_eq!(
         ops,
         [
-            Op::CleanInvalidate(line),
+            Op::Clean(line),
             Op::DsbSy,
+            Op::DsbSy,
+            Op::DmbOshld,
             Op::Invalidate(line),
             Op::DsbSy
         ]
@@ -88,91 +176,166 @@ fn sets_the_uart_clock() {
 }
 
 #[test]
-fn reads_memory_and_revision() {
-    let (firmware, mut mailbox) = VideoCore::new();
-    let served = firmware.serve(vec![
-        CODE_DONE,
-        TAG_ARM_MEMORY,
-        8,
-        0x8000_0008,
-        0,
-        0x3C00_0000,
-    ]);
-    let memory = mailbox.arm_memory().unwrap();
-    assert_eq!(memory.to_string(), "0x0..0x3c000000");
-    served.join().unwrap();
+fn a_coherent_request_needs_barriers_only() {
+    let bench = Bench::new();
+    bench.edit(|firmware| firmware.answer = vec![DONE, 0x30006, 8, ANSWERED | 8, 0, 25_000]);
+    let (answer, ops) = record_during(|| bench.mailbox.request(Via::Coherent, &Temperature));
+    assert_eq!(answer, Ok(25_000));
+    assert_eq!(ops, [Op::DsbSy, Op::DmbOshld]);
+    bench.edit(|firmware| assert_eq!(firmware.doorbells, [0xC000_0008]));
+}
 
-    let (firmware, mut mailbox) = VideoCore::new();
-    let served = firmware.serve(vec![
-        CODE_DONE,
-        TAG_BOARD_REVISION,
-        4,
-        0x8000_0004,
-        0x00B0_3115,
-    ]);
-    assert_eq!(mailbox.board_revision(), Ok(0x00B0_3115));
-    served.join().unwrap();
+#[test]
+fn a_device_taken_as_coherent_is_not_maintained() {
+    let bench = Bench::new();
+    bench.device.set_coherent(true);
+    let (answer, ops) = record_during(|| bench.ask(&Temperature, &[0, 25_000]));
+    assert_eq!(answer, Ok(25_000));
+    assert_eq!(ops, [Op::DsbSy, Op::DmbOshld]);
+}
+
+#[test]
+fn every_tag_is_read_as_its_type() {
+    let bench = Bench::new();
+    assert_eq!(bench.ask(&FirmwareRevision, &[346_337]), Ok(346_337));
+    let revision = bench.ask(&BoardRevision, &[0xB0_3115]).unwrap();
+    assert_eq!(revision.memory(), Some(2 << 30));
+    let mac = bench.answered(&MacAddress, ANSWERED | 6, &[0x1200_5452, 0x5734]);
+    assert_eq!(mac, Ok([0x52, 0x54, 0x00, 0x12, 0x34, 0x57]));
+    assert_eq!(bench.ask(&Serial, &[0x89AB_CDEF, 1]), Ok(0x1_89AB_CDEF));
+    let memory = bench.ask(&ArmMemory, &[0, 0x3C00_0000]).unwrap();
+    assert_eq!(memory.to_string(), "0x0..0x3c000000");
+    let memory = bench.ask(&VideoCoreMemory, &[0x3C00_0000, 0x400_0000]);
+    assert_eq!(memory.unwrap().end.get(), 0x4000_0000);
+    assert_eq!(bench.ask(&DmaChannels, &[0x3C]).unwrap().bits(), 0x3C);
+    assert_eq!(bench.ask(&ClockRate(ClockId::Emmc2), &[12, 5]), Ok(5));
+    assert_eq!(bench.ask(&MaxClockRate(ClockId::Arm), &[3, 6]), Ok(6));
+    assert_eq!(bench.ask(&MinClockRate(ClockId::Core), &[4, 7]), Ok(7));
+    assert_eq!(bench.ask(&MeasuredClockRate(ClockId::Emmc), &[1, 8]), Ok(8));
+    assert_eq!(bench.ask(&MaxTemperature, &[0, 85_000]), Ok(85_000));
+    bench.edit(|firmware| assert_eq!(firmware.request[2..6], [0x3000A, 8, 0, 0]));
+    let line = bench.answered(&CommandLine::<64>, ANSWERED | 5, &[0x6C6C_6568, 0x6F]);
+    assert_eq!(line.unwrap(), b"hello");
+    bench.edit(|firmware| assert_eq!(firmware.request.len(), 32));
 }
 
 #[test]
 fn bad_answers_are_named() {
+    let bench = Bench::new();
+    let tag = BoardRevision::TAG;
     for (answer, error) in [
         (
-            vec![0x8000_0001, TAG_BOARD_REVISION, 4, 0, 0],
+            vec![0x8000_0001],
             MailboxError::Refused {
-                tag: TAG_BOARD_REVISION,
+                tag,
                 code: 0x8000_0001,
             },
         ),
-        // QEMU's answer to a tag it does not know.
+        (vec![], MailboxError::Stale { tag }),
         (
-            vec![CODE_DONE, TAG_BOARD_REVISION, 4, 0x8000_0000, 0],
+            vec![DONE, ArmMemory::TAG, 4, ANSWERED | 4],
+            MailboxError::WrongAnswer { tag },
+        ),
+        // QEMU's answer to a tag it does not know.
+        (vec![DONE, tag, 4, ANSWERED], MailboxError::Unknown { tag }),
+        // The tag was skipped.
+        (vec![DONE, tag, 4, 0], MailboxError::Unknown { tag }),
+        (
+            vec![DONE, tag, 4, ANSWERED | 3],
             MailboxError::Short {
-                tag: TAG_BOARD_REVISION,
-                bytes: 0,
+                tag,
+                bytes: 3,
+                expected: 4,
             },
         ),
-        // The tag was skipped.
         (
-            vec![CODE_DONE, TAG_BOARD_REVISION, 4, 0, 0],
-            MailboxError::Short {
-                tag: TAG_BOARD_REVISION,
-                bytes: 0,
+            vec![DONE, tag, 4, ANSWERED | 5],
+            MailboxError::Truncated {
+                tag,
+                bytes: 5,
+                room: 4,
             },
         ),
     ] {
-        let (firmware, mut mailbox) = VideoCore::new();
-        let served = firmware.serve(answer);
-        assert_eq!(mailbox.board_revision(), Err(error));
-        served.join().unwrap();
+        for via in [Via::Coherent, Via::Streaming] {
+            bench.edit(|firmware| firmware.answer = answer.clone());
+            let asked = bench.mailbox.request(via, &BoardRevision);
+            assert_eq!(asked, Err(error), "{via:?}");
+        }
+    }
+    let other_clock = bench.ask(&ClockRate(ClockId::Uart), &[3, 700_000_000]);
+    let tag = 0x30002;
+    assert_eq!(other_clock, Err(MailboxError::WrongAnswer { tag }));
+    let unknown = bench.answered(&NoSuchTag, ANSWERED, &[]);
+    let tag = NoSuchTag::TAG;
+    assert_eq!(unknown, Err(MailboxError::Unknown { tag }));
+}
+
+#[test]
+fn a_full_mailbox_is_asked_nothing() {
+    let bench = Bench::new();
+    bench.edit(|firmware| firmware.full = true);
+    for via in [Via::Coherent, Via::Streaming] {
+        let asked = bench.mailbox.request(via, &Temperature);
+        assert_eq!(asked, Err(MailboxError::Full));
+    }
+    bench.edit(|firmware| {
+        assert!(firmware.doorbells.is_empty());
+        firmware.full = false;
+    });
+    assert_eq!(bench.ask(&Temperature, &[0, 1]), Ok(1));
+}
+
+#[test]
+fn a_lost_answer_blocks_the_mailbox_until_it_comes() {
+    for via in [Via::Coherent, Via::Streaming] {
+        let bench = Bench::new();
+        bench.edit(|firmware| firmware.silent = true);
+        let (asked, ops) = record_during(|| bench.mailbox.request(via, &Temperature));
+        let tag = Temperature::TAG;
+        assert_eq!(asked, Err(MailboxError::NoAnswer { tag }));
+        let taken_back = |op: &Op| matches!(op, Op::Invalidate(_));
+        assert!(!ops.iter().any(taken_back), "the firmware may still write");
+        bench.edit(|firmware| firmware.silent = false);
+        assert_eq!(bench.ask(&Temperature, &[0, 1]), Err(MailboxError::Lost));
+        // A word of another channel is not the answer.
+        let doorbell = bench.edit(|firmware| firmware.doorbells[0]);
+        bench.edit(|firmware| firmware.outbox.push(doorbell & !0xF | 1));
+        assert_eq!(bench.ask(&Temperature, &[0, 2]), Err(MailboxError::Lost));
+        bench.edit(|firmware| {
+            assert_eq!(
+                firmware.doorbells,
+                [doorbell],
+                "nothing was asked meanwhile"
+            );
+            firmware.outbox.push(doorbell);
+        });
+        assert_eq!(bench.ask(&Temperature, &[0, 3]), Ok(3));
     }
 }
 
 #[test]
-fn a_silent_firmware_ends_the_conversation() {
-    let (firmware, mut mailbox) = VideoCore::new();
-    firmware.registers[STATUS_1].store(STATUS_FULL, Ordering::Relaxed);
-    assert_eq!(mailbox.board_revision(), Err(MailboxError::Full));
-    firmware.registers[STATUS_1].store(0, Ordering::Relaxed);
-    // Another channel's word does not count as the answer.
-    firmware.registers[READ].store(0xC010_0041, Ordering::Relaxed);
-    firmware.registers[STATUS_0].store(0, Ordering::Relaxed);
-    assert_eq!(
-        mailbox.board_revision(),
-        Err(MailboxError::NoAnswer {
-            tag: TAG_BOARD_REVISION
-        })
-    );
-    assert_eq!(mailbox.board_revision(), Err(MailboxError::Lost));
+fn a_mailbox_in_use_is_busy() {
+    let bench = Bench::new();
+    let taken = bench.mailbox.take().unwrap();
+    for masked in [false, true] {
+        let irq = masked.then(cpu::irq_save);
+        let asked = bench.mailbox.request(Via::Coherent, &Temperature);
+        irq.into_iter().for_each(cpu::irq_restore);
+        assert_eq!(asked, Err(MailboxError::Busy));
+    }
+    *bench.mailbox.link.lock() = Some(taken);
+    assert_eq!(bench.ask(&Temperature, &[0, 1]), Ok(1));
 }
 
 #[test]
-fn a_buffer_out_of_reach_is_refused() {
+fn buffers_the_firmware_cannot_be_given_are_refused() {
     for bus in [0x1_0000_0000, 0xC000_0008] {
-        let bus = DmaAddr::new(bus);
-        let buffer = Box::leak(Box::default());
-        // SAFETY: refused before the registers are touched.
-        let mailbox = unsafe { Mailbox::new(VirtAddr::new(4), buffer, bus, Timer::new().unwrap()) };
-        assert_eq!(mailbox.err(), Some(MailboxError::BadBuffer(bus)));
+        let bench = Bench::at(bus);
+        for (via, bus) in [(Via::Coherent, bus), (Via::Streaming, bus + 0x1000)] {
+            let asked = bench.mailbox.request(via, &Temperature);
+            assert_eq!(asked, Err(MailboxError::BadBuffer(DmaAddr::new(bus))));
+        }
+        bench.edit(|firmware| assert!(firmware.doorbells.is_empty()));
     }
 }

@@ -1,0 +1,118 @@
+//! What the channels share: the registers, `ENABLE`, and interrupt lines.
+
+use super::Kind;
+use super::registers::{CHANNEL_STRIDE, CS, CS_OFFSET, ENABLE, ENABLE_OFFSET};
+use crate::arch::barrier;
+use crate::drivers::bcm2711_channels::ChannelMask;
+use crate::drivers::mmio::RegisterIo;
+use crate::sync::IrqLock;
+use tock_registers::LocalRegisterCopy;
+
+/// The controller: the registers of all its channels.
+#[derive(Debug)]
+pub struct Controller<Io> {
+    io: Io,
+    shared: IrqLock<Shared>,
+}
+
+/// The channel has a driver already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("DMA channel {0} is in use")]
+pub struct Taken(pub u8);
+
+/// What the controller's lock protects, beside `ENABLE`. No other lock is taken under it.
+#[derive(Debug)]
+struct Shared {
+    /// Channels that have a driver, one bit each.
+    claimed: u32,
+    /// Interrupts of channels without one.
+    strays: u64,
+}
+
+impl<Io: RegisterIo> Controller<Io> {
+    /// The controller with the registers `io` ([`REGISTERS_SIZE`](super::REGISTERS_SIZE) bytes). A
+    /// channel's driver touches those of its channel; the rest is touched here.
+    pub const fn new(io: Io) -> Self {
+        Self {
+            io,
+            shared: IrqLock::new(Shared {
+                claimed: 0,
+                strays: 0,
+            }),
+        }
+    }
+
+    /// Interrupts of channels that nobody drives, which were made to stop.
+    pub fn strays(&self) -> u64 {
+        self.shared.lock().strays
+    }
+
+    /// The registers, for the driver of a claimed channel.
+    pub(in crate::drivers) const fn io(&self) -> &Io {
+        &self.io
+    }
+
+    fn enable(&self) -> LocalRegisterCopy<u32, ENABLE::Register> {
+        LocalRegisterCopy::new(self.io.read32(ENABLE_OFFSET))
+    }
+
+    /// The GiB of DRAM that channels of `kind` see.
+    pub(super) fn dram_page(&self, kind: Kind) -> u32 {
+        match kind {
+            Kind::Fifo | Kind::Full => self.enable().read(ENABLE::PAGE),
+            Kind::Lite => self.enable().read(ENABLE::PAGELITE),
+        }
+    }
+
+    /// Takes channel `number` and enables it, leaving the others and the DRAM pages as they are.
+    pub(in crate::drivers) fn claim(&self, number: u8) -> Result<(), Taken> {
+        let channel = 1 << number;
+        let mut shared = self.shared.lock();
+        if shared.claimed & channel != 0 {
+            return Err(Taken(number));
+        }
+        shared.claimed |= channel;
+        let enable = self.enable();
+        if enable.read(ENABLE::CHANNELS) & channel == 0 {
+            self.io.write32(ENABLE_OFFSET, enable.get() | channel);
+        }
+        Ok(())
+    }
+
+    /// Makes the channel that shares its line with `number` stop raising it, if it does, is the
+    /// Arm's by `mask`, and has no driver. Returns whether it was so.
+    ///
+    /// A channel of somebody else is left alone: then the line has to be masked.
+    pub(super) fn quieten(&self, number: u8, mask: ChannelMask) -> bool {
+        let Some(partner) = partner(number).filter(|&partner| mask.contains(partner)) else {
+            return false;
+        };
+        let mut shared = self.shared.lock();
+        if shared.claimed & (1 << partner) != 0 {
+            return false;
+        }
+        let offset = usize::from(partner) * CHANNEL_STRIDE + CS_OFFSET;
+        let status = LocalRegisterCopy::<u32, CS::Register>::new(self.io.read32(offset));
+        if !status.is_set(CS::INT) && !status.is_set(CS::ERROR) {
+            return false;
+        }
+        shared.strays += 1;
+        self.io.write32(offset, CS::RESET::SET.value);
+        let acknowledge = CS::INT::SET + CS::END::SET;
+        self.io.write32(offset, acknowledge.value);
+        // The line is level: the acknowledgement reaches it before the end of interrupt.
+        barrier::dsb_sy();
+        true
+    }
+}
+
+/// The channel on the same interrupt line (BCM2711 ARM Peripherals, 6.2.4).
+const fn partner(number: u8) -> Option<u8> {
+    match number {
+        7 => Some(8),
+        8 => Some(7),
+        9 => Some(10),
+        10 => Some(9),
+        _ => None,
+    }
+}
