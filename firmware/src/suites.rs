@@ -20,6 +20,7 @@ mod ioremap;
 mod kmalloc;
 mod kvmalloc;
 mod limits;
+mod mailbox;
 pub(crate) mod mapping;
 mod mmu;
 mod pages;
@@ -63,5 +64,6 @@ pub const ALL: &[Suite] = &[
     dma::SUITE,
     dmatest::SUITE,
     fw_cfg::SUITE,
+    mailbox::SUITE,
     selftest::SUITE,
 ];

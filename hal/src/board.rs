@@ -65,7 +65,7 @@ pub struct Devices {
     pub expected_engines: usize,
     /// Why this machine, an emulator, has fewer engines than the board.
     pub unmodelled_engines: Option<&'static str>,
-    /// The mailbox to the board's firmware.
+    /// The mailbox to the board's firmware, on [boards that have one](Board::has_mailbox).
     pub mailbox: Option<&'static Mailbox<Mmio>>,
     /// QEMU's firmware configuration device.
     pub fw_cfg: Option<&'static FwCfg>,
@@ -150,6 +150,11 @@ pub unsafe trait Board: Sync {
 
     /// Whether this board exists in an emulator only, which checks less than silicon does.
     fn is_emulated(&self) -> bool {
+        false
+    }
+
+    /// Whether the board has a property mailbox to its firmware.
+    fn has_mailbox(&self) -> bool {
         false
     }
 

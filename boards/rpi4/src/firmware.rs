@@ -56,12 +56,8 @@ pub(crate) fn bring_up(platform: &Platform<'_>) -> Result<&'static Mailbox<Mmio>
     Ok(MAILBOX.call_once(|| mailbox))
 }
 
-/// Fixes the UART's clock, notes what the firmware says of the board, and returns the DMA channels
-/// it leaves to the Arm, if it says.
-pub(crate) fn ask(
-    platform: &Platform<'_>,
-    mailbox: &Mailbox<Mmio>,
-) -> Result<Option<ChannelMask>, FirmwareError> {
+/// Fixes the UART's clock and notes what the firmware says of the board.
+pub(crate) fn ask(platform: &Platform<'_>, mailbox: &Mailbox<Mmio>) -> Result<(), MailboxError> {
     let via = Via::Coherent;
     let rate = mailbox.request(via, &UART_CLOCK)?;
     let build = mailbox.request(via, &FirmwareRevision)?;
@@ -70,5 +66,10 @@ pub(crate) fn ask(
     (platform.note)(format_args!(
         "firmware build={build} board={board} arm_memory={memory} uart_clock={rate}"
     ));
-    Ok(mailbox.request(via, &DmaChannels).ok())
+    Ok(())
+}
+
+/// The DMA channels the firmware leaves to the Arm, if it says.
+pub(crate) fn channels(mailbox: &Mailbox<Mmio>) -> Option<ChannelMask> {
+    mailbox.request(Via::Coherent, &DmaChannels).ok()
 }

@@ -116,17 +116,22 @@ unsafe impl Board for RaspberryPi4 {
         }
     }
 
+    fn has_mailbox(&self) -> bool {
+        true
+    }
+
     fn bring_up(&self, platform: &Platform<'_>) -> Devices {
         let mut devices = Devices::default();
-        let mut channels = None;
-        let asked = firmware::bring_up(platform).and_then(|mailbox| {
-            devices.mailbox = Some(mailbox);
-            firmware::ask(platform, mailbox)
-        });
-        match asked {
-            Ok(mask) => channels = mask,
-            Err(error) => (platform.note)(format_args!("VideoCore firmware: {error}")),
+        match firmware::bring_up(platform) {
+            Ok(mailbox) => devices.mailbox = Some(mailbox),
+            Err(error) => (platform.note)(format_args!("no mailbox: {error}")),
         }
+        let channels = devices.mailbox.and_then(|mailbox| {
+            if let Err(error) = firmware::ask(platform, mailbox) {
+                (platform.note)(format_args!("VideoCore firmware: {error}"));
+            }
+            firmware::channels(mailbox)
+        });
         dma::bring_up(platform, channels, DMA_COHERENT, &mut devices);
         devices
     }

@@ -3,6 +3,7 @@
 mod engines;
 mod lengths;
 pub(super) mod maintained;
+mod rectangles;
 mod refused;
 mod scattered;
 
@@ -17,6 +18,7 @@ pub(super) const SUITE: Suite = Suite {
     name: "dma",
     tests: tests! {
         engines_come_up: engines::come_up,
+        an_engine_drives_more_than_32_address_bits: engines::wide,
         verdict: verdict::print,
         verdict_planted: verdict::planted,
         whole_words_arrive_in_coherent_memory: lengths::whole_words_to_device,
@@ -36,6 +38,10 @@ pub(super) const SUITE: Suite = Suite {
         fragmented_vmalloc_is_gathered_run_by_run_planted: scattered::planted,
         copies_end_by_interrupt: engines::interrupts,
         copies_end_by_interrupt_planted: engines::interrupts_planted,
+        polled_copies_need_no_interrupt: engines::polled,
+        rectangles_arrive_and_their_surroundings_stay: rectangles::arrive,
+        rectangles_arrive_and_their_surroundings_stay_planted: rectangles::planted,
+        rectangles_outside_their_memory_are_refused: rectangles::refused,
         a_second_submission_is_busy: engines::busy,
         aborted_engines_copy_again: engines::abort,
         timed_out_engines_copy_again: engines::timeout,

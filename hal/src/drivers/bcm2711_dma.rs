@@ -75,5 +75,4 @@ pub enum ProbeError {
 }
 
 #[cfg(test)]
-#[path = "bcm2711_dma/tests.rs"]
 mod tests;

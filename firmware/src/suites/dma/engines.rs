@@ -10,9 +10,10 @@ use crate::submission::{copy_while, submit_while_busy};
 use crate::{check, check_ok, check_served, pattern};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use hal::addr::PAGE_SIZE;
-use hal::dma::engine::copy;
+use hal::arch::cpu;
+use hal::dma::engine::{copy, copy_with};
 use hal::dma::streaming::map_slice;
-use hal::dma::{Clock, Coherent, DmaEngine, DmaError, ToDevice};
+use hal::dma::{Clock, Coherent, Completion, DmaEngine, DmaError, ToDevice};
 use hal::{mm, smp};
 
 const LEN: usize = PAGE_SIZE;
@@ -79,6 +80,17 @@ pub(super) fn come_up() -> Outcome {
     Ok(())
 }
 
+/// DMA4 on a Pi, which QEMU lacks.
+pub(super) fn wide() -> Outcome {
+    if let Some(reason) = machine().unmodelled_engines {
+        return Err(Stop::Skipped(reason));
+    }
+    let mut engines = machine().engines.iter();
+    let wide = engines.find(|engine| engine.device().mask() > u64::from(u32::MAX));
+    check!(wide.is_some(), "no engine drives more than 32 address bits");
+    Ok(())
+}
+
 pub(super) fn interrupts() -> Outcome {
     each_engine(|engine| {
         let before = engine.interrupts();
@@ -141,6 +153,30 @@ pub(super) fn interrupts_planted() -> Outcome {
         let served = engine.interrupts() - before;
         check!(served > 0, "the copy ended without an interrupt");
         Ok(())
+    })
+}
+
+/// With IRQs masked, where [`interrupts_planted`] shows that no copy ends by itself.
+pub(super) fn polled() -> Outcome {
+    each_engine(|engine| {
+        let seed = machine().seed;
+        let mut ends = check_ok!(Ends::new(engine, LEN));
+        pattern::fill(&mut ends.source, seed);
+        let mapping = check_ok!(map_slice::<ToDevice>(engine.device(), &mut ends.source));
+        let mut part = check_ok!(ends.pooled.part_mut(0, LEN));
+        let before = engine.interrupts();
+        let irq = cpu::irq_save();
+        let copied = copy_with(engine, &mapping, &mut part, Completion::Polled);
+        let served = engine.interrupts() - before;
+        cpu::irq_restore(irq);
+        check_ok!(copied);
+        check!(
+            served == 0,
+            "{served} interrupts were served with IRQs masked"
+        );
+        mapping.unmap();
+        check_ok!(pattern::verify(ends.pooled.as_slice(), 0, LEN, seed));
+        outcome_of(verified_copy(engine, seed))
     })
 }
 

@@ -152,5 +152,4 @@ fn inside(
 }
 
 #[cfg(test)]
-#[path = "rectangle/tests.rs"]
 mod tests;

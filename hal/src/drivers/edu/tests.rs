@@ -1,8 +1,9 @@
 use super::*;
 use crate::addr::{DmaAddr, PhysAddr};
-use crate::dma::engine::{copy, tests::FakeClock, tests::identity_device};
+use crate::arch::cpu;
+use crate::dma::engine::{copy, copy_2d, copy_with, tests::FakeClock, tests::identity_device};
 use crate::dma::streaming::map_slice;
-use crate::dma::{DmaMask, FromDevice, ToDevice};
+use crate::dma::{DmaMask, FromDevice, Rectangle, ToDevice};
 use crate::layout::{self, host};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
@@ -267,4 +268,40 @@ fn only_a_live_edu_device_probes() {
     let dead = io();
     dead.0.lock().unwrap().inverts = false;
     assert_eq!(probe(dead), Err(ProbeError::Liveness(0x1234_ABCD)));
+}
+
+#[test]
+fn polled_copies_need_no_interrupt() {
+    let io = io();
+    let device = identity_device(DmaMask::new::<64>());
+    let clock = FakeClock::leaked();
+    let edu: &'static _ = Box::leak(Box::new(Edu::probe(io.clone(), device, clock).unwrap()));
+    // Nobody serves the interrupt.
+    clock.on_sleep(move || io.0.lock().unwrap().run());
+    let (src, dst) = (buffer(5000), buffer(5000));
+    src.copy_from_slice(&pattern(5000));
+    let from = map_slice::<ToDevice>(device, src).unwrap();
+    let mut to = map_slice::<FromDevice>(device, dst).unwrap();
+    let irq = cpu::irq_save();
+    let copied = copy_with(edu, &from, &mut to, Completion::Polled);
+    cpu::irq_restore(irq);
+    assert_eq!((copied, edu.interrupts()), (Ok(()), 0));
+    to.unmap();
+    assert_eq!(dst, pattern(5000));
+}
+
+#[test]
+fn rectangles_are_refused_by_name() {
+    let (edu, device) = engine(&io());
+    let (src, dst) = (buffer(64), buffer(64));
+    let from = map_slice::<ToDevice>(device, src).unwrap();
+    let mut to = map_slice::<FromDevice>(device, dst).unwrap();
+    let shape = Rectangle {
+        rows: 1,
+        row_len: 4,
+        src_stride: 0,
+        dst_stride: 0,
+    };
+    let refused = copy_2d(edu, (&from, 0), (&mut to, 0), shape, Completion::Polled);
+    assert_eq!(refused, Err(DmaError::NoRectangles { engine: "test" }));
 }

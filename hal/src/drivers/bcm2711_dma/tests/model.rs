@@ -1,0 +1,266 @@
+//! A model of the controller, from the datasheet, and a channel to drive it.
+
+use super::super::*;
+use crate::addr::{PhysAddr, PhysRange, VirtAddr};
+use crate::dma::device::fake;
+use crate::dma::engine::{copy_with, tests::FakeClock};
+use crate::dma::streaming::map_slice;
+use crate::dma::{
+    CoherentPool, Completion, Device, DmaEngine, DmaMask, FromDevice, ToDevice, Transfer,
+};
+use crate::drivers::bcm2711_channels::ChannelMask;
+use crate::drivers::mmio::RegisterIo;
+use crate::layout::{self, host};
+use std::sync::{Arc, Mutex};
+
+pub(super) const BUS: u64 = 0xC000_0000;
+const WINDOW: u64 = 1 << 20;
+pub(super) const POOL: u64 = 64 << 10;
+
+/// A model of the controller, from the datasheet: it copies what its control blocks say.
+pub(super) struct Model {
+    pub(super) ram: PhysRange,
+    pub(super) cs: u32,
+    pub(super) conblk: u32,
+    pub(super) debug: u32,
+    pub(super) enable: u32,
+    /// Never completes a block.
+    pub(super) hang: bool,
+    /// Reports this error instead of copying.
+    pub(super) error: u32,
+    /// Raises no interrupt for an error.
+    pub(super) mute: bool,
+    pub(super) log: Vec<(usize, u32)>,
+    /// Channel 8 raises the line it shares with 7.
+    pub(super) stray: bool,
+}
+
+/// `CS` of channel 8, in those tests that drive channel 7.
+pub(super) const STRAY_CS: usize = 0x800;
+
+#[derive(Clone)]
+pub(super) struct Io(Arc<Mutex<Model>>);
+
+impl std::fmt::Debug for Io {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Io")
+    }
+}
+
+impl Model {
+    fn ptr(&self, bus: u32) -> *mut u8 {
+        let pa = self.ram.start + (u64::from(bus) - BUS) as usize;
+        assert!(
+            self.ram.contains(pa),
+            "the channel leaves its memory: {bus:#x}"
+        );
+        layout::phys_to_virt(pa).as_ptr()
+    }
+
+    /// Runs the chain, if the channel is active.
+    pub(super) fn run(&mut self) {
+        while self.cs & 1 != 0 && !self.hang {
+            if self.error != 0 {
+                self.debug |= self.error;
+                self.cs = (self.cs & !1) | 1 << 8 | if self.mute { 0 } else { 1 << 2 };
+                return;
+            }
+            assert!(self.conblk.is_multiple_of(32));
+            // SAFETY: the block lies in the pool, whose pages the channel allocated.
+            let block = unsafe { self.ptr(self.conblk).cast::<[u32; 8]>().read_volatile() };
+            let [ti, src, dst, len, stride, next, ..] = block;
+            assert_eq!(ti & 0x0000_0110, 0x110, "both addresses increment");
+            let (rows, row_len) = match ti & 0b10 {
+                0 => (1, len),
+                _ => ((len >> 16 & 0x3FFF) + 1, len & 0xFFFF),
+            };
+            for row in 0..rows {
+                let at = |first: u32, stride: u32| {
+                    let step = row_len.wrapping_add_signed((stride as i16).into());
+                    self.ptr(first.wrapping_add(step.wrapping_mul(row)))
+                };
+                // SAFETY: the test's buffers lie in the window.
+                unsafe {
+                    at(src, stride & 0xFFFF).copy_to(at(dst, stride >> 16), row_len as usize)
+                };
+            }
+            self.cs |= 1 << 1 | if ti & 1 != 0 { 1 << 2 } else { 0 };
+            self.conblk = next;
+            if next == 0 {
+                self.cs &= !1;
+            }
+        }
+    }
+}
+
+impl RegisterIo for Io {
+    fn read32(&self, offset: usize) -> u32 {
+        let model = self.0.lock().unwrap();
+        match (offset, offset & 0xFF) {
+            (0xFF0, _) => model.enable,
+            (STRAY_CS, _) => u32::from(model.stray) << 2,
+            (_, 0x00) => model.cs,
+            (_, 0x04) => model.conblk,
+            (_, 0x20) => model.debug,
+            _ => panic!("read of {offset:#x}"),
+        }
+    }
+
+    fn write32(&self, offset: usize, value: u32) {
+        let mut model = self.0.lock().unwrap();
+        model.log.push((offset, value));
+        match (offset, offset & 0xFF) {
+            (0xFF0, _) => model.enable = value,
+            (STRAY_CS, _) => model.stray &= value & 1 << 2 == 0,
+            (_, 0x00) if value & 1 << 31 != 0 => {
+                model.cs = 0;
+                model.conblk = 0;
+            }
+            (_, 0x00) => {
+                let kept = model.cs & !value & 0b110;
+                let error = model.cs & 1 << 8;
+                model.cs = (value & 0x10FF_0001) | kept | error;
+            }
+            (_, 0x04) => model.conblk = value,
+            // QEMU's model, version 0, keeps what is written.
+            (_, 0x20) if model.debug & SILICON == 0 => model.debug = value,
+            (_, 0x20) => {
+                model.debug &= !(value & 0b111);
+                if model.debug & 0b111 == 0 {
+                    model.cs &= !(1 << 8);
+                }
+            }
+            _ => panic!("write of {offset:#x}"),
+        }
+    }
+
+    fn read64(&self, offset: usize) -> u64 {
+        panic!("64-bit read of {offset:#x}")
+    }
+
+    fn write64(&self, offset: usize, _: u64) {
+        panic!("64-bit write of {offset:#x}")
+    }
+}
+
+pub(super) struct Bench {
+    pub(super) model: Arc<Mutex<Model>>,
+    pub(super) controller: &'static Controller<Io>,
+    pub(super) device: &'static Device,
+    pub(super) pool: &'static CoherentPool,
+    pub(super) clock: &'static FakeClock,
+    pub(super) next: PhysAddr,
+}
+
+pub(super) const SILICON: u32 = 2 << 25;
+
+impl Bench {
+    pub(super) fn new(debug: u32) -> Self {
+        let ram = host::ram(WINDOW, 4096);
+        let frames = PhysRange::from_size(ram.start, POOL).unwrap();
+        // SAFETY: the first pages of this test's RAM; the host has no memory types.
+        let pool = unsafe { CoherentPool::new(frames, layout::phys_to_virt(frames.start)) };
+        let model = Arc::new(Mutex::new(Model {
+            ram,
+            cs: 0,
+            conblk: 0,
+            debug,
+            enable: 0x7FFF,
+            hang: false,
+            error: 0,
+            mute: false,
+            log: Vec::new(),
+            stray: false,
+        }));
+        Self {
+            controller: Box::leak(Box::new(Controller::new(Io(model.clone())))),
+            model,
+            device: fake("dma", DmaMask::new::<32>(), [ram.start.get(), BUS, WINDOW]),
+            pool: Box::leak(Box::new(pool.unwrap())),
+            clock: FakeClock::leaked(),
+            next: ram.start + POOL as usize,
+        }
+    }
+
+    pub(super) fn probe(&self, number: u8) -> Result<Channel<Io>, ProbeError> {
+        let mask = ChannelMask::LEGACY;
+        Channel::probe(
+            self.controller,
+            number,
+            mask,
+            self.device,
+            self.pool,
+            self.clock,
+        )
+    }
+
+    /// A leaked channel whose model runs, and whose interrupt is served, in every sleep.
+    pub(super) fn engine(&self, number: u8) -> &'static Channel<Io> {
+        let channel: &'static _ = Box::leak(Box::new(self.probe(number).unwrap()));
+        let model = self.model.clone();
+        self.clock.on_sleep(move || {
+            model.lock().unwrap().run();
+            channel.on_interrupt();
+        });
+        channel
+    }
+
+    pub(super) fn buffer(&mut self, len: usize, fill: u8) -> &'static mut [u8] {
+        let ptr = layout::phys_to_virt(self.next).as_ptr();
+        self.next = self.next + len.next_multiple_of(64);
+        // SAFETY: each piece of this test's RAM is handed out once.
+        let buffer = unsafe { std::slice::from_raw_parts_mut(ptr, len) };
+        buffer.fill(fill);
+        buffer
+    }
+
+    pub(super) fn copy_of(
+        &mut self,
+        engine: &dyn DmaEngine,
+        len: usize,
+    ) -> Result<Vec<u8>, DmaError> {
+        self.copy_by(engine, len, Completion::Interrupt)
+    }
+
+    pub(super) fn copy_by(
+        &mut self,
+        engine: &dyn DmaEngine,
+        len: usize,
+        completion: Completion,
+    ) -> Result<Vec<u8>, DmaError> {
+        let src = self.buffer(len, 0);
+        for (index, byte) in src.iter_mut().enumerate() {
+            *byte = (index % 251) as u8 + 1;
+        }
+        let dst = self.buffer(len, 0);
+        let from = map_slice::<ToDevice>(self.device, src)?;
+        let mut to = map_slice::<FromDevice>(self.device, dst)?;
+        let result = copy_with(engine, &from, &mut to, completion);
+        to.unmap();
+        from.unmap();
+        result.map(|()| dst.to_vec())
+    }
+
+    pub(super) fn edit(&self, f: impl FnOnce(&mut Model)) {
+        f(&mut self.model.lock().unwrap());
+    }
+
+    /// A transfer of 64 bytes between buffers that stay.
+    pub(super) fn transfer(&mut self) -> Transfer {
+        let mut side = |fill| {
+            let bytes = self.buffer(64, fill);
+            let va = VirtAddr::from_ptr(bytes.as_ptr());
+            let pa = layout::virt_to_phys(va).unwrap();
+            self.device.dma_addr(pa, bytes.len()).unwrap()
+        };
+        Transfer {
+            src: side(1),
+            dst: side(0),
+            len: 64,
+        }
+    }
+}
+
+pub(super) fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|index| (index % 251) as u8 + 1).collect()
+}
