@@ -3,6 +3,7 @@
 use super::{BenchCounter, CmdLine, DmaCoherent, Exit, Failslab};
 use crate::dmatest::options::{Kind, MAX_ALIGNMENT, MAX_SIZE, Memory, Offsets, Patterns};
 use crate::glob::Glob;
+use core::num::NonZeroUsize;
 use hal::sync::MAX_CPUS;
 
 /// A key and what it does.
@@ -141,7 +142,8 @@ pub(super) const KEYS: &[Key] = &[
     }),
     Key::new("dmatest.threads", "a number from 1 to 8", |line, value| {
         let threads = number(value?)?.try_into().ok();
-        line.dmatest.threads = Some(threads.filter(|n| (1..=MAX_CPUS).contains(n))?);
+        let threads = NonZeroUsize::new(threads.filter(|n| *n <= MAX_CPUS)?);
+        line.dmatest.threads = Some(threads?);
         Some(())
     }),
     Key::new("dmatest.min_size", COPY_SIZE, |line, value| {

@@ -153,7 +153,7 @@ fn every_key_of_dmatest_sets_its_field() {
         line.dmatest,
         Options {
             iterations: 100,
-            threads: Some(2),
+            threads: core::num::NonZeroUsize::new(2),
             min_size: 64,
             max_size: 256 << 10,
             alignment: 64,

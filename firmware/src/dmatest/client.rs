@@ -9,6 +9,7 @@ use crate::failslab;
 use crate::machine::machine;
 use crate::verdict::Fault;
 use core::fmt;
+use core::num::NonZeroUsize;
 use hal::addr::{DmaAddr, VirtAddr};
 use hal::arch::cpu;
 use hal::dma::engine::{Destination, Source, copy_within};
@@ -220,7 +221,7 @@ impl<'a> Client<'a> {
     pub(crate) fn run(&self) -> Result<Tallies, SmpError> {
         let tallies: [IrqLock<Tally>; MAX_CPUS] = core::array::from_fn(|_| IrqLock::default());
         let cores = smp::online().count();
-        let threads = self.options.threads.unwrap_or(cores);
+        let threads = self.options.threads.map_or(cores, NonZeroUsize::get);
         for group in 0..cores.div_ceil(threads) {
             smp::run_on_all(|core| {
                 let position = smp::online().take_while(|&other| other != core).count();

@@ -2,6 +2,7 @@
 
 use crate::glob::Glob;
 use core::fmt;
+use core::num::NonZeroUsize;
 
 /// The most bytes of a copy: bounds the buffers, and the list of a scattered one's pages.
 pub const MAX_SIZE: usize = 256 << 10;
@@ -19,7 +20,7 @@ pub struct Options<'a> {
     /// Copies of each submitting core with each engine; at least one.
     pub iterations: u32,
     /// Cores that submit to an engine at the same time; all by default.
-    pub threads: Option<usize>,
+    pub threads: Option<NonZeroUsize>,
     /// Bytes of the shortest copy, at least one.
     pub min_size: usize,
     /// Bytes of the longest copy, at most [`MAX_SIZE`].

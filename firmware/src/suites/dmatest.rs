@@ -62,7 +62,7 @@ fn options() -> Outcome {
     follow(options)?;
     let cores = smp::online().count();
     if let Some(threads) = options.threads
-        && threads > cores
+        && threads.get() > cores
     {
         report::diagnostic(format_args!(
             "dmatest.threads={threads}: {cores} cores are online, and all submit"

@@ -131,18 +131,17 @@ pub(super) fn out_of_reach() -> Outcome {
     })
 }
 
-/// The engine's own device, its masks narrowed by software to fewer bits than an address in use
-/// needs, as a driver does whose device drives fewer than its bus.
+/// The engine's own device, its masks narrowed by software to where no RAM is, as a driver does
+/// whose device drives fewer bits than its bus.
 pub(super) fn narrowed() -> Outcome {
     each_engine(|engine| {
         let device = engine.device();
         let before = engine.interrupts();
         let mut memory = check_ok!(Object::zeroed(LEN, reachable(device)));
-        let mapped = check_ok!(map_shared(device, &memory));
-        let addr = mapped.dma_segment().addr.get();
-        drop(mapped);
-        let bits = u64::BITS - addr.leading_zeros() - 1;
-        let mask = check_ok!(DmaMask::try_new(bits));
+        // Where RAM starts at 0, nobody is given its first page.
+        let lowest = machine().map.ram().iter().map(|ram| ram.start.get()).min();
+        let below = lowest.and_then(u64::checked_ilog2).unwrap_or(0);
+        let mask = check_ok!(DmaMask::try_new(below.max(PAGE_SIZE.ilog2())));
         match Narrowed::to(device, mask) {
             Ok(_narrowed) => {
                 let mapped = map_slice::<hal::dma::ToDevice>(device, &mut memory);
