@@ -4,6 +4,10 @@
 //! suite=GLOB test=GLOB seed=N iters=N failslab=N|A..B loglevel=0..7 defmt
 //! dma.coherent=auto|yes|no coherent_pool=SIZE cma=SIZE exit=semihosting|halt
 //! bench[=GLOB] bench.counter=insn|cycles
+//! dmatest.iterations=N dmatest.threads=N dmatest.min_size=SIZE dmatest.max_size=SIZE
+//! dmatest.alignment=N dmatest.offsets=on|off|SIZE dmatest.patterns=bits|random|mixed
+//! dmatest.memory=kmalloc|coherent|vmalloc|mixed dmatest.polled dmatest.timeout=MS
+//! dmatest.channel=GLOB dmatest.noverify
 //! ```
 //!
 //! Words are separated by white space. As on Linux, double quotes keep white space in a value
@@ -17,6 +21,7 @@
 mod table;
 mod words;
 
+use crate::dmatest;
 use crate::glob::Glob;
 use core::fmt;
 use table::{KEYS, Key};
@@ -93,6 +98,8 @@ pub struct CmdLine<'a> {
     pub bench: Option<Glob<'a>>,
     /// What benchmarks count.
     pub bench_counter: BenchCounter,
+    /// What the suite `dmatest` copies.
+    pub dmatest: dmatest::Options<'a>,
     /// What happens after the report.
     pub exit: Exit,
 }

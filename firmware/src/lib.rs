@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 pub mod cmdline;
+pub mod dmatest;
 pub mod glob;
 pub mod pattern;
 pub mod placement;

@@ -3,10 +3,12 @@
 use crate::boot::image::Image;
 use crate::boot::memory::TreeFault;
 use crate::boot::secondary::StartError;
+use crate::dmatest;
 use hal::addr::PhysRange;
 use hal::board::{Board, Engines};
 use hal::devicetree::{Description, DeviceTree};
 use hal::dma::CoherentPool;
+use hal::drivers::fw_cfg::FwCfg;
 use hal::drivers::irq::Interrupts;
 use hal::drivers::mailbox::Mailbox;
 use hal::drivers::mmio::Mmio;
@@ -46,12 +48,16 @@ pub struct Machine {
     pub unmodelled_engines: Option<&'static str>,
     /// The mailbox to the board's firmware, if it has one.
     pub mailbox: Option<&'static Mailbox<Mmio>>,
+    /// QEMU's firmware configuration device.
+    pub fw_cfg: Option<&'static FwCfg>,
     /// Cores that did not come up, and why.
     pub absent_cores: heapless::Vec<StartError, MAX_CPUS>,
     /// The payload: the initial RAM disk.
     pub payload: Option<PhysRange>,
     /// Seed of everything random.
     pub seed: u64,
+    /// What the suite `dmatest` copies.
+    pub dmatest: dmatest::Options<'static>,
 }
 
 static MACHINE: Once<Machine> = Once::new();

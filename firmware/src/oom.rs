@@ -1,6 +1,7 @@
 //! Which errors say that memory has run out: only they may follow from an allocation that was made
 //! to fail (see [`failslab`](crate::failslab)). Any other error fails its test.
 
+use crate::dmatest::BadOptions;
 use crate::memory::contiguous::Retype;
 use crate::pattern::Mismatch;
 use crate::verdict::Fault;
@@ -9,8 +10,10 @@ use hal::addr::VirtAddr;
 use hal::alloc::{AllocError as ContainerError, PushError, RemoveError};
 use hal::arch::exception::FaultReport;
 use hal::dma::coherent::RunError;
+use hal::dma::mask::BadMaskWidth;
 use hal::dma::pool::PoolCreateError;
 use hal::dma::{DmaError, DmaPoolError};
+use hal::drivers::fw_cfg::FwCfgError;
 use hal::drivers::gic::GicError;
 use hal::drivers::irq::IrqError;
 use hal::drivers::mailbox::MailboxError;
@@ -141,11 +144,14 @@ macro_rules! other_reasons {
 }
 
 other_reasons!(
+    BadMaskWidth,
+    BadOptions,
     CacheError,
     DestroyError,
     ListError,
     FaultReport,
     FreeError,
+    FwCfgError,
     GicError,
     IrqError,
     MailboxError,

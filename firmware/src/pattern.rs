@@ -86,6 +86,33 @@ pub enum Mismatch {
     },
 }
 
+/// What a buffer holds in and around a copy.
+pub trait Expected {
+    /// The byte at `index` of the buffer, which lies beside the copy.
+    fn beside(&self, index: usize) -> u8;
+    /// What byte `index` of the copy was before. Never what it is to become.
+    fn old(&self, index: usize) -> u8;
+    /// Byte `index` of the copy.
+    fn copied(&self, index: usize) -> u8;
+}
+
+/// What [`lay_out`] and then the pattern of this seed leave.
+struct LaidOut(u64);
+
+impl Expected for LaidOut {
+    fn beside(&self, _: usize) -> u8 {
+        CANARY
+    }
+
+    fn old(&self, _: usize) -> u8 {
+        POISON
+    }
+
+    fn copied(&self, index: usize) -> u8 {
+        byte(self.0, index)
+    }
+}
+
 /// Looks at the `len` bytes at `at` of `bytes`, laid out by [`lay_out`] and then written with the
 /// pattern `seed`.
 ///
@@ -93,53 +120,81 @@ pub enum Mismatch {
 ///
 /// The first thing that is wrong: the canaries, then the bytes.
 pub fn verify(bytes: &[u8], at: usize, len: usize, seed: u64) -> Result<(), Mismatch> {
+    let seen = at.saturating_sub(GUARD)..bytes.len().min(at + len + GUARD);
+    let at = at - seen.start;
+    compare(&bytes[seen], at, len, &LaidOut(seed))
+}
+
+/// Looks at all of `bytes`, of which the `len` bytes at `at` are a copy.
+///
+/// # Errors
+///
+/// The first thing that is wrong: what lies nearest before the copy, nearest after it, then the
+/// copy from its start.
+pub fn compare(
+    bytes: &[u8],
+    at: usize,
+    len: usize,
+    expected: &impl Expected,
+) -> Result<(), Mismatch> {
     let (before, rest) = bytes.split_at(at);
     let (copy, after) = rest.split_at(len);
-    let lost = |&(_, &byte): &(usize, &u8)| byte != CANARY;
-    let mut neighbours = before.iter().rev().take(GUARD).enumerate();
-    if let Some((index, &found)) = neighbours.find(lost) {
-        let distance = index + 1;
+    let lost = |&(index, &found): &(usize, &u8)| found != expected.beside(index);
+    if let Some((index, &found)) = before.iter().enumerate().rev().find(lost) {
+        let distance = at - index;
         return Err(Mismatch::CanaryBefore { distance, found });
     }
-    if let Some((index, &found)) = after.iter().take(GUARD).enumerate().find(lost) {
-        let distance = index + 1;
+    let mut behind = (at + len..).zip(after);
+    if let Some((index, &found)) = behind.find(lost) {
+        let distance = index - (at + len) + 1;
         return Err(Mismatch::CanaryAfter { distance, found });
     }
-    let wrong = |&(index, &found): &(usize, &u8)| found != byte(seed, index);
+    let wrong = |&(index, &found): &(usize, &u8)| found != expected.copied(index);
     let Some((index, &found)) = copy.iter().enumerate().find(wrong) else {
         return Ok(());
     };
-    if found == POISON {
-        let count = copy.iter().filter(|&&byte| byte == POISON).count();
+    if found == expected.old(index) {
+        let is_old = |&(index, &found): &(usize, &u8)| {
+            found == expected.old(index) && found != expected.copied(index)
+        };
         return Err(Mismatch::Old {
             first: index,
-            count,
+            count: copy.iter().enumerate().filter(is_old).count(),
         });
     }
     let shifts = (1..=FARTHEST_SHIFT).flat_map(|by| [by, -by]);
-    match shifts.into_iter().find(|&by| is_shifted(copy, seed, by)) {
+    match shifts
+        .into_iter()
+        .find(|&by| is_shifted(copy, expected, by))
+    {
         Some(by) => Err(Mismatch::Shifted { by }),
         None => Err(Mismatch::Wrong {
             index,
-            expected: byte(seed, index),
+            expected: expected.copied(index),
             found,
         }),
     }
 }
 
 /// Whether all of `copy` that can be is the pattern, `by` bytes further on.
-fn is_shifted(copy: &[u8], seed: u64, by: isize) -> bool {
+fn is_shifted(copy: &[u8], expected: &impl Expected, by: isize) -> bool {
     let origin = |index: usize| {
         index
             .checked_add_signed(-by)
             .filter(|&from| from < copy.len())
     };
+    // A pattern that repeats itself looks the same when it is shifted by its period.
+    let shows = |(index, &found): (usize, &u8)| {
+        origin(index).is_some_and(|from| found == expected.copied(from))
+            && found != expected.copied(index)
+    };
     let overlap = copy.len().saturating_sub(by.unsigned_abs());
     overlap >= SHIFT_EVIDENCE
+        && copy.iter().enumerate().any(shows)
         && copy
             .iter()
             .enumerate()
-            .all(|(index, &found)| origin(index).is_none_or(|from| found == byte(seed, from)))
+            .all(|(index, &found)| origin(index).is_none_or(|from| found == expected.copied(from)))
 }
 
 #[cfg(test)]
@@ -201,6 +256,13 @@ mod tests {
                 found: 2
             }
         );
+    }
+
+    /// The runner has the same bytes in a test of the file it makes for the suite `fw_cfg`.
+    #[test]
+    fn the_pattern_is_the_runners() {
+        let first: Vec<_> = (0..8).map(|index| byte(0x6677_5F63_6667, index)).collect();
+        assert_eq!(first, [0x14, 0xCC, 0x09, 0xCE, 0xCA, 0x5A, 0xD6, 0x8C]);
     }
 
     #[test]

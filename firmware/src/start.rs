@@ -178,9 +178,11 @@ fn bring_up(
         expected_engines: devices.expected_engines,
         unmodelled_engines: devices.unmodelled_engines,
         mailbox: devices.mailbox,
+        fw_cfg: devices.fw_cfg,
         absent_cores,
         payload,
         seed,
+        dmatest: cmdline.dmatest,
     });
     Ok((machine, cmdline))
 }

@@ -12,6 +12,8 @@ mod boot;
 mod cma;
 mod coherent;
 mod dma;
+mod dmatest;
+mod fw_cfg;
 mod gfp;
 mod interrupt;
 mod ioremap;
@@ -62,6 +64,8 @@ pub const ALL: &[Suite] = &[
     coherent::SUITE,
     pool::SUITE,
     dma::SUITE,
+    dmatest::SUITE,
+    fw_cfg::SUITE,
     mailbox::SUITE,
     selftest::SUITE,
 ];

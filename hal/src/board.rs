@@ -3,6 +3,7 @@
 use crate::addr::{PhysAddr, PhysRange, VirtAddr};
 use crate::devicetree::{Description, DeviceTree};
 use crate::dma::{Clock, CoherentPool, DmaEngine};
+use crate::drivers::fw_cfg::FwCfg;
 use crate::drivers::irq::Interrupts;
 use crate::drivers::mailbox::Mailbox;
 use crate::drivers::mmio::Mmio;
@@ -66,6 +67,8 @@ pub struct Devices {
     pub unmodelled_engines: Option<&'static str>,
     /// The mailbox to the board's firmware, on [boards that have one](Board::has_mailbox).
     pub mailbox: Option<&'static Mailbox<Mmio>>,
+    /// QEMU's firmware configuration device.
+    pub fw_cfg: Option<&'static FwCfg>,
 }
 
 /// Claims the registers in a range for the driver of that name, and maps them for good.

@@ -14,6 +14,7 @@
 //! | [`bcm2711_gpio`], [`bcm2711_watchdog`], [`mailbox`] | pins, reset and firmware of a BCM2711 |
 //! | [`pci`] | PCI Express configuration space and address assignment |
 //! | [`edu`] | QEMU's teaching device as a DMA engine |
+//! | [`fw_cfg`] | QEMU's firmware configuration device, which copies files to memory |
 //! | `psci`, `semihosting` | calls to firmware and to a debugger; bare metal only |
 
 pub mod bcm2711_channels;
@@ -23,6 +24,7 @@ pub mod bcm2711_gpio;
 pub mod bcm2711_watchdog;
 pub mod console;
 pub mod edu;
+pub mod fw_cfg;
 pub mod gic;
 pub mod irq;
 pub mod mailbox;

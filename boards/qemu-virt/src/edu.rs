@@ -1,15 +1,19 @@
 //! The DMA engine of the machine: QEMU's `edu` device on the PCI bus.
 
-use hal::addr::{PhysAddr, PhysRange};
+use crate::WINDOWS;
+use hal::addr::{DmaAddr, PhysAddr, PhysRange};
+use hal::alloc::{AllocError, KBox};
 use hal::board::Platform;
 use hal::devicetree::{PciHost, PciWindow};
-use hal::dma::{BusWindow, Device, DmaEngine, DmaMask};
+use hal::dma::engine::copy;
+use hal::dma::streaming::map_shared;
+use hal::dma::{CoherentPool, Device, DmaEngine, DmaError, DmaMask};
 use hal::drivers::edu::{self, Edu};
 use hal::drivers::gic::{GicError, Line};
 use hal::drivers::irq::{EngineInterrupt, IrqError};
 use hal::drivers::mmio::Mmio;
 use hal::drivers::pci::{self, Bus, Function, MemoryWindow, PciError, Pin};
-use hal::mm::IoremapError;
+use hal::mm::{Gfp, IoremapError};
 use hal::sync::Once;
 use thiserror::Error;
 
@@ -27,15 +31,6 @@ const BUILT_IN_HOST: PciHost = PciHost {
 /// The SPI of INTA of device 0; the others follow, swizzled (`create_pcie`, `hw/arm/virt.c`).
 const FIRST_SPI: u32 = 3;
 const INTERRUPT_LINES: u32 = 4;
-
-/// PCI sees memory where the CPU does, all of it.
-static WINDOWS: [BusWindow; 1] = {
-    // SAFETY: QEMU's host bridge translates nothing (`create_pcie`, `hw/arm/virt.c`).
-    match unsafe { BusWindow::new(PhysAddr::new(0), 0, 1 << 40) } {
-        Some(window) => [window],
-        None => panic!("the window does not wrap"),
-    }
-};
 
 /// The runner starts QEMU with `dma_mask` at 64 bits; the tables hold 40-bit addresses.
 // SAFETY: the window is that of every PCI device, and the runner sets `dma_mask`.
@@ -60,6 +55,12 @@ pub(crate) enum EduError {
     Irq(#[from] IrqError),
     #[error(transparent)]
     Gic(#[from] GicError),
+    #[error("no memory to try the device with: {0}")]
+    NoMemory(#[from] AllocError),
+    #[error("a trial copy failed: {0}")]
+    Trial(#[from] DmaError),
+    #[error("edu clamps addresses: a copy from {src} to {dst} went elsewhere (option dma_mask)")]
+    Clamps { src: DmaAddr, dst: DmaAddr },
 }
 
 /// Finds the device on the bus, gives it addresses and an interrupt, and makes it an engine.
@@ -103,6 +104,7 @@ pub(crate) fn bring_up(
     let handler = INTERRUPT.call_once(|| EngineInterrupt::new(engine));
     platform.interrupts.register(line, handler)?;
     platform.interrupts.gic().enable(line)?;
+    try_out(engine, platform.pool)?;
     (platform.note)(format_args!(
         "dma engine=edu pci={vendor:04x}:{device:04x} slot={} bar0={} irq={line} coherent={}",
         function.device(),
@@ -110,6 +112,27 @@ pub(crate) fn bring_up(
         if coherent { "yes" } else { "no" },
     ));
     Ok(engine)
+}
+
+/// What the device is tried with: bytes that no memory holds by chance.
+const TRIAL: [u8; 64] = [0x9D; 64];
+
+/// Lets the device copy from the highest zone that the allocators serve from to the coherent pool.
+///
+/// Its option `dma_mask` cannot be read, and it does not refuse an address beyond it: it accesses
+/// other memory. A driver that takes 40 bits for granted must find out before it is believed.
+fn try_out(engine: &dyn DmaEngine, pool: &'static CoherentPool) -> Result<(), EduError> {
+    let source = KBox::new(TRIAL, Gfp::KERNEL)?;
+    let mut seen = pool.alloc(&DEVICE, TRIAL.len())?;
+    let mapping = map_shared(&DEVICE, source.as_slice())?;
+    copy(engine, &mapping, &mut seen.part_mut(0, TRIAL.len())?)?;
+    if seen.as_slice().starts_with(&TRIAL) {
+        return Ok(());
+    }
+    Err(EduError::Clamps {
+        src: mapping.dma_segment().addr,
+        dst: seen.dma_addr(),
+    })
 }
 
 /// The interrupt line of `pin` of `function`: the standard swizzle.

@@ -6,11 +6,13 @@
 #![no_std]
 
 mod edu;
+mod fw_cfg;
 
 use hal::addr::{PhysAddr, PhysRange};
 use hal::board::{
     Board, Devices, GicDescription, Platform, SecondaryStart, UartDescription, ZoneLimits,
 };
+use hal::dma::BusWindow;
 
 const RAM_BASE: u64 = 0x4000_0000;
 
@@ -21,6 +23,16 @@ const GIB: u64 = 1 << 30;
 
 /// QEMU's device tree calls every device coherent; without one the safe answer is no.
 const DMA_COHERENT: bool = false;
+
+/// Every device sees memory where the CPU does, all of it.
+static WINDOWS: [BusWindow; 1] = {
+    // SAFETY: neither QEMU's PCI host bridge nor the bus that fw_cfg is on translates anything
+    // (`create_pcie` and `create_fw_cfg`, `hw/arm/virt.c`).
+    match unsafe { BusWindow::new(PhysAddr::new(0), 0, 1 << 40) } {
+        Some(window) => [window],
+        None => panic!("the window does not wrap"),
+    }
+};
 
 /// The board.
 #[derive(Debug)]
@@ -91,6 +103,10 @@ unsafe impl Board for QemuVirt {
             // The first of MAX_ENGINES.
             Ok(engine) => drop(devices.engines.push(engine)),
             Err(error) => (platform.note)(format_args!("no DMA engine: {error}")),
+        }
+        match fw_cfg::bring_up(platform) {
+            Ok(fw_cfg) => devices.fw_cfg = Some(fw_cfg),
+            Err(error) => (platform.note)(format_args!("no fw_cfg: {error}")),
         }
         devices
     }

@@ -1,11 +1,14 @@
 //! The keys: one row each.
 
 use super::{BenchCounter, CmdLine, DmaCoherent, Exit, Failslab};
+use crate::dmatest::options::{Kind, MAX_ALIGNMENT, MAX_SIZE, Memory, Offsets, Patterns};
 use crate::glob::Glob;
+use core::num::NonZeroUsize;
+use hal::sync::MAX_CPUS;
 
 /// A key and what it does.
 pub(super) struct Key {
-    /// The key; one that ends in a dot stands for every longer key that starts with it.
+    /// The key.
     name: &'static str,
     /// What the value may be, for the user.
     pub(super) allowed: &'static str,
@@ -19,7 +22,9 @@ type Apply = for<'a> fn(&mut CmdLine<'a>, Option<&'a str>) -> Option<()>;
 
 const GLOB: &str = "a pattern such as mmu, *.guard* or slab,kmalloc";
 const NUMBER: &str = "a number such as 42 or 0x2a";
+const COUNT: &str = "a number from 1 to 4294967295";
 const SIZE: &str = "a size such as 65536, 64K, 2M or 1G";
+const COPY_SIZE: &str = "a size from 1 to 256K";
 const RANGE: &str = "a number such as 3, or two such as 1..200";
 const FLAG: &str = "allowed: the key takes no value";
 
@@ -54,11 +59,7 @@ impl Key {
 
     /// Whether this is the row of `key`.
     pub(super) fn is(&self, key: &str) -> bool {
-        if self.name.ends_with('.') {
-            key.len() > self.name.len() && key.starts_with(self.name)
-        } else {
-            key == self.name
-        }
+        key == self.name
     }
 }
 
@@ -76,9 +77,8 @@ pub(super) const KEYS: &[Key] = &[
         line.seed = Some(number(value?)?);
         Some(())
     }),
-    Key::new("iters", "a number from 1 to 4294967295", |line, value| {
-        let iters = number(value?)?;
-        line.iters = Some(u32::try_from(iters).ok().filter(|&iters| iters != 0)?);
+    Key::new("iters", COUNT, |line, value| {
+        line.iters = Some(count(value?)?);
         Some(())
     }),
     Key::new("failslab", RANGE, |line, value| {
@@ -136,8 +136,94 @@ pub(super) const KEYS: &[Key] = &[
         Some(())
     }),
     Key::later("experiment", FLAG, |_, value| flag(value)),
-    Key::later("dmatest.", "KEY=VALUE", |_, value| value.map(drop)),
+    Key::new("dmatest.iterations", COUNT, |line, value| {
+        line.dmatest.iterations = count(value?)?;
+        Some(())
+    }),
+    Key::new("dmatest.threads", "a number from 1 to 8", |line, value| {
+        let threads = number(value?)?.try_into().ok();
+        let threads = NonZeroUsize::new(threads.filter(|n| *n <= MAX_CPUS)?);
+        line.dmatest.threads = Some(threads?);
+        Some(())
+    }),
+    Key::new("dmatest.min_size", COPY_SIZE, |line, value| {
+        line.dmatest.min_size = copy_size(value?)?;
+        Some(())
+    }),
+    Key::new("dmatest.max_size", COPY_SIZE, |line, value| {
+        line.dmatest.max_size = copy_size(value?)?;
+        Some(())
+    }),
+    Key::new(
+        "dmatest.alignment",
+        "a power of two from 1 to 64",
+        |line, value| {
+            let alignment = number(value?)?.try_into().ok();
+            line.dmatest.alignment =
+                alignment.filter(|n: &usize| n.is_power_of_two() && *n <= MAX_ALIGNMENT)?;
+            Some(())
+        },
+    ),
+    Key::new(
+        "dmatest.offsets",
+        "on, off or a size up to 256K",
+        |line, value| {
+            line.dmatest.offsets = match value? {
+                "on" => Offsets::default(),
+                "off" => Offsets::Off,
+                bound => Offsets::Within(size(bound)?.try_into().ok().filter(|n| *n <= MAX_SIZE)?),
+            };
+            Some(())
+        },
+    ),
+    Key::new(
+        "dmatest.patterns",
+        "bits, random or mixed",
+        |line, value| {
+            line.dmatest.patterns = match value? {
+                "bits" => Patterns::Bits,
+                "random" => Patterns::Random,
+                "mixed" => Patterns::Mixed,
+                _ => return None,
+            };
+            Some(())
+        },
+    ),
+    Key::new("dmatest.polled", FLAG, |line, value| {
+        flag(value)?;
+        line.dmatest.polled = true;
+        Some(())
+    }),
+    Key::new("dmatest.timeout", COUNT, |line, value| {
+        line.dmatest.timeout_ms = Some(count(value?)?);
+        Some(())
+    }),
+    Key::new("dmatest.channel", GLOB, |line, value| {
+        line.dmatest.channel = Some(glob(value)?);
+        Some(())
+    }),
+    Key::new("dmatest.noverify", FLAG, |line, value| {
+        flag(value)?;
+        line.dmatest.verify = false;
+        Some(())
+    }),
+    Key::new(
+        "dmatest.memory",
+        "kmalloc, coherent, vmalloc or mixed",
+        |line, value| {
+            line.dmatest.memory = match value? {
+                "kmalloc" => Memory::Only(Kind::Kmalloc),
+                "coherent" => Memory::Only(Kind::Coherent),
+                "vmalloc" => Memory::Only(Kind::Vmalloc),
+                "mixed" => Memory::Mixed,
+                _ => return None,
+            };
+            Some(())
+        },
+    ),
 ];
+
+const _: () = assert!(MAX_SIZE == 256 << 10 && MAX_ALIGNMENT == 64 && MAX_CPUS == 8);
 
 fn flag(value: Option<&str>) -> Option<()> {
     value.is_none().then_some(())
@@ -160,11 +246,17 @@ fn number(text: &str) -> Option<u64> {
     u64::from_str_radix(digits, radix).ok()
 }
 
+/// A number from 1 that fits 32 bits.
+fn count(text: &str) -> Option<u32> {
+    u32::try_from(number(text)?)
+        .ok()
+        .filter(|&count| count != 0)
+}
+
 /// A number from 1, or two that do not decrease with two dots between them.
 fn range(text: &str) -> Option<Failslab> {
     let (first, last) = text.split_once("..").unwrap_or((text, text));
-    let nth = |text| u32::try_from(number(text)?).ok().filter(|&nth| nth != 0);
-    let (first, last) = (nth(first)?, nth(last)?);
+    let (first, last) = (count(first)?, count(last)?);
     (first <= last).then_some(Failslab { first, last })
 }
 
@@ -177,4 +269,10 @@ fn size(text: &str) -> Option<u64> {
         _ => (text, 0),
     };
     number(digits)?.checked_mul(1 << shift)
+}
+
+/// Bytes of a copy.
+fn copy_size(text: &str) -> Option<usize> {
+    let size = usize::try_from(size(text)?).ok()?;
+    (1..=MAX_SIZE).contains(&size).then_some(size)
 }

@@ -37,6 +37,7 @@ fn every_key_of_this_build_sets_its_field() {
             cma: Some(0),
             bench: Some(Glob::new("kmalloc*")),
             bench_counter: BenchCounter::Cycles,
+            dmatest: dmatest::Options::default(),
             exit: Exit::Semihosting,
         }
     );
@@ -125,22 +126,78 @@ fn keys_of_other_kernels_are_unknown() {
 #[test]
 fn keys_nothing_acts_on_are_reported_after_their_value_was_checked() {
     assert_eq!(
-        complaints("experiment dmatest.threads=4"),
-        [
-            "experiment: not available in this build",
-            "dmatest.threads: not available in this build",
-        ]
+        complaints("experiment"),
+        ["experiment: not available in this build"]
     );
     assert_eq!(
-        complaints("bench.counter=time experiment=1 cma dmatest.threads dmatest.=1"),
+        complaints("bench.counter=time experiment=1 cma dmatest.=1"),
         [
             "bench.counter: \"time\" is not insn or cycles",
             "experiment: \"1\" is not allowed: the key takes no value",
             "cma: needs a size such as 65536, 64K, 2M or 1G",
-            "dmatest.threads: needs KEY=VALUE",
             "unknown key \"dmatest.\"",
         ]
     );
+}
+
+#[test]
+fn every_key_of_dmatest_sets_its_field() {
+    use dmatest::{Kind, Memory, Offsets, Options, Patterns};
+
+    let text = "dmatest.iterations=100 dmatest.threads=2 dmatest.min_size=64 dmatest.max_size=256K \
+                dmatest.alignment=64 dmatest.offsets=1K dmatest.patterns=random dmatest.polled \
+                dmatest.timeout=250 dmatest.channel=dma* dmatest.noverify dmatest.memory=vmalloc";
+    let line = CmdLine::parse(text);
+    assert_eq!(line.complaints().count(), 0);
+    assert_eq!(
+        line.dmatest,
+        Options {
+            iterations: 100,
+            threads: core::num::NonZeroUsize::new(2),
+            min_size: 64,
+            max_size: 256 << 10,
+            alignment: 64,
+            offsets: Offsets::Within(1024),
+            patterns: Patterns::Random,
+            polled: true,
+            timeout_ms: Some(250),
+            channel: Some(Glob::new("dma*")),
+            verify: false,
+            memory: Memory::Only(Kind::Vmalloc),
+        }
+    );
+    let offsets = |text| CmdLine::parse(text).dmatest.offsets;
+    assert_eq!(offsets("dmatest.offsets=off"), Offsets::Off);
+    assert_eq!(offsets("dmatest.offsets=on"), Offsets::default());
+}
+
+#[test]
+fn nonsense_for_dmatest_is_named_and_changes_nothing() {
+    let text = "dmatest.iterations=0 dmatest.threads=9 dmatest.threads=0 dmatest.min_size=0 \
+                dmatest.max_size=257K dmatest.alignment=48 dmatest.alignment=128 \
+                dmatest.offsets=257K dmatest.patterns=zeros dmatest.polled=1 dmatest.timeout=0 \
+                dmatest.channel= dmatest.noverify=no dmatest.memory=stack dmatest.norandom";
+    assert_eq!(
+        complaints(text),
+        [
+            "dmatest.iterations: \"0\" is not a number from 1 to 4294967295",
+            "dmatest.threads: \"9\" is not a number from 1 to 8",
+            "dmatest.threads: \"0\" is not a number from 1 to 8",
+            "dmatest.min_size: \"0\" is not a size from 1 to 256K",
+            "dmatest.max_size: \"257K\" is not a size from 1 to 256K",
+            "dmatest.alignment: \"48\" is not a power of two from 1 to 64",
+            "dmatest.alignment: \"128\" is not a power of two from 1 to 64",
+            "dmatest.offsets: \"257K\" is not on, off or a size up to 256K",
+            "dmatest.patterns: \"zeros\" is not bits, random or mixed",
+            "dmatest.polled: \"1\" is not allowed: the key takes no value",
+            "dmatest.timeout: \"0\" is not a number from 1 to 4294967295",
+            "dmatest.channel: \"\" is not a pattern such as mmu, *.guard* or slab,kmalloc",
+            "dmatest.noverify: \"no\" is not allowed: the key takes no value",
+            "dmatest.memory: \"stack\" is not kmalloc, coherent, vmalloc or mixed",
+            "unknown key \"dmatest.norandom\"",
+        ]
+    );
+    assert_eq!(CmdLine::parse(text).dmatest, dmatest::Options::default());
 }
 
 #[test]

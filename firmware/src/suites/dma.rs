@@ -2,7 +2,7 @@
 
 mod engines;
 mod lengths;
-mod maintained;
+pub(super) mod maintained;
 mod rectangles;
 mod refused;
 mod scattered;
@@ -28,6 +28,7 @@ pub(super) const SUITE: Suite = Suite {
         whole_words_arrive_in_kmalloc_memory_planted: lengths::planted,
         memory_that_is_no_dma_memory_is_refused: refused::kinds_of_memory,
         memory_out_of_reach_is_refused: refused::out_of_reach,
+        memory_above_a_narrowed_mask_is_refused: refused::narrowed,
         bad_lengths_are_refused: refused::lengths,
         foreign_addresses_are_refused: refused::foreign_addresses,
         memory_that_is_no_dma_memory_is_refused_planted: refused::planted,

@@ -1,7 +1,7 @@
 //! Devices that no hardware is: memory is mapped for them and nobody is told where.
 
 use hal::addr::PhysAddr;
-use hal::dma::{BusWindow, Device, DmaMask};
+use hal::dma::{BusWindow, Device, DmaError, DmaMask};
 
 /// Reaches all memory where the CPU does.
 pub(super) static WIDE: Device = phantom("wide", DmaMask::new::<64>(), &EVERYWHERE);
@@ -11,6 +11,35 @@ pub(super) static SNOOPING: Device = phantom("snooping", DmaMask::new::<64>(), &
 pub(super) static NARROW: Device = phantom("narrow", DmaMask::new::<12>(), &EVERYWHERE);
 /// Sees all memory where no engine of a board sees any.
 pub(super) static ELSEWHERE: Device = phantom("elsewhere", DmaMask::new::<64>(), &FAR_AWAY);
+
+/// Narrows what a device that is one reaches, for a while. To be held while nobody else uses the
+/// device.
+pub(super) struct Narrowed<'a> {
+    device: &'a Device,
+    before: [u64; 2],
+}
+
+impl<'a> Narrowed<'a> {
+    /// `device` with both masks at `mask`.
+    pub(super) fn to(device: &'a Device, mask: DmaMask) -> Result<Self, DmaError> {
+        let before = [device.mask(), device.coherent_mask()];
+        device.set_mask_and_coherent(mask)?;
+        Ok(Self { device, before })
+    }
+}
+
+impl Drop for Narrowed<'_> {
+    fn drop(&mut self) {
+        let [streaming, coherent] = self
+            .before
+            .map(|mask| DmaMask::try_new(u64::BITS - mask.leading_zeros()));
+        // Masks that were in force are of whole bits and reach memory.
+        if let (Ok(streaming), Ok(coherent)) = (streaming, coherent) {
+            let _ = self.device.set_mask(streaming);
+            let _ = self.device.set_coherent_mask(coherent);
+        }
+    }
+}
 
 static EVERYWHERE: [BusWindow; 1] = window(0);
 static FAR_AWAY: [BusWindow; 1] = window(1 << 48);

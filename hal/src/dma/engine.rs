@@ -264,6 +264,26 @@ pub fn copy_with(
     dst: &mut dyn Destination,
     completion: Completion,
 ) -> Result<(), DmaError> {
+    copy_within(engine, src, dst, completion, None)
+}
+
+/// As [`copy_with`], with `timeout_ns` nanoseconds for each submission; what the engine thinks right
+/// ([`DmaEngine::timeout_ns`]) if there is none.
+///
+/// # Errors
+///
+/// As for [`copy_with`].
+///
+/// # Panics
+///
+/// As [`copy_with`] does.
+pub fn copy_within(
+    engine: &dyn DmaEngine,
+    src: &dyn Source,
+    dst: &mut dyn Destination,
+    completion: Completion,
+    timeout_ns: Option<u64>,
+) -> Result<(), DmaError> {
     check_waiting(completion)?;
     let dst = &*dst;
     check_lent_to(engine, [src.device(), dst.device()])?;
@@ -288,7 +308,8 @@ pub fn copy_with(
         let bytes = pending.iter().map(|transfer| transfer.len).sum();
         // SAFETY: source and destination are borrowed by this call, which returns after `finish`.
         let ticket = unsafe { engine.submit(&pending) }?;
-        finish(engine, ticket, bytes, completion)?;
+        let timeout_ns = timeout_ns.unwrap_or_else(|| engine.timeout_ns(bytes));
+        finish(engine, ticket, timeout_ns, completion)?;
     }
 }
 
@@ -312,15 +333,15 @@ fn check_lent_to(engine: &dyn DmaEngine, lent_to: [&Device; 2]) -> Result<(), Dm
     }
 }
 
-/// Waits for a submission of `bytes` whose memory the caller has borrowed. [`check_waiting`] has
-/// passed and nothing masks IRQs since, so that waiting is not refused with the engine running.
+/// Waits at most `timeout_ns` for a submission whose memory the caller has borrowed.
+/// [`check_waiting`] has passed and nothing masks IRQs since, so that waiting is not refused with
+/// the engine running.
 fn finish(
     engine: &dyn DmaEngine,
     ticket: Ticket,
-    bytes: usize,
+    timeout_ns: u64,
     completion: Completion,
 ) -> Result<(), DmaError> {
-    let timeout_ns = engine.timeout_ns(bytes);
     let ended = match completion {
         Completion::Interrupt => engine.wait(ticket, timeout_ns),
         Completion::Polled => engine.wait_polled(ticket, timeout_ns),

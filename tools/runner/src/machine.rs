@@ -1,5 +1,6 @@
 //! Turns settings into a QEMU command line and the files it names.
 
+mod file;
 mod tree;
 
 use crate::firmware::Firmware;
@@ -82,6 +83,7 @@ fn virt(
     args.kernel(settings, firmware);
     args.chosen(settings);
     args.pair("-device", format!("edu,{}", settings.edu));
+    args.pair("-fw_cfg", file::make(scratch)?);
 
     // QEMU passes a tree in any case, its own or one it is given, except one too large to fit between
     // the start of RAM and the image. Then RAM's start is free for the tree, if any, the firmware
@@ -114,8 +116,7 @@ fn virt(
             .with_context(|| format!("cannot write {}", path.display()))?;
         let mut backend = OsString::from("memory-backend-file,id=ram,share=off,size=");
         backend.push(format!("{}M,mem-path=", settings.mem_mib));
-        // QEMU's option parser takes a doubled comma for one.
-        backend.push(path.to_string_lossy().replace(',', ",,"));
+        backend.push(in_option(&path));
         args.pair("-object", backend);
         args.pair("-machine", "memory-backend=ram");
     }
@@ -141,11 +142,16 @@ fn rpi4(
     Ok(())
 }
 
+/// `path` as a part of an option: QEMU's parser takes a doubled comma for one.
+fn in_option(path: &Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
+}
+
 /// The tree QEMU would pass with these arguments.
 fn dump_tree(settings: &Settings, args: &Arguments, scratch: &Path) -> Result<Vec<u8>> {
     let path = scratch.join("own.dtb");
     let mut dump = OsString::from("dumpdtb=");
-    dump.push(path.to_string_lossy().replace(',', ",,"));
+    dump.push(in_option(&path));
     let output = Command::new(QEMU)
         .args(&args.0)
         .args(["-nic", "none", "-display", "none", "-serial", "null"])
@@ -191,7 +197,9 @@ mod tests {
             elf: "fw.elf".into(),
             raw: "fw.img".into(),
         };
-        let args = arguments(&settings, &firmware, Path::new("scratch")).unwrap();
+        let scratch = std::env::temp_dir().join(format!("runner-{}", std::process::id()));
+        std::fs::create_dir_all(&scratch).unwrap();
+        let args = arguments(&settings, &firmware, &scratch).unwrap();
         args.into_iter().map(|a| a.into_string().unwrap()).collect()
     }
 
@@ -210,6 +218,13 @@ mod tests {
         assert_eq!(value(&args, "-kernel"), ["fw.elf"]);
         assert_eq!(value(&args, "-icount"), ["shift=0,sleep=off"]);
         assert_eq!(value(&args, "-device"), ["edu,dma_mask=0xffffffffffffffff"]);
+        let [file] = value(&args, "-fw_cfg")[..] else {
+            panic!("{args:?}")
+        };
+        let path = file
+            .strip_prefix("name=opt/dmaproof/pattern,file=")
+            .unwrap();
+        assert_eq!(std::fs::read(path).unwrap().len(), 12_345);
     }
 
     #[test]
@@ -240,7 +255,7 @@ mod tests {
         let args = arguments_of(&[("BOARD", "rpi4"), ("DTB", "none")]);
         assert_eq!(value(&args, "-machine"), ["raspi4b"]);
         assert_eq!(value(&args, "-kernel"), ["fw.img"]);
-        for option in ["-dtb", "-append", "-initrd", "-icount"] {
+        for option in ["-dtb", "-append", "-initrd", "-icount", "-fw_cfg"] {
             assert_eq!(value(&args, option), [""; 0], "{option}");
         }
     }

@@ -1,6 +1,7 @@
 //! How submissions end: by interrupt, by abort, by timeout; on every core, and from two at once.
 
 use super::each_engine;
+use crate::clock;
 use crate::machine::machine;
 use crate::memory::{Object, reachable};
 use crate::oom::OutOfMemory;
@@ -33,7 +34,7 @@ fn verified_copy(engine: &dyn DmaEngine, seed: u64) -> Result<(), CopyFault> {
             // Another core's submission runs.
             Err(DmaError::Busy) => {
                 BUSY.fetch_add(1, Ordering::Relaxed);
-                pause();
+                clock::pause(PAUSE_NS);
             }
             done => break done?,
         }
@@ -41,6 +42,9 @@ fn verified_copy(engine: &dyn DmaEngine, seed: u64) -> Result<(), CopyFault> {
     mapping.unmap();
     Ok(pattern::verify(pooled.as_slice(), 0, LEN, seed)?)
 }
+
+/// Nanoseconds between two tries to submit.
+const PAUSE_NS: u64 = 5_000_000;
 
 /// Submissions that another core's kept from starting.
 static BUSY: AtomicU32 = AtomicU32::new(0);
@@ -64,15 +68,6 @@ impl OutOfMemory for CopyFault {
 /// What the end of a copy means for a test.
 fn outcome_of(copy: Result<(), CopyFault>) -> Outcome {
     copy.or_else(|fault| report::failed_operation(&fault))
-}
-
-/// Sleeps a little, so that who waits for an engine does not keep it from working.
-fn pause() {
-    const PAUSE_NS: u64 = 5_000_000;
-    let clock: &dyn Clock = &machine().timer;
-    let irq = cpu::irq_save();
-    clock.sleep_until(clock.now_ns() + PAUSE_NS);
-    cpu::irq_restore(irq);
 }
 
 /// A missing engine would turn every test of this suite into a skip.

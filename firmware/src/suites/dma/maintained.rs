@@ -30,7 +30,7 @@ const SHAPES: [(usize, usize); 8] = [
 ];
 
 /// Counted line by line: which a map must clean, and which an unmap must invalidate.
-fn demanded(range: Range<usize>, device_writes: bool) -> Counters {
+pub(in crate::suites) fn demanded(range: Range<usize>, device_writes: bool) -> Counters {
     let line = line_size();
     let mut lines = Counters::default();
     let mut at = range.start - range.start % line;
@@ -46,15 +46,23 @@ fn demanded(range: Range<usize>, device_writes: bool) -> Counters {
     lines
 }
 
-/// What one map and unmap maintained.
-fn counted<D: Direction>(device: &Device, bytes: &mut [u8]) -> Result<Counters, DmaError> {
+/// What was maintained while `f` ran.
+pub(in crate::suites) fn maintained<E>(f: impl FnOnce() -> Result<(), E>) -> Result<Counters, E> {
     let before = counters();
-    map_slice::<D>(device, bytes)?.unmap();
+    f()?;
     let after = counters();
     Ok(Counters {
         cleaned: after.cleaned - before.cleaned,
         invalidated: after.invalidated - before.invalidated,
         cleaned_and_invalidated: after.cleaned_and_invalidated - before.cleaned_and_invalidated,
+    })
+}
+
+/// What one map and unmap maintained.
+fn counted<D: Direction>(device: &Device, bytes: &mut [u8]) -> Result<Counters, DmaError> {
+    maintained(|| {
+        map_slice::<D>(device, bytes)?.unmap();
+        Ok(())
     })
 }
 

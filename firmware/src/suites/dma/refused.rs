@@ -1,6 +1,6 @@
 //! What must never reach an engine is refused by name, and the engine goes on working.
 
-use super::super::phantom::{ELSEWHERE, NARROW};
+use super::super::phantom::{ELSEWHERE, NARROW, Narrowed};
 use super::each_engine;
 use crate::machine::machine;
 use crate::memory::{Area, Object, reachable};
@@ -11,7 +11,7 @@ use crate::{check, check_ok, pattern};
 use hal::addr::{PAGE_SIZE, VirtAddr};
 use hal::dma::engine::{Source, copy};
 use hal::dma::streaming::{map_shared, map_slice};
-use hal::dma::{DmaEngine, DmaError, MemoryKind, Transfer};
+use hal::dma::{DmaEngine, DmaError, DmaMask, MemoryKind, Transfer};
 use hal::layout::{DIRECT_MAP, IOREMAP};
 use hal::mm::Gfp;
 
@@ -126,6 +126,36 @@ pub(super) fn out_of_reach() -> Outcome {
                 device.name(),
                 device.limit()
             ));
+        }
+        is_usable(engine, before)
+    })
+}
+
+/// The engine's own device, its masks narrowed by software to where no RAM is, as a driver does
+/// whose device drives fewer bits than its bus.
+pub(super) fn narrowed() -> Outcome {
+    each_engine(|engine| {
+        let device = engine.device();
+        let before = engine.interrupts();
+        let mut memory = check_ok!(Object::zeroed(LEN, reachable(device)));
+        // Where RAM starts at 0, nobody is given its first page.
+        let lowest = machine().map.ram().iter().map(|ram| ram.start.get()).min();
+        let below = lowest.and_then(u64::checked_ilog2).unwrap_or(0);
+        let mask = check_ok!(DmaMask::try_new(below.max(PAGE_SIZE.ilog2())));
+        match Narrowed::to(device, mask) {
+            Ok(_narrowed) => {
+                let mapped = map_slice::<hal::dma::ToDevice>(device, &mut memory);
+                check_ok!(refusal("memory above a narrowed mask", mapped, |error| {
+                    matches!(error, DmaError::OutOfReach { .. })
+                }));
+            }
+            Err(error) => {
+                check_ok!(refusal(
+                    "a mask that reaches no memory",
+                    Err::<(), _>(error),
+                    |error| matches!(error, DmaError::MaskUnsupported { .. })
+                ));
+            }
         }
         is_usable(engine, before)
     })

@@ -120,7 +120,7 @@ pub fn copy_2d(
     // SAFETY: source and destination are borrowed by this call, which returns after `finish`, and
     // both footprints lie inside them.
     let ticket = unsafe { engine.submit_2d(&transfer) }?;
-    finish(engine, ticket, bytes, completion)
+    finish(engine, ticket, engine.timeout_ns(bytes), completion)
 }
 
 /// The address of byte `at` of `segment`, if a side of `shape` that starts there stays inside.

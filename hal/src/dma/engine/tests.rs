@@ -84,6 +84,8 @@ fn segments(engine: &Recorder, list: &[(u64, usize)]) -> Segments {
 pub(crate) struct Recorder {
     device: &'static Device,
     log: Mutex<Vec<(u64, u64, usize)>>,
+    /// The time limit of each wait.
+    limits: Mutex<Vec<u64>>,
     batches: AtomicU64,
     fail_batch: Option<u64>,
 }
@@ -93,6 +95,7 @@ impl Recorder {
         Self {
             device: identity_device(DmaMask::new::<36>()),
             log: Mutex::new(Vec::new()),
+            limits: Mutex::new(Vec::new()),
             batches: AtomicU64::new(0),
             fail_batch,
         }
@@ -127,7 +130,8 @@ impl DmaEngine for Recorder {
     fn interrupts(&self) -> u64 {
         0
     }
-    fn wait(&self, ticket: Ticket, _: u64) -> Result<(), DmaError> {
+    fn wait(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
+        self.limits.lock().unwrap().push(timeout_ns);
         if self.fail_batch == Some(u64::from(ticket.0)) {
             return Err(DmaError::Bus { flags: 2 });
         }
@@ -164,6 +168,17 @@ fn a_failing_batch_ends_the_copy() {
         Err(DmaError::Bus { flags: 2 })
     );
     assert_eq!(engine.batches.load(Ordering::Relaxed), 2);
+}
+
+#[test]
+fn each_submission_has_the_engines_time_or_the_callers() {
+    let engine = Recorder::new(None);
+    let long = [(0x1000, 0x284)];
+    let (src, mut dst) = (segments(&engine, &long), segments(&engine, &long));
+    copy(&engine, &src, &mut dst).unwrap();
+    let by = Completion::Interrupt;
+    copy_within(&engine, &src, &mut dst, by, Some(7)).unwrap();
+    assert_eq!(*engine.limits.lock().unwrap(), [0x200, 0x84, 7, 7]);
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub(super) fn full() -> Vec<Boot> {
         ),
         areas(),
         high_memory(),
+        clamping_edu(),
+        random_copies(),
         Boot::new(
             "virt, twice with another seed",
             &[("CMDLINE", &format!("suite={ALLOCATORS} iters=2 seed=7"))],
@@ -47,6 +49,26 @@ fn areas() -> Boot {
 fn high_memory() -> Boot {
     let settings = [("MEM", "8G"), ("CMDLINE", "suite=pages,gfp,zones,kmalloc")];
     Boot::new("virt, 8G", &settings).says(["# asked for NORMAL: zone NORMAL, highest"])
+}
+
+/// An edu that QEMU was told drives 28 address bits, when its driver takes 40 for granted: it copies
+/// elsewhere and reports success.
+fn clamping_edu() -> Boot {
+    let settings = [("EDU", "dma_mask=0xfffffff"), ("CMDLINE", "suite=fw_cfg")];
+    Boot::new("virt, edu with 28 address bits", &settings)
+        .says(["# no DMA engine: edu clamps addresses: "])
+}
+
+/// Copies as the command line asks for them.
+fn random_copies() -> Boot {
+    let cmdline = "suite=dmatest seed=7 dmatest.iterations=20 dmatest.threads=2 dmatest.alignment=64 \
+                   dmatest.memory=vmalloc dmatest.min_size=64 dmatest.max_size=64K \
+                   dmatest.offsets=1K dmatest.patterns=bits dmatest.timeout=60000 \
+                   dmatest.channel=e*";
+    Boot::new("virt, dmatest by its keys", &[("CMDLINE", cmdline)]).says([
+        "# dmatest engine=edu core=0 tests=20 failures=0 ",
+        "# dmatest engine=edu core=3 tests=20 failures=0 ",
+    ])
 }
 
 /// All suites with every object of the slab caches guarded, on both boards.
@@ -77,11 +99,12 @@ pub(super) fn failslab() -> Vec<Boot> {
 /// Longest sweep of failing allocations in seconds: thrice what it takes on two idle cores.
 const FAILSLAB_TIMEOUT: &str = "180";
 
-/// Cores that really run at the same time; without `dma`, whose engine waits 100 ms a transfer.
+/// Cores that really run at the same time; without `dma` and `dmatest`, whose engine waits 100 ms a
+/// transfer.
 pub(super) fn parallel() -> Vec<Boot> {
     let suites = [
         "boot", "pages", "gfp", "zones", "slab", "kmalloc", "vmalloc", "kvmalloc", "cma",
-        "reclaim", "ioremap", "stress", "alloc",
+        "reclaim", "ioremap", "stress", "alloc", "fw_cfg",
     ];
     suites
         .map(|suite| {
@@ -110,6 +133,16 @@ pub(super) fn payloads() -> Vec<Boot> {
         .to_vec()
 }
 
+/// A run of dmatest that cannot do what it is told.
+fn misled(keys: &str) -> Boot {
+    let settings = [("CMDLINE", &*format!("suite=dmatest {keys}"))];
+    Boot::new(format!("qemu-virt, {keys}"), &settings).expect(Expect::Objection(&[
+        "failed, first",
+        "dmatest.the_command_line_names_engines_and_lengths",
+        "QEMU ended with exit status",
+    ]))
+}
+
 /// Runs that must not pass: without them a runner that always said yes would look right.
 pub(super) fn twins() -> Vec<Boot> {
     let twin = |board, test: &str, timeout, words| {
@@ -123,7 +156,11 @@ pub(super) fn twins() -> Vec<Boot> {
         )
         .expect(Expect::Objection(words))
     };
-    let mut boots = Vec::new();
+    let mut boots = vec![
+        misled("dmatest.channel=nobody"),
+        misled("dmatest.min_size=2 dmatest.max_size=1"),
+        misled("dmatest.min_size=65 dmatest.max_size=127 dmatest.alignment=64"),
+    ];
     for board in ["qemu-virt", "rpi4"] {
         boots.extend([
             twin(

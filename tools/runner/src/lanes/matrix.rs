@@ -133,9 +133,9 @@ pub(super) const MATRIX: [Row; 17] = [
 ];
 
 /// The suites the rows with a command line take turns to run, so that each boot is quick.
-const MATRIX_SUITES: [&str; 13] = [
+const MATRIX_SUITES: [&str; 14] = [
     "boot", "mmu", "pages", "gfp", "zones", "kmalloc", "vmalloc", "kvmalloc", "cma", "reclaim",
-    "ioremap", "alloc", "coherent",
+    "ioremap", "alloc", "coherent", "fw_cfg",
 ];
 
 /// Longest boot of the matrix in seconds.
