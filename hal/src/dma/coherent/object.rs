@@ -349,11 +349,9 @@ unsafe fn load<T: Plain, F: Plain>(value: NonNull<T>, field: Field<T, F>) -> F {
 unsafe fn store<T: Plain, F: Plain>(value: NonNull<T>, field: Field<T, F>, new: F) {
     // SAFETY: as for `load`; what is stored is plain data, so the value stays one.
     unsafe {
-        value
-            .byte_add(field.offset())
-            .cast::<F>()
-            .write_volatile(new)
-    };
+        let place = value.byte_add(field.offset()).cast::<F>();
+        place.write_volatile(new);
+    }
 }
 
 /// A part of a [`Coherent`] allocation that a device reads.
