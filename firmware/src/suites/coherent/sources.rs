@@ -149,7 +149,8 @@ pub(super) fn reserve() -> Outcome {
     settle()?;
     let _maintained = Taken::as_coherent(&WIDE, false);
     let pool = machine().pool;
-    let (free, mut held) = (pool.free_pages(), heapless::Vec::<Coherent, 64>::new());
+    let pages = pool.frames().size() as usize / PAGE_SIZE;
+    let mut held = heapless::Vec::<Coherent, 64>::new();
     let runs = || coherent::info().map_or(0, |(_, runs)| runs.runs);
     let before = runs();
     while runs() == before {
@@ -158,8 +159,8 @@ pub(super) fn reserve() -> Outcome {
     }
     let left = pool.free_pages();
     check!(
-        left >= free / 2 && left < free / 2 + (1 << 20) / PAGE_SIZE,
-        "{left} of {free} pages are left to handlers"
+        left >= pages / 2 && left < pages / 2 + (1 << 20) / PAGE_SIZE,
+        "{left} of {pages} pages are left to handlers"
     );
     let atomic = genuine(|| coherent::alloc(&WIDE, PAGE_SIZE, Gfp::ATOMIC))?;
     check!(atomic.is_ok(), "{:?}", atomic.map(drop));
