@@ -12,6 +12,7 @@
 //! QEMU's model runs a chain inside the store that starts it, and never ends if a length is no
 //! multiple of 4. It is recognised by `DEBUG.VERSION` 0, and other lengths are refused there.
 
+pub(super) mod chain;
 mod channel;
 mod control_block;
 mod controller;

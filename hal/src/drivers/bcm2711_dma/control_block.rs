@@ -1,15 +1,10 @@
 //! Control blocks: what a channel reads from memory (BCM2711 ARM Peripherals, 4.2.1.1).
 
 use super::Kind;
+use super::chain::BLOCK_WORDS;
 use super::registers::{STRIDE, TI};
 use super::shape::Shape;
 use tock_registers::fields::FieldValue;
-
-/// Bytes in a control block, and its alignment.
-pub(super) const SIZE: usize = 32;
-
-/// Words in a control block.
-pub(super) const WORDS: usize = SIZE / size_of::<u32>();
 
 /// Words that channel 0 reads in one burst: its external FIFO holds them (4.5).
 const FIFO_BURST: u32 = 8;
@@ -34,7 +29,7 @@ impl ControlBlock {
     /// The words as the channel of `kind` reads them: TI, SOURCE_AD, DEST_AD, TXFR_LEN, STRIDE,
     /// NEXTCONBK, and two reserved. `next` is the bus address of the next control block, or `None` at
     /// the end of the chain, which raises the interrupt.
-    pub(super) fn words(&self, kind: Kind, next: Option<u32>) -> [u32; WORDS] {
+    pub(super) fn words(&self, kind: Kind, next: Option<u32>) -> [u32; BLOCK_WORDS] {
         let ti = transfer_information(kind, next.is_none())
             + TI::TDMODE.val(u32::from(self.shape.is_rectangle()));
         let (src_stride, dst_stride) = self.shape.strides();

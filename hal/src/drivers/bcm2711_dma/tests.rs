@@ -73,6 +73,16 @@ fn errors_are_decoded_and_cleared_and_the_engine_goes_on() {
 }
 
 #[test]
+fn an_error_without_a_reason_is_one() {
+    let mut bench = Bench::new(SILICON);
+    let engine = bench.engine(4);
+    // A bit of DEBUG that names no error.
+    bench.edit(|model| model.error = 0b1000_0000_0000);
+    let failed = bench.copy_of(engine, 64);
+    assert_eq!(failed, Err(DmaError::Bus { flags: 0 }));
+}
+
+#[test]
 fn a_hung_channel_times_out_and_is_reset() {
     let mut bench = Bench::new(SILICON);
     let engine = bench.engine(6);

@@ -2,13 +2,8 @@
 
 use super::registers::{SIDE, TI};
 use crate::addr::DmaAddr;
+use crate::drivers::bcm2711_dma::chain::{BLOCK_SIZE, BLOCK_WORDS};
 use crate::drivers::bcm2711_dma::shape::Shape;
-
-/// Bytes in a control block, and its alignment.
-pub(super) const SIZE: usize = 32;
-
-/// Words in a control block.
-pub(super) const WORDS: usize = SIZE / size_of::<u32>();
 
 /// Beats of a burst after the first: 16 in all, as in Linux's driver for this channel.
 const BURST: u32 = 15;
@@ -26,12 +21,12 @@ pub(super) struct ControlBlock {
 
 impl ControlBlock {
     /// The words as the channel reads them: TI, SRC, SRCI, DEST, DESTI, LEN, NEXT_CB, and one
-    /// reserved. `next` is the [pointer](pointer) to the next control block, or `None` at the end of
+    /// reserved. `next` is the [`pointer()`] to the next control block, or `None` at the end of
     /// the chain, which raises the interrupt.
     ///
     /// TI stays zero but for these two bits. With `WAIT_RD_RESP` a copy between memory and memory
     /// has brought boards down, one in a thousand (rsta2/circle, pull request 354).
-    pub(super) fn words(&self, next: Option<u32>) -> [u32; WORDS] {
+    pub(super) fn words(&self, next: Option<u32>) -> [u32; BLOCK_WORDS] {
         let ti = TI::INTEN.val(u32::from(next.is_none()))
             + TI::TDMODE.val(u32::from(self.shape.is_rectangle()));
         let (src_stride, dst_stride) = self.shape.strides();
@@ -68,8 +63,10 @@ fn side(addr: DmaAddr, stride: u32) -> u32 {
 /// How a channel is told the address of a control block: divided by its alignment, which reaches 37
 /// bits. `None` if the address is misaligned or beyond.
 pub(super) fn pointer(addr: DmaAddr) -> Option<u32> {
-    let blocks = addr.get() / SIZE as u64;
-    u32::try_from(blocks).ok().filter(|_| addr.is_aligned(SIZE))
+    let blocks = addr.get() / BLOCK_SIZE as u64;
+    u32::try_from(blocks)
+        .ok()
+        .filter(|_| addr.is_aligned(BLOCK_SIZE))
 }
 
 #[cfg(test)]

@@ -290,7 +290,7 @@ fn copies_beyond_32_bits_arrive_by_interrupt_and_polled() {
 fn chains_run_to_their_end() {
     let mut bench = Bench::new();
     let engine = bench.engine();
-    let transfers: Vec<_> = (0..MAX_BLOCKS).map(|_| bench.transfer()).collect();
+    let transfers: Vec<_> = (0..chain::MAX_BLOCKS).map(|_| bench.transfer()).collect();
     // SAFETY: the buffers belong to the test for good.
     let ticket = unsafe { engine.submit(&transfers) }.unwrap();
     assert_eq!(engine.wait(ticket, 1_000_000), Ok(()));

@@ -1,0 +1,184 @@
+//! A channel that follows a chain of control blocks: what legacy channels and DMA4 share.
+
+use crate::addr::{DmaAddr, PAGE_SIZE};
+use crate::arch::barrier;
+use crate::dma::engine::submission::{Control, Progress};
+use crate::dma::{Coherent, CoherentPool, Device, DmaError, Ticket};
+
+/// Bytes in a control block, and its alignment.
+pub(in crate::drivers) const BLOCK_SIZE: usize = 32;
+
+/// Words in a control block.
+pub(in crate::drivers) const BLOCK_WORDS: usize = BLOCK_SIZE / size_of::<u32>();
+
+/// Control blocks of a channel: those that fill a page.
+pub(in crate::drivers) const MAX_BLOCKS: usize = PAGE_SIZE / BLOCK_SIZE;
+
+/// Nanoseconds before even the shortest submission counts as hung.
+const TIMEOUT_BASE_NS: u64 = 1_000_000_000;
+/// Nanoseconds a byte before a submission counts as hung: 10 MB/s, far below any channel.
+const TIMEOUT_BYTE_NS: u64 = 100;
+
+/// Nanoseconds after which a submission of `len` bytes counts as hung.
+pub(in crate::drivers) const fn timeout_ns(len: usize) -> u64 {
+    TIMEOUT_BASE_NS.saturating_add((len as u64).saturating_mul(TIMEOUT_BYTE_NS))
+}
+
+/// What a channel signals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::drivers) enum Signal {
+    /// The end of a control block that raises the interrupt.
+    End,
+    /// A failure.
+    Error,
+}
+
+/// The registers of a channel.
+pub(in crate::drivers) trait Registers {
+    /// How the channel is told of a control block at `addr`; `None` if it cannot be.
+    fn pointer(addr: DmaAddr) -> Option<u32>;
+
+    /// Starts the chain whose first control block `first` points to.
+    fn start(&self, first: u32);
+
+    /// What the channel signals, if anything.
+    fn signal(&self) -> Option<Signal>;
+
+    /// Withdraws the signal of an end.
+    fn acknowledge(&self);
+
+    /// The error bits, 0 without an error.
+    fn errors(&self) -> u32;
+
+    /// Stops the channel whatever it is doing and leaves it without signals and errors. Returns
+    /// whether it is known to be quiet: nothing of it is on the bus any more.
+    fn stop(&self) -> bool;
+}
+
+/// A channel with its control blocks and its submission: what the lock of a channel protects. No
+/// other lock is taken under it.
+#[derive(Debug)]
+pub(in crate::drivers) struct Chain<R> {
+    registers: R,
+    blocks: Coherent,
+    progress: Progress,
+    /// The channel did not stop when told to. It may still access the memory of the submission that
+    /// ended so; it gets no other before stopping has worked.
+    is_wedged: bool,
+}
+
+impl<R: Registers> Chain<R> {
+    /// Memory for the control blocks of a channel of `device`.
+    pub(in crate::drivers) fn allocate(
+        pool: &'static CoherentPool,
+        device: &'static Device,
+    ) -> Result<Coherent, DmaError> {
+        pool.alloc(device, MAX_BLOCKS * BLOCK_SIZE)
+    }
+
+    /// A channel that is stopped first. `blocks` come from [`allocate`](Self::allocate).
+    pub(in crate::drivers) fn new(registers: R, blocks: Coherent) -> Self {
+        let mut chain = Self {
+            registers,
+            blocks,
+            progress: Progress::new(),
+            is_wedged: false,
+        };
+        chain.stop();
+        chain
+    }
+
+    pub(in crate::drivers) fn registers(&self) -> &R {
+        &self.registers
+    }
+
+    /// Starts a chain of `count` control blocks. `words` makes one from its index and the pointer to
+    /// the next, `None` at the end, which has to raise the interrupt.
+    pub(in crate::drivers) fn submit(
+        &mut self,
+        count: usize,
+        words: impl Fn(usize, Option<u32>) -> Result<[u32; BLOCK_WORDS], DmaError>,
+    ) -> Result<Ticket, DmaError> {
+        if self.progress.is_taken() {
+            return Err(DmaError::Busy);
+        }
+        if self.is_wedged && !self.stop() {
+            return Err(DmaError::Wedged);
+        }
+        for index in 0..count {
+            let next = match index + 1 {
+                last if last == count => None,
+                next => Some(self.pointer(next)?),
+            };
+            let words = words(index, next)?;
+            self.blocks.write_words(index * BLOCK_SIZE, &words)?;
+        }
+        let first = self.pointer(0)?;
+        let ticket = self.progress.start();
+        // The control blocks, and the maintenance and stores of the buffers, are in memory before
+        // the channel is told to look.
+        barrier::dsb_sy();
+        self.registers.start(first);
+        Ok(ticket)
+    }
+
+    fn pointer(&self, index: usize) -> Result<u32, DmaError> {
+        let addr = self.blocks.dma_addr() + index * BLOCK_SIZE;
+        let len = BLOCK_SIZE;
+        R::pointer(addr).ok_or(DmaError::ForeignAddress { addr, len })
+    }
+
+    fn stop(&mut self) -> bool {
+        self.is_wedged = !self.registers.stop();
+        barrier::dsb_sy();
+        !self.is_wedged
+    }
+
+    /// Stops the channel and closes its submission with `error`.
+    fn stop_with(&mut self, error: DmaError) {
+        let error = if self.stop() { error } else { DmaError::Wedged };
+        self.progress.finish(Err(error));
+    }
+}
+
+impl<R: Registers> Control for Chain<R> {
+    /// Stopping ends whatever runs.
+    const GRACE_NS: u64 = 0;
+
+    fn progress(&mut self) -> &mut Progress {
+        &mut self.progress
+    }
+
+    fn serve(&mut self) -> bool {
+        // Accesses to different peripherals are not ordered against each other: barriers at entry
+        // and exit of a handler (BCM2711 ARM Peripherals, 1.3).
+        barrier::dsb_sy();
+        let Some(signal) = self.registers.signal() else {
+            return false;
+        };
+        match (signal, self.registers.errors()) {
+            (Signal::End, 0) => {
+                // Only the last control block of a chain raises INT, so the channel is idle.
+                self.registers.acknowledge();
+                self.progress.finish(Ok(()));
+            }
+            (_, flags) => self.stop_with(DmaError::Bus { flags }),
+        }
+        barrier::dsb_sy();
+        true
+    }
+
+    fn cancel(&mut self, error: DmaError) {
+        if self.progress.is_running() {
+            let error = match self.registers.errors() {
+                0 => error,
+                flags => DmaError::Bus { flags },
+            };
+            self.stop_with(error);
+        }
+    }
+
+    fn give_up(&mut self, _: DmaError) {
+        self.progress.finish(Err(DmaError::Wedged));
+    }
+}
