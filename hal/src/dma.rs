@@ -261,6 +261,10 @@ pub enum DmaError {
     /// The engine could not be stopped and may still access memory.
     #[error("engine does not stop")]
     Wedged,
+    /// The device does not answer any more: it was unplugged or lost its power. It accesses no
+    /// memory.
+    #[error("device gone")]
+    Gone,
 }
 
 /// What lies at an address that a streaming map refuses.

@@ -142,7 +142,15 @@ impl<Io: RegisterIo> Edu<Io> {
     }
 }
 
+/// What a read of a device that is no longer on the bus returns (PCI Local Bus Specification 3.0,
+/// 3.2.2.3.4: the master abort).
+const NOBODY_ANSWERS: u32 = u32::MAX;
+
 impl<Io: RegisterIo> Inner<Io> {
+    fn is_gone(&self) -> bool {
+        self.io.read32(IDENTIFICATION) == NOBODY_ANSWERS
+    }
+
     fn is_busy(&self) -> bool {
         self.io.read64(DMA_COMMAND) & COMMAND_RUN != 0
     }
@@ -219,6 +227,9 @@ impl<Io: RegisterIo + Send> DmaEngine for Edu<Io> {
         if inner.progress.is_taken() {
             return Err(DmaError::Busy);
         }
+        if inner.is_gone() {
+            return Err(DmaError::Gone);
+        }
         // A half step that outlived its submission: the registers ignore what is written.
         if inner.is_busy() {
             return Err(DmaError::Wedged);
@@ -267,7 +278,7 @@ impl<Io: RegisterIo> Control for Inner<Io> {
 
     fn serve(&mut self) -> bool {
         let pending = self.io.read32(INTERRUPT_STATUS);
-        if pending == 0 {
+        if pending == 0 || pending == NOBODY_ANSWERS {
             return false;
         }
         self.io.write32(INTERRUPT_ACKNOWLEDGE, pending);
@@ -293,6 +304,7 @@ impl<Io: RegisterIo> Control for Inner<Io> {
 
     fn give_up(&mut self, error: DmaError) {
         let error = match self.is_busy() {
+            true if self.is_gone() => DmaError::Gone,
             true => DmaError::Wedged,
             // It ended, but its interrupt got lost.
             false => self.cancelled.take().unwrap_or(error),

@@ -16,6 +16,8 @@ struct Model {
     pending: u32,
     dma: [u64; 4],
     buffer: [u8; 4096],
+    /// Off the bus: half steps stop, reads return all ones.
+    gone: bool,
     /// Half steps never end.
     hang: bool,
     /// Half steps end without an interrupt.
@@ -31,7 +33,7 @@ impl Model {
     /// Ends the half step under way.
     fn run(&mut self) {
         let [source, destination, count, command] = self.dma;
-        if command & 1 == 0 || self.hang {
+        if command & 1 == 0 || self.hang || self.gone {
             return;
         }
         let drain = command & 2 != 0;
@@ -62,6 +64,9 @@ impl Model {
 impl RegisterIo for Io {
     fn read32(&self, offset: usize) -> u32 {
         let model = self.0.lock().unwrap();
+        if model.gone {
+            return u32::MAX;
+        }
         match offset {
             0x00 => model.identification,
             0x04 if model.inverts => !model.liveness,
@@ -82,7 +87,8 @@ impl RegisterIo for Io {
 
     fn read64(&self, offset: usize) -> u64 {
         assert_eq!(offset, 0x98);
-        self.0.lock().unwrap().dma[3]
+        let model = self.0.lock().unwrap();
+        if model.gone { u64::MAX } else { model.dma[3] }
     }
 
     fn write64(&self, offset: usize, value: u64) {
@@ -103,6 +109,7 @@ fn io() -> Io {
         pending: 0,
         dma: [0; 4],
         buffer: [0; 4096],
+        gone: false,
         hang: false,
         mute: false,
         steps: Vec::new(),
@@ -215,6 +222,35 @@ fn a_hung_device_is_wedged_until_it_ends() {
     io.0.lock().unwrap().hang = false;
     io.0.lock().unwrap().run();
     assert_eq!(copy_of(edu, device, 64), Ok(pattern(64)));
+}
+
+#[test]
+fn a_device_that_is_gone_is_named_and_works_when_it_is_back() {
+    let io = io();
+    let (engine, device) = engine(&io);
+    io.0.lock().unwrap().gone = true;
+    assert_eq!(copy_of(engine, device, 64), Err(DmaError::Gone));
+    io.0.lock().unwrap().gone = false;
+    assert_eq!(copy_of(engine, device, 64), Ok(pattern(64)));
+
+    // In the middle of a copy: nobody interrupts, and the registers say all at once.
+    let (src, dst) = (buffer(64), buffer(64));
+    let from = map_slice::<ToDevice>(device, src).unwrap();
+    let to = map_slice::<FromDevice>(device, dst).unwrap();
+    let transfer = Transfer {
+        src: from.dma_addr(),
+        dst: to.dma_addr(),
+        len: 64,
+    };
+    // SAFETY: both buffers are mapped until the wait is over.
+    let ticket = unsafe { engine.submit(&[transfer]) }.unwrap();
+    io.0.lock().unwrap().gone = true;
+    assert_eq!(engine.wait(ticket, 1_000), Err(DmaError::Gone));
+    drop((from, to));
+    let mut model = io.0.lock().unwrap();
+    (model.gone, model.dma) = (false, [0; 4]);
+    drop(model);
+    assert_eq!(copy_of(engine, device, 64), Ok(pattern(64)));
 }
 
 #[test]
