@@ -52,7 +52,7 @@ impl Ledger {
             for_each_kept(|frame| {
                 let kind = pages.frames().get(frame).map(Frame::kind);
                 // The first tables came from memory that the allocator never had.
-                if kind == Ok(FrameKind::Allocated) {
+                if matches!(kind, Ok(FrameKind::Allocated | FrameKind::Table)) {
                     kept[pages.zone_of(frame) as usize] += 1;
                 }
             });

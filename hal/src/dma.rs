@@ -7,6 +7,7 @@
 //! | [`device`] | what is known of one device | `struct device` |
 //! | [`direction`] | who writes and who reads, as types | `enum dma_data_direction` |
 //! | `lease` | how a device gets at one run of memory | `dma_map_phys` |
+//! | [`bounce`] | memory for what a device cannot be given | swiotlb |
 //! | [`maintenance`] | cache cleaning and invalidation by range | `arch_sync_dma_for_*` |
 //! | [`streaming`] | one contiguous buffer lent to a device | `dma_map_single`, `dma_sync_single_*` |
 //! | [`sg`] | a buffer of scattered pages lent to a device | `dma_map_sg` |
@@ -21,8 +22,10 @@
 //! maintenance, but the CPU must still not touch what a device is working on.
 
 use crate::addr::{DmaAddr, PhysAddr, VirtAddr};
+use crate::mm::Unlendable;
 use core::fmt;
 
+pub mod bounce;
 pub mod bus;
 pub mod coherent;
 pub mod device;
@@ -139,8 +142,8 @@ pub enum DmaError {
         /// The cache.
         cache: &'static str,
     },
-    /// The buffer shares a line with its neighbours, and lines are longer than allocations are
-    /// aligned to: invalidating it would destroy the neighbours' bytes.
+    /// The device would write a buffer that shares a cache line with its neighbours, whose bytes or
+    /// its own would be lost, and it cannot be bounced.
     #[error("{len:#x} bytes at {addr} do not fill whole cache lines of {granule} bytes")]
     PartialLine {
         /// First byte.
@@ -149,6 +152,22 @@ pub enum DmaError {
         len: usize,
         /// Bytes in the largest unit the caches write back.
         granule: usize,
+    },
+    /// A page of the buffer is nobody's to lend to a device.
+    #[error("rejecting DMA map of {addr}: {why}")]
+    Unowned {
+        /// The first such byte.
+        addr: VirtAddr,
+        /// What lies there.
+        why: Unlendable,
+    },
+    /// The bounce pool has no free slots for the buffer.
+    #[error("bounce pool exhausted: {len:#x} bytes asked, {free:#x} free")]
+    BounceExhausted {
+        /// Bytes of the buffer.
+        len: usize,
+        /// Bytes free, perhaps in smaller pieces.
+        free: usize,
     },
     /// The coherent pool has no free block of the size.
     #[error("coherent pool exhausted: {size:#x} bytes asked, {free:#x} free")]

@@ -22,6 +22,7 @@ pub struct Device {
     streaming: Reach,
     coherent_memory: Reach,
     is_coherent: AtomicBool,
+    may_bounce: bool,
 }
 
 /// What a device reaches of memory under one of its masks.
@@ -77,6 +78,7 @@ impl Device {
             streaming: Reach::new(width, windows),
             coherent_memory: Reach::new(width, windows),
             is_coherent: AtomicBool::new(false),
+            may_bounce: true,
         }
     }
 
@@ -84,6 +86,20 @@ impl Device {
     #[doc(alias("dma_set_max_seg_size", "dma_set_seg_boundary"))]
     pub const fn with_limits(self, limits: SegmentLimits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// The device without [bounce buffers](super::bounce): memory it cannot be given as it is, is
+    /// refused.
+    pub const fn without_bouncing(self) -> Self {
+        Self {
+            may_bounce: false,
+            ..self
+        }
+    }
+
+    /// Whether buffers of the device may be bounced.
+    pub const fn may_bounce(&self) -> bool {
+        self.may_bounce
     }
 
     /// Name used in reports.
@@ -194,36 +210,49 @@ impl Device {
         self.reach(&self.coherent_memory, pa, len)
     }
 
+    /// The address of the `len` bytes at `pa` for streaming maps, or `None` if the device does not
+    /// reach them: [`dma_addr`](Self::dma_addr) for callers that have another way.
+    #[inline(always)]
+    pub(super) fn streaming_addr(&self, pa: PhysAddr, len: usize) -> Option<DmaAddr> {
+        self.find(&self.streaming, pa, len)
+    }
+
     #[inline(always)]
     fn reach(&self, reach: &Reach, pa: PhysAddr, len: usize) -> Result<DmaAddr, DmaError> {
+        match self.find(reach, pa, len) {
+            Some(addr) => Ok(addr),
+            None => Err(self.out_of_reach(reach, pa, len)),
+        }
+    }
+
+    #[inline(always)]
+    fn find(&self, reach: &Reach, pa: PhysAddr, len: usize) -> Option<DmaAddr> {
         if let Some(window) = self.windows.first() {
             let size = reach.first_window.load(Ordering::Relaxed);
             if let Some(addr) = window.translate_below(pa, len, size) {
-                return Ok(addr);
+                return Some(addr);
             }
         }
-        self.reach_in_others(reach, pa, len)
+        self.find_in_others(reach, pa, len)
     }
 
     #[cold]
-    fn reach_in_others(
-        &self,
-        reach: &Reach,
-        pa: PhysAddr,
-        len: usize,
-    ) -> Result<DmaAddr, DmaError> {
-        if len == 0 {
-            return Err(DmaError::ZeroLength);
-        }
+    fn find_in_others(&self, reach: &Reach, pa: PhysAddr, len: usize) -> Option<DmaAddr> {
         let mask = reach.mask();
         let mut others = self.windows.iter().skip(1);
-        others
-            .find_map(|window| window.translate_below(pa, len, window.reached(mask)))
-            .ok_or(DmaError::OutOfReach {
+        others.find_map(|window| window.translate_below(pa, len, window.reached(mask)))
+    }
+
+    #[cold]
+    fn out_of_reach(&self, reach: &Reach, pa: PhysAddr, len: usize) -> DmaError {
+        match len {
+            0 => DmaError::ZeroLength,
+            _ => DmaError::OutOfReach {
                 addr: pa,
                 len,
-                limit: limit(mask, self.windows).unwrap_or_default(),
-            })
+                limit: limit(reach.mask(), self.windows).unwrap_or_default(),
+            },
+        }
     }
 
     /// Checks that the `len` bytes at `addr` are memory this device reaches: what an engine does
@@ -301,6 +330,6 @@ fn limit(mask: u64, windows: &[BusWindow]) -> Option<PhysAddr> {
 
 #[cfg(test)]
 #[path = "device/tests.rs"]
-mod tests;
+pub(super) mod tests;
 #[cfg(test)]
 pub(crate) use tests::fake;

@@ -12,6 +12,7 @@ use super::streaming::complete_if;
 use super::{Device, DmaError, DmaSegment, MemoryKind};
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::arch::{barrier, translate};
+use crate::layout;
 use core::marker::PhantomData;
 
 /// One physical run of a scattered buffer: room for a [`ScatterList`] is a slice of these.
@@ -199,15 +200,15 @@ impl<D: Direction> SgMapping<'_, D> {
 impl<D: Direction> Drop for SgMapping<'_, D> {
     fn drop(&mut self) {
         let mut pending = false;
-        for lease in self
-            .list
-            .entries
-            .iter_mut()
-            .filter_map(|entry| entry.lease.take())
-        {
+        for entry in self.list.entries.iter_mut() {
+            let Some(lease) = entry.lease.take() else {
+                continue;
+            };
+            let buffer = layout::phys_to_virt(entry.start);
             // SAFETY: the list borrows the memory exclusively and gave the CPU no access, so the
             // CPU stored nothing since the run was given.
-            pending |= unsafe { lease.take(D::KIND) };
+            pending |= unsafe { lease.take(buffer, lease.whole(), D::KIND) };
+            lease.end();
         }
         complete_if(pending);
         barrier::hand_over(self.list.buffer);

@@ -115,11 +115,10 @@ pub(super) fn out_of_reach() -> Outcome {
         let pa = hal::layout::virt_to_phys(memory.va()).unwrap_or_default();
         if pa > device.limit() {
             let mapped = map_slice::<hal::dma::ToDevice>(device, &mut memory);
-            check_ok!(refusal(
-                "memory above the engine's own reach",
-                mapped,
-                is_named
-            ));
+            check!(
+                check_ok!(mapped).is_bounced(),
+                "memory above the engine's own reach is not bounced"
+            );
         } else {
             report::diagnostic(format_args!(
                 "{} reaches all memory that kmalloc gives, up to {}",

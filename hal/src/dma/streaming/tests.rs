@@ -58,15 +58,16 @@ fn arm64_rules_by_direction() {
 }
 
 #[test]
-fn unaligned_edges_are_cleaned_and_invalidated() {
+fn what_shares_a_line_with_its_neighbours_is_bounced_for_devices_that_write() {
     let device = device(false);
+    // The slots' own lines, whole.
     assert_eq!(
         map_and_unmap::<FromDevice>(device, 1, 64),
-        [[2, 0, 0, 1], [0, 0, 2, 1]]
+        [[1, 0, 0, 1], [0, 1, 0, 1]]
     );
     assert_eq!(
-        map_and_unmap::<FromDevice>(device, 63, 130),
-        [[4, 0, 0, 1], [0, 2, 2, 1]]
+        map_and_unmap::<Bidirectional>(device, 63, 130),
+        [[3, 0, 0, 1], [0, 3, 0, 1]]
     );
     assert_eq!(
         map_and_unmap::<ToDevice>(device, 63, 130),
@@ -74,7 +75,7 @@ fn unaligned_edges_are_cleaned_and_invalidated() {
     );
     assert_eq!(
         map_and_unmap::<FromDevice>(device, 0, 4097),
-        [[65, 0, 0, 1], [0, 64, 1, 1]]
+        [[65, 0, 0, 1], [0, 65, 0, 1]]
     );
 }
 
@@ -108,12 +109,11 @@ fn syncs_hand_the_bytes_back_and_forth() {
 #[test]
 fn counters_count_lines() {
     let before = maintenance::counters();
-    map_and_unmap::<FromDevice>(device(false), 1, 130);
+    map_and_unmap::<FromDevice>(device(false), 0, 192);
     let after = maintenance::counters();
     // Other tests run at the same time: at least ours.
     assert!(after.cleaned >= before.cleaned + 3);
-    assert!(after.invalidated > before.invalidated);
-    assert!(after.cleaned_and_invalidated >= before.cleaned_and_invalidated + 2);
+    assert!(after.invalidated >= before.invalidated + 3);
 }
 
 fn refusal(address: usize, len: usize) -> DmaError {
