@@ -66,9 +66,9 @@ pub fn init(size: usize) -> Result<(), AllocError> {
         return Ok(());
     }
     let order = get_order(size.clamp(MAX_BOUNCE, MAX_POOL));
-    let quietly = Gfp::KERNEL | Gfp::NOWARN;
-    let pfn = mm::alloc_pages(quietly | Gfp::DMA, order)
-        .or_else(|_| mm::alloc_pages(Gfp::KERNEL, order))?;
+    // Boot code runs with interrupts masked, so nothing may block.
+    let pfn = mm::alloc_pages(Gfp::NOWAIT | Gfp::DMA, order)
+        .or_else(|_| mm::alloc_pages(Gfp::NOWAIT, order))?;
     let start = pfn.phys();
     let frames = PhysRange::new(start, start + (PAGE_SIZE << order));
     // SAFETY: the block was just allocated, is in the direct map, and is never freed.
