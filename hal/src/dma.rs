@@ -11,6 +11,7 @@
 //! | [`maintenance`] | cache cleaning and invalidation by range | `arch_sync_dma_for_*` |
 //! | [`streaming`] | one contiguous buffer lent to a device | `dma_map_single`, `dma_sync_single_*` |
 //! | [`sg`] | a buffer of scattered pages lent to a device | `dma_map_sg` |
+//! | [`resource`] | registers that another device is to reach | `dma_map_resource` |
 //! | [`coherent`] | memory that CPU and device use together | `dma_alloc_coherent` |
 //! | [`engine`] | devices that copy memory | `dmaengine` |
 //!
@@ -21,7 +22,7 @@
 //! bytes, a [`CpuOwned`] does, and each is made by consuming the other. Coherent memory needs no
 //! maintenance, but the CPU must still not touch what a device is working on.
 
-use crate::addr::{DmaAddr, PhysAddr, VirtAddr};
+use crate::addr::{DmaAddr, PhysAddr, PhysRange, VirtAddr};
 use crate::mm::Unlendable;
 use core::fmt;
 
@@ -34,6 +35,7 @@ pub mod engine;
 mod lease;
 pub mod maintenance;
 pub mod mask;
+pub mod resource;
 pub mod sg;
 pub mod streaming;
 
@@ -57,6 +59,9 @@ pub struct DmaSegment {
 }
 
 /// Why memory cannot be used for DMA, or why a transfer failed.
+// A whole word for the variant's number: with a byte, the words of a `Result` would be moved byte by
+// byte wherever one overlaps it.
+#[repr(u64)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DmaError {
     /// Nothing to transfer or to allocate.
@@ -77,6 +82,12 @@ pub enum DmaError {
         addr: VirtAddr,
         /// What lies there.
         kind: MemoryKind,
+    },
+    /// What was to be mapped as device registers is RAM.
+    #[error("{range} holds RAM, which is no resource")]
+    IsRam {
+        /// The range asked for.
+        range: PhysRange,
     },
     /// A page of a scattered buffer is not mapped.
     #[error("no page behind {addr}")]

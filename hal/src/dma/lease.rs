@@ -74,27 +74,29 @@ impl Lease {
         check_in_use(pa)?;
         let shown = layout::phys_to_virt(pa);
         let shares_lines = is_maintained && direction.device_writes() && !fills_lines(shown, len);
-        match device.streaming_addr(pa, len) {
-            Some(addr) if !shares_lines => {
-                let lease = Self {
-                    shown,
-                    segment: DmaSegment { addr, len },
-                    upkeep: if is_maintained {
-                        Upkeep::Lines
-                    } else {
-                        Upkeep::Nothing
-                    },
-                };
-                lease.clean();
-                Ok(lease)
-            }
+        match device.plain_addr(pa, len) {
+            Some(addr) if !shares_lines => Ok(Self::direct(pa, addr, len, is_maintained)),
             // SAFETY: the caller's contract.
-            _ => unsafe { Self::begin_elsewhere(device, pa, len, is_maintained) },
+            _ => unsafe { Self::begin_elsewhere(device, pa, len, is_maintained, shares_lines) },
         }
     }
 
-    /// Lends memory that the device cannot be given as it is: in a window that is not its first, or
-    /// through slots.
+    /// Lends memory that the device is given as it is.
+    #[inline(always)]
+    fn direct(pa: PhysAddr, addr: DmaAddr, len: usize, is_maintained: bool) -> Self {
+        let lease = Self {
+            shown: layout::phys_to_virt(pa),
+            segment: DmaSegment { addr, len },
+            upkeep: match is_maintained {
+                true => Upkeep::Lines,
+                false => Upkeep::Nothing,
+            },
+        };
+        lease.clean();
+        lease
+    }
+
+    /// Lends memory in a window that is not the device's first, or through slots.
     ///
     /// # Safety
     ///
@@ -105,9 +107,13 @@ impl Lease {
         pa: PhysAddr,
         len: usize,
         is_maintained: bool,
+        shares_lines: bool,
     ) -> Result<Self, DmaError> {
         let buffer = layout::phys_to_virt(pa);
         let refusal = match device.dma_addr(pa, len) {
+            Ok(addr) if !shares_lines => {
+                return Ok(Self::direct(pa, addr, len, is_maintained));
+            }
             Ok(_) => DmaError::PartialLine {
                 addr: buffer,
                 len,
@@ -129,10 +135,9 @@ impl Lease {
         let lease = Self {
             shown: layout::phys_to_virt(slots),
             segment: DmaSegment { addr, len },
-            upkeep: if is_maintained {
-                Upkeep::CopyAndLines
-            } else {
-                Upkeep::Copy
+            upkeep: match is_maintained {
+                true => Upkeep::CopyAndLines,
+                false => Upkeep::Copy,
             },
         };
         // SAFETY: the caller's bytes are valid and left alone, and the slots are this lease's.

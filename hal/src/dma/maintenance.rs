@@ -58,7 +58,9 @@ const UNKNOWN_GRANULE: usize = 128;
 
 /// Bytes that a cache may write back together: the larger of the line size and `CTR_EL0.CWG`.
 ///
+/// Buffers that devices write start on multiples of it and are multiples of it long, or are copied.
 /// Two buffers in one granule are not independent as soon as a device writes one of them.
+#[doc(alias = "dma_get_cache_alignment")]
 #[inline(always)]
 pub fn writeback_granule() -> usize {
     let granule = match (cache::ctr_el0() >> 24) & 0xF {
@@ -68,11 +70,11 @@ pub fn writeback_granule() -> usize {
     granule.max(line_size())
 }
 
-/// Most lines that are maintained where the call is; a longer run goes through a longer loop.
-const FEW_LINES: usize = 8;
+/// Bytes up to which lines are maintained where the call is; a longer run goes through a longer loop.
+const FEW: usize = 512;
 
-/// Calls `op` for each line from `first` up to the one that holds the byte before `end`, and returns
-/// how many there are.
+/// Calls `op` for each line from `first` up to the one that holds the byte before `end`, at least
+/// one, and returns how many there are.
 #[inline(always)]
 fn for_each_line(
     first: usize,
@@ -82,12 +84,15 @@ fn for_each_line(
 ) -> usize {
     let shift = line_shift();
     let mut at = first;
-    if end.wrapping_sub(first) > FEW_LINES << shift {
+    if end.wrapping_sub(first) > FEW {
         at = many(first, end);
     } else {
-        while at < end {
+        loop {
             op(VirtAddr::new(at));
             at = at.wrapping_add(1 << shift);
+            if at >= end {
+                break;
+            }
         }
     }
     at.wrapping_sub(first) >> shift

@@ -202,7 +202,7 @@ impl<'a, D: Direction> Mapping<'a, D> {
     #[doc(alias = "dma_unmap_single")]
     #[inline(always)]
     pub fn unmap(self) {
-        drop(self);
+        ManuallyDrop::new(self).finish();
     }
 
     /// Takes the buffer back for a while, keeping the mapping.
@@ -237,6 +237,13 @@ impl<'a, D: Direction> Mapping<'a, D> {
         })
     }
 
+    /// Takes the buffer back for good; to be called once, and nothing after it.
+    #[inline(always)]
+    fn finish(&self) {
+        self.take_from_device(self.lease.whole());
+        self.lease.end();
+    }
+
     fn give_to_device(&self, part: Part) {
         barrier::hand_over(self.ptr);
         // SAFETY: the mapping borrows the buffer exclusively, and whoever had it as the CPU's gave
@@ -258,8 +265,7 @@ impl<'a, D: Direction> Mapping<'a, D> {
 impl<D: Direction> Drop for Mapping<'_, D> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.take_from_device(self.lease.whole());
-        self.lease.end();
+        self.finish();
     }
 }
 

@@ -51,7 +51,7 @@ pub(crate) fn is_line_object(pa: PhysAddr, len: usize) -> bool {
         .find(pa.pfn());
     #[cfg(not(target_os = "none"))]
     let frame = pages().and_then(|pages| pages.frames().lookup().find(pa.pfn()));
-    let is_in_page = pa.page_offset().wrapping_add(len - 1) < PAGE_SIZE;
+    let is_in_page = pa.page_offset().wrapping_add(len.wrapping_sub(1)) < PAGE_SIZE;
     is_in_page && frame.is_some_and(slab::has_whole_lines)
 }
 
