@@ -13,15 +13,95 @@
 //!
 //! # What does not compile
 //!
-//! Touching a buffer the device owns:
+//! Writing a buffer the device owns:
 //!
 //! ```compile_fail,E0499
 //! use hal::dma::{Device, FromDevice, streaming::map_slice};
 //!
-//! fn peek(device: &Device, buffer: &mut [u8]) {
+//! fn poke(device: &Device, buffer: &mut [u8]) {
 //!     let mapping = map_slice::<FromDevice>(device, buffer).unwrap();
 //!     buffer.fill(0);
 //!     mapping.unmap();
+//! }
+//! ```
+//!
+//! Reading it:
+//!
+//! ```compile_fail,E0502
+//! use hal::dma::{Device, ToDevice, streaming::map_slice};
+//!
+//! fn peek(device: &Device, buffer: &mut [u8]) -> u8 {
+//!     let mapping = map_slice::<ToDevice>(device, buffer).unwrap();
+//!     let first = buffer[0];
+//!     mapping.unmap();
+//!     first
+//! }
+//! ```
+//!
+//! Reading it through the mapping, which only [`CpuOwned`] allows:
+//!
+//! ```compile_fail,E0608
+//! use hal::dma::{FromDevice, Mapping};
+//!
+//! fn peek(mapping: Mapping<'_, FromDevice>) -> u8 {
+//!     mapping[0]
+//! }
+//! ```
+//!
+//! Freeing it:
+//!
+//! ```compile_fail,E0505
+//! use hal::dma::{Device, FromDevice, streaming::map_slice};
+//!
+//! fn free(device: &Device, mut buffer: Box<[u8]>) {
+//!     let mapping = map_slice::<FromDevice>(device, &mut buffer).unwrap();
+//!     drop(buffer);
+//!     mapping.unmap();
+//! }
+//! ```
+//!
+//! Handing it over again:
+//!
+//! ```compile_fail,E0499
+//! use hal::dma::{Device, FromDevice, streaming::map_slice};
+//!
+//! fn again(device: &Device, buffer: &mut [u8]) {
+//!     let first = map_slice::<FromDevice>(device, buffer).unwrap();
+//!     let second = map_slice::<FromDevice>(device, buffer).unwrap();
+//!     first.unmap();
+//!     second.unmap();
+//! }
+//! ```
+//!
+//! Giving a device what it owns, or going on with what was given back:
+//!
+//! ```compile_fail,E0599
+//! use hal::dma::{FromDevice, Mapping};
+//!
+//! fn give(mapping: Mapping<'_, FromDevice>) {
+//!     mapping.sync_for_device();
+//! }
+//! ```
+//!
+//! ```compile_fail,E0382
+//! use hal::dma::{CpuOwned, FromDevice};
+//!
+//! fn keep(mut cpu: CpuOwned<'_, FromDevice>) {
+//!     let mapping = cpu.sync_for_device();
+//!     cpu[0] = 1;
+//!     mapping.unmap();
+//! }
+//! ```
+//!
+//! Letting the device go on with a part that the CPU has:
+//!
+//! ```compile_fail,E0502
+//! use hal::dma::{Bidirectional, Mapping, engine::Source};
+//!
+//! fn both(mut mapping: Mapping<'_, Bidirectional>) {
+//!     let part = mapping.sync_part_for_cpu(0..64).unwrap();
+//!     let segment = mapping.segment(0);
+//!     drop(part);
 //! }
 //! ```
 //!
@@ -377,6 +457,8 @@ impl<D: Direction> fmt::Debug for CpuOwned<'_, D> {
     }
 }
 
+#[cfg(test)]
+mod master;
 #[cfg(test)]
 #[path = "streaming/tests.rs"]
 mod tests;
