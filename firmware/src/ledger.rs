@@ -12,6 +12,7 @@
 use crate::machine::machine;
 use core::fmt;
 use hal::addr::Pfn;
+use hal::dma::bounce;
 use hal::mm::{self, Frame, FrameKind, MAX_ORDER, Owner, ZoneInfo, ZoneKind};
 use hal::smp::{self, SmpError};
 
@@ -139,10 +140,12 @@ pub enum Item {
     Shrinkers,
     /// Bytes charged to owners.
     Charged,
+    /// Slots of the bounce pool.
+    Slots,
 }
 
 impl Item {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Pool,
         Self::LooseTables,
         Self::Areas,
@@ -151,6 +154,7 @@ impl Item {
         Self::Objects,
         Self::Shrinkers,
         Self::Charged,
+        Self::Slots,
     ];
 
     /// How much of it there is now.
@@ -174,6 +178,7 @@ impl Item {
             }
             Self::Shrinkers => mm::pages().map_or(0, |pages| pages.shrinkers().count()),
             Self::Charged => mm::owners().map(Owner::used).sum(),
+            Self::Slots => bounce::pool().map_or(0, |pool| pool.stats().used),
         }
     }
 }
@@ -189,6 +194,7 @@ impl fmt::Display for Item {
             Self::Objects => "objects of slab caches",
             Self::Shrinkers => "shrinkers",
             Self::Charged => "bytes charged to owners",
+            Self::Slots => "slots of the bounce pool",
         })
     }
 }

@@ -9,6 +9,7 @@ macro_rules! tests {
 
 mod alloc;
 mod boot;
+mod bounce;
 mod cma;
 mod coherent;
 mod dma;
@@ -29,10 +30,13 @@ mod pressure;
 #[expect(unsafe_code, reason = "accesses memory that may not be there")]
 mod probe;
 mod reclaim;
+mod refusal;
 mod selftest;
+mod sg;
 mod slab;
 #[cfg(feature = "slab-debug")]
 mod slab_debug;
+mod streaming;
 mod stress;
 mod vmalloc;
 mod zones;
@@ -58,6 +62,9 @@ pub const ALL: &[Suite] = &[
     stress::SUITE,
     alloc::SUITE,
     coherent::SUITE,
+    streaming::SUITE,
+    sg::SUITE,
+    bounce::SUITE,
     dma::SUITE,
     selftest::SUITE,
 ];

@@ -80,12 +80,12 @@ fn for_each_line(
     first: usize,
     end: usize,
     op: impl Fn(VirtAddr),
-    many: impl Fn(usize, usize) -> usize,
+    many: impl Fn(usize, usize, usize) -> usize,
 ) -> usize {
     let shift = line_shift();
     let mut at = first;
     if end.wrapping_sub(first) > FEW {
-        at = many(first, end);
+        at = many(first, end, 1 << shift);
     } else {
         loop {
             op(VirtAddr::new(at));
@@ -99,36 +99,37 @@ fn for_each_line(
 }
 
 /// Calls `op` for each line from `first` up to the one that holds the byte before `end`, and returns
-/// where that one ends. 16 lines a round: the loop's own instructions would otherwise cost as much
+/// where that one ends. Many lines a round: the loop's own instructions would otherwise cost as much
 /// as the maintenance.
 #[inline(always)]
-fn for_many_lines(first: usize, end: usize, op: impl Fn(VirtAddr)) -> usize {
-    const UNROLL: usize = 16;
+fn for_many_lines(first: usize, end: usize, line: usize, op: impl Fn(VirtAddr)) -> usize {
+    const UNROLL: usize = 32;
 
-    let shift = line_shift();
     let mut at = first;
     let mut step = || {
         op(VirtAddr::new(at));
-        at = at.wrapping_add(1 << shift);
+        at = at.wrapping_add(line);
         at
     };
-    let lines = (end.wrapping_sub(first) + (1 << shift) - 1) >> shift;
-    for _ in 0..lines / UNROLL {
+    // Lines are powers of two long.
+    let rounds = end.wrapping_sub(first) & line.wrapping_mul(UNROLL).wrapping_neg();
+    let mut done = first;
+    while done != first.wrapping_add(rounds) {
         for _ in 0..UNROLL {
-            step();
+            done = step();
         }
     }
-    for _ in 0..lines % UNROLL {
-        step();
+    while done < end {
+        done = step();
     }
-    at
+    done
 }
 
-/// Cleans the lines from `first` up to the one that holds the byte before `end`, and returns where
-/// that one ends.
+/// Cleans the lines of `line` bytes from `first` up to the one that holds the byte before `end`, and
+/// returns where that one ends.
 #[inline(never)]
-fn clean_many(first: usize, end: usize) -> usize {
-    for_many_lines(first, end, cache::clean_line)
+fn clean_many(first: usize, end: usize, line: usize) -> usize {
+    for_many_lines(first, end, line, cache::clean_line)
 }
 
 /// As [`clean_many`], invalidating.
@@ -137,9 +138,9 @@ fn clean_many(first: usize, end: usize) -> usize {
 ///
 /// As for [`invalidate`]; `first` and `end` are multiples of the line size.
 #[inline(never)]
-unsafe fn invalidate_many(first: usize, end: usize) -> usize {
+unsafe fn invalidate_many(first: usize, end: usize, line: usize) -> usize {
     // SAFETY: the lines lie in the range whole, and the caller gives up their dirty bytes.
-    for_many_lines(first, end, |at| unsafe { cache::invalidate_line(at) })
+    for_many_lines(first, end, line, |at| unsafe { cache::invalidate_line(at) })
 }
 
 /// Writes every line of the `len` bytes at `va` back to the point of coherency, without the
@@ -156,7 +157,13 @@ pub(super) fn clean(va: VirtAddr, len: usize) {
 /// whatever cached a frame before it was mapped otherwise is gone. Not counted: the counters are
 /// about buffers that change hands. The range must be mapped, as any type.
 pub(super) fn drop_lines(va: VirtAddr, len: usize) {
-    for_many_lines(va.get(), va.get() + len, cache::clean_invalidate_line);
+    let first = va.get();
+    for_many_lines(
+        first,
+        first + len,
+        line_size(),
+        cache::clean_invalidate_line,
+    );
     barrier::dsb_sy();
 }
 
@@ -178,7 +185,7 @@ pub(super) unsafe fn invalidate(va: VirtAddr, len: usize) {
         // SAFETY: the lines lie in the range whole, and the caller gives up their dirty bytes.
         let one = |at| unsafe { cache::invalidate_line(at) };
         // SAFETY: as above.
-        let many = |first, end| unsafe { invalidate_many(first, end) };
+        let many = |first, end, line| unsafe { invalidate_many(first, end, line) };
         let lines = for_each_line(first, end, one, many);
         INVALIDATED.fetch_add(lines as u64, Ordering::Relaxed);
     }
