@@ -229,24 +229,16 @@ fn is_unowned(is_named: fn(Unlendable) -> bool) -> impl Fn(&DmaError) -> bool {
 }
 
 /// Memory in the direct map that is nobody's: what it is, where, and whether a reason is its own.
-fn nobodys() -> Result<[(&'static str, Option<PhysAddr>, fn(Unlendable) -> bool); 3], Stop> {
+type Nobodys = (&'static str, Option<PhysAddr>, fn(Unlendable) -> bool);
+
+fn nobodys() -> Result<[Nobodys; 2], Stop> {
     let pages = check_ok!(Pages::alloc(Gfp::KERNEL, 0));
     let free = pages.frames().start;
     drop(pages);
-    let mut table = None;
-    let is_allocated = |pa: PhysAddr| {
-        let frames = hal::mm::pages().map(|pages| pages.frames().get(pa.pfn()));
-        frames
-            .is_some_and(|frame| frame.is_ok_and(|frame| frame.kind() == hal::mm::FrameKind::Table))
-    };
-    let tables = machine().tables.lock();
-    tables.for_each_table(|pa| table = table.or(Some(pa).filter(|&pa| is_allocated(pa))));
-    drop(tables);
     let mut reserved = machine().map.reserved().iter();
     let descriptors = reserved.find(|range| range.kind == ReservedKind::FrameDescriptors);
     Ok([
         ("a free page", Some(free), |why| why == Unlendable::Free),
-        ("a translation table", table, |why| why == Unlendable::Table),
         (
             "the frame descriptors",
             descriptors.map(|reserved| reserved.range.start),

@@ -121,3 +121,6 @@ fn given(pfn: Pfn) -> Result<Pfn, Unlendable> {
         false => Err(Unlendable::Unowned),
     }
 }
+
+#[cfg(test)]
+mod tests;
