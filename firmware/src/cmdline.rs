@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! suite=GLOB test=GLOB seed=N iters=N failslab=N|A..B loglevel=0..7 defmt
-//! dma.coherent=auto|yes|no coherent_pool=SIZE cma=SIZE exit=semihosting|halt
+//! dma.coherent=auto|yes|no coherent_pool=SIZE cma=SIZE swiotlb=SIZE exit=semihosting|halt
 //! bench[=GLOB] bench.counter=insn|cycles
 //! dmatest.iterations=N dmatest.threads=N dmatest.min_size=SIZE dmatest.max_size=SIZE
 //! dmatest.alignment=N dmatest.offsets=on|off|SIZE dmatest.patterns=bits|random|mixed
@@ -93,6 +93,8 @@ pub struct CmdLine<'a> {
     pub coherent_pool: Option<u64>,
     /// Bytes of the default contiguous memory area; 0 for none.
     pub cma: Option<u64>,
+    /// Bytes of the bounce pool; 0 for none.
+    pub swiotlb: Option<u64>,
     /// Benchmarks to run instead of the suites, or beside those `suite` and `test` name; none by
     /// default.
     pub bench: Option<Glob<'a>>,

@@ -12,7 +12,7 @@
 use crate::machine::machine;
 use core::fmt;
 use hal::addr::Pfn;
-use hal::dma::coherent;
+use hal::dma::{bounce, coherent};
 use hal::mm::{self, Frame, FrameKind, MAX_ORDER, Owner, ZoneInfo, ZoneKind};
 use hal::smp::{self, SmpError};
 
@@ -55,7 +55,7 @@ impl Ledger {
             for_each_kept(|frame| {
                 let kind = pages.frames().get(frame).map(Frame::kind);
                 // The first tables came from memory that the allocator never had.
-                if kind == Ok(FrameKind::Allocated) {
+                if matches!(kind, Ok(FrameKind::Allocated | FrameKind::Table)) {
                     kept[pages.zone_of(frame) as usize] += 1;
                 }
             });
@@ -148,10 +148,12 @@ pub enum Item {
     Charged,
     /// Zones whose lists of free blocks are damaged.
     DamagedLists,
+    /// Slots of the bounce pool.
+    Slots,
 }
 
 impl Item {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Pool,
         Self::Runs,
         Self::LooseTables,
@@ -162,6 +164,7 @@ impl Item {
         Self::Shrinkers,
         Self::Charged,
         Self::DamagedLists,
+        Self::Slots,
     ];
 
     /// How much of it there is now.
@@ -192,6 +195,7 @@ impl Item {
                     |kind: &ZoneKind| pages.is_some_and(|pages| pages.validate(*kind).is_err());
                 ZoneKind::ALL.iter().filter(|kind| damaged(kind)).count()
             }
+            Self::Slots => bounce::pool().map_or(0, |pool| pool.stats().used),
         }
     }
 }
@@ -209,6 +213,7 @@ impl fmt::Display for Item {
             Self::Shrinkers => "shrinkers",
             Self::Charged => "bytes charged to owners",
             Self::DamagedLists => "zones whose lists of free blocks are damaged",
+            Self::Slots => "slots of the bounce pool",
         })
     }
 }

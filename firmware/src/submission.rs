@@ -1,9 +1,10 @@
 //! Submissions that are watched while they run, and those an engine must refuse.
 
-use hal::addr::VirtAddr;
-use hal::arch::cpu;
+use hal::addr::{PhysAddr, VirtAddr};
+use hal::arch::{cpu, translate};
 use hal::dma::engine::{Destination, Source};
 use hal::dma::{Device, DmaEngine, DmaError, Transfer};
+use hal::layout;
 
 /// Copies the first segment of `src` to that of `dst`, of the same length, and calls `during`
 /// between start and end, with IRQs masked so that no handler of this core ends it before. Waits
@@ -110,6 +111,24 @@ pub(crate) fn map_refused(device: &Device, va: VirtAddr, len: usize) -> Result<(
     }
     // SAFETY: the address is outside the direct map, or the range empty or impossible: each is
     // refused and carries no obligation.
+    let mapping =
+        unsafe { hal::dma::streaming::map_single::<hal::dma::ToDevice>(device, va.as_ptr(), len) };
+    mapping.map(drop)
+}
+
+/// What a map of `len` bytes of RAM at `pa`, which the caller does not own, is told. `Ok` without a
+/// map if it is not in the direct map.
+///
+/// # Errors
+///
+/// The refusal.
+pub(crate) fn map_unowned(device: &Device, pa: PhysAddr, len: usize) -> Result<(), DmaError> {
+    let va = layout::phys_to_virt(pa);
+    if translate::read_el1(va).page().is_none() {
+        return Ok(());
+    }
+    // SAFETY: nobody is told the address. Should the map be accepted, it ends at once, and all it did
+    // to the memory, which is mapped, is to clean lines: no byte changes by that.
     let mapping =
         unsafe { hal::dma::streaming::map_single::<hal::dma::ToDevice>(device, va.as_ptr(), len) };
     mapping.map(drop)

@@ -9,6 +9,7 @@ macro_rules! tests {
 
 mod alloc;
 mod boot;
+mod bounce;
 mod cma;
 mod coherent;
 mod dma;
@@ -33,10 +34,13 @@ mod pressure;
 #[expect(unsafe_code, reason = "accesses memory that may not be there")]
 mod probe;
 mod reclaim;
+mod refusal;
 mod selftest;
+mod sg;
 mod slab;
 #[cfg(feature = "slab-debug")]
 mod slab_debug;
+mod streaming;
 mod stress;
 mod vmalloc;
 mod zones;
@@ -63,6 +67,9 @@ pub const ALL: &[Suite] = &[
     alloc::SUITE,
     coherent::SUITE,
     pool::SUITE,
+    streaming::SUITE,
+    sg::SUITE,
+    bounce::SUITE,
     dma::SUITE,
     dmatest::SUITE,
     fw_cfg::SUITE,

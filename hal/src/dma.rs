@@ -7,9 +7,11 @@
 //! | [`device`] | what is known of one device | `struct device` |
 //! | [`direction`] | who writes and who reads, as types | `enum dma_data_direction` |
 //! | `lease` | how a device gets at one run of memory | `dma_map_phys` |
+//! | [`bounce`] | memory for what a device cannot be given | swiotlb |
 //! | [`maintenance`] | cache cleaning and invalidation by range | `arch_sync_dma_for_*` |
 //! | [`streaming`] | one contiguous buffer lent to a device | `dma_map_single`, `dma_sync_single_*` |
 //! | [`sg`] | a buffer of scattered pages lent to a device | `dma_map_sg` |
+//! | [`resource`] | registers that another device is to reach | `dma_map_resource` |
 //! | [`coherent`] | memory that CPU and device use together | `dma_alloc_coherent` |
 //! | [`pool`] | small blocks of it | `dma_pool` |
 //! | [`ring`] | descriptors in it that change hands | `dma_wmb`, `dma_rmb` |
@@ -22,10 +24,11 @@
 //! bytes, a [`CpuOwned`] does, and each is made by consuming the other. Coherent memory needs no
 //! maintenance, but the CPU must still not touch what a device is working on.
 
-use crate::addr::{DmaAddr, PhysAddr, VirtAddr};
-use crate::mm::{AllocError, Gfp};
+use crate::addr::{DmaAddr, PhysAddr, PhysRange, VirtAddr};
+use crate::mm::{AllocError, Gfp, Unlendable};
 use core::fmt;
 
+pub mod bounce;
 pub mod bus;
 pub mod coherent;
 pub mod device;
@@ -35,6 +38,7 @@ mod lease;
 pub mod maintenance;
 pub mod mask;
 pub mod pool;
+pub mod resource;
 pub mod ring;
 pub mod sg;
 pub mod streaming;
@@ -61,6 +65,9 @@ pub struct DmaSegment {
 }
 
 /// Why memory cannot be used for DMA, or why a transfer failed.
+// A whole word for the variant's number: with a byte, the words of a `Result` would be moved byte by
+// byte wherever one overlaps it.
+#[repr(u64)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DmaError {
     /// Nothing to transfer or to allocate.
@@ -81,6 +88,12 @@ pub enum DmaError {
         addr: VirtAddr,
         /// What lies there.
         kind: MemoryKind,
+    },
+    /// What was to be mapped as device registers is RAM.
+    #[error("{range} holds RAM, which is no resource")]
+    IsRam {
+        /// The range asked for.
+        range: PhysRange,
     },
     /// A page of a scattered buffer is not mapped.
     #[error("no page behind {addr}")]
@@ -146,8 +159,8 @@ pub enum DmaError {
         /// The cache.
         cache: &'static str,
     },
-    /// The buffer shares a line with its neighbours, and lines are longer than allocations are
-    /// aligned to: invalidating it would destroy the neighbours' bytes.
+    /// The device would write a buffer that shares a cache line with its neighbours, whose bytes or
+    /// its own would be lost, and it cannot be bounced.
     #[error("{len:#x} bytes at {addr} do not fill whole cache lines of {granule} bytes")]
     PartialLine {
         /// First byte.
@@ -167,6 +180,22 @@ pub enum DmaError {
     /// Contiguous memory could not be made non-cacheable.
     #[error("no non-cacheable memory: {0}")]
     Run(coherent::RunError),
+    /// A page of the buffer is nobody's to lend to a device.
+    #[error("rejecting DMA map of {addr}: {why}")]
+    Unowned {
+        /// The first such byte.
+        addr: VirtAddr,
+        /// What lies there.
+        why: Unlendable,
+    },
+    /// The bounce pool has no free slots for the buffer.
+    #[error("bounce pool exhausted: {len:#x} bytes asked, {free:#x} free")]
+    BounceExhausted {
+        /// Bytes of the buffer.
+        len: usize,
+        /// Bytes free, perhaps in smaller pieces.
+        free: usize,
+    },
     /// The coherent pool has no free block of the size.
     #[error("coherent pool exhausted: {size:#x} bytes asked, {free:#x} free")]
     PoolExhausted {

@@ -75,6 +75,11 @@ impl ReservedKind {
         matches!(self, Self::Firmware | Self::NoMap | Self::SpinTable)
     }
 
+    /// Whether the memory was left for the program by whoever started it.
+    pub const fn is_given(self) -> bool {
+        matches!(self, Self::DeviceTree | Self::Initrd | Self::Firmware)
+    }
+
     /// Whether a range of this kind may overlap one of kind `other`. Firmware describes one thing
     /// in several ways, and reserves what it loaded.
     fn may_share(self, other: Self) -> bool {

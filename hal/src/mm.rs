@@ -31,6 +31,7 @@ mod ioremap;
 mod kmalloc;
 mod kmap;
 mod kvmalloc;
+mod lend;
 mod machine;
 mod migrate;
 mod misuse;
@@ -66,6 +67,7 @@ pub use kmalloc::{
 };
 pub use kmap::{KMAP_SLOTS, Kmap, KmapError, LocalMapping};
 pub use kvmalloc::{KVMALLOC_MAX_SIZE, Kvmalloc, KvmallocError};
+pub use lend::{Unlendable, note_given_memory};
 pub use machine::*;
 pub use migrate::MigrateType;
 pub use misuse::{Misuse, set_misuse_hook};

@@ -16,10 +16,10 @@ use hal::arch::exception::FaultInfo;
 use hal::arch::fault_probe;
 use hal::board::Board;
 use hal::devicetree::{self, Description, DeviceTree, DtbError};
-use hal::dma::CoherentPool;
+use hal::dma::{CoherentPool, bounce};
 use hal::layout::{self, COHERENT, EARLY, FRAMES};
 use hal::memory_map::{self, BoardMemory, MemoryMap, Reserved, ReservedKind};
-use hal::mm::{self, FrameTable, Gfp, UsableRam};
+use hal::mm::{self, FrameTable, UsableRam};
 use hal::mmu::mapper::MapError;
 use hal::mmu::{Access, Attributes, KernelMapper, Level, MemoryType};
 use hal::sync::{IrqLock, Once};
@@ -353,13 +353,18 @@ pub fn build(
     };
     // SAFETY: the ranges are the ones nobody has, are in the direct map, and one core runs.
     unsafe { mm::init(frames, &ram, &areas) }?;
+    let given = map.reserved().iter().filter(|r| r.kind.is_given());
+    mm::note_given_memory(given.map(|reserved| reserved.range));
     // SAFETY: the page allocator's frames are in the direct map and belong to the caller.
     unsafe {
-        tables
-            .lock()
-            .memory_mut()
-            .set_allocator(|| mm::alloc_pages(Gfp::ATOMIC, 0).ok());
+        tables.lock().memory_mut().set_allocator(mm::alloc_table);
     }
+    let size = cmdline
+        .swiotlb
+        .map(|size| usize::try_from(size).unwrap_or(usize::MAX));
+    let size = size.unwrap_or_else(|| bounce::default_size(map.ram_size()));
+    // Without a pool its users are refused by name.
+    let _ = bounce::init(size);
     Ok(pool)
 }
 

@@ -112,6 +112,10 @@ pub(super) const KEYS: &[Key] = &[
         line.cma = Some(size(value?)?);
         Some(())
     }),
+    Key::new("swiotlb", SIZE, |line, value| {
+        line.swiotlb = Some(size(value?)?);
+        Some(())
+    }),
     Key::new("exit", "semihosting or halt", |line, value| {
         line.exit = match value? {
             "semihosting" => Exit::Semihosting,

@@ -18,7 +18,7 @@ fn pairs(text: &str) -> Vec<(&str, Option<&str>)> {
 #[test]
 fn every_key_of_this_build_sets_its_field() {
     let text = "suite=mmu test=mmu.* seed=0x2A iters=100 failslab=3..9 loglevel=7 defmt \
-                dma.coherent=no coherent_pool=2M cma=0 bench=kmalloc* bench.counter=cycles \
+                dma.coherent=no coherent_pool=2M cma=0 swiotlb=512K bench=kmalloc* bench.counter=cycles \
                 exit=semihosting";
     let line = CmdLine::parse(text);
     assert_eq!(
@@ -35,6 +35,7 @@ fn every_key_of_this_build_sets_its_field() {
             dma_coherent: DmaCoherent::No,
             coherent_pool: Some(2 << 20),
             cma: Some(0),
+            swiotlb: Some(512 << 10),
             bench: Some(Glob::new("kmalloc*")),
             bench_counter: BenchCounter::Cycles,
             dmatest: dmatest::Options::default(),

@@ -1,7 +1,7 @@
 //! QEMU's firmware configuration device: a file of the host, copied by DMA to each kind of memory.
 
 use super::dma::maintained::{demanded, maintained};
-use super::phantom::{Narrowed, WIDE};
+use super::phantom::{MaskedTo, WIDE};
 use crate::dmatest::Kind;
 use crate::dmatest::buffer::Buffer;
 use crate::machine::machine;
@@ -309,19 +309,12 @@ fn not_reached() -> Outcome {
     let (fw_cfg, file) = file()?;
     let device = fw_cfg.device();
     let mut memory = check_ok!(Object::zeroed(PAGE_SIZE, reachable(device)));
-    {
-        let _narrowed = check_ok!(Narrowed::to(device, MASK));
-        let read = fw_cfg.read(&file, 0, &mut memory);
-        refused("memory above a narrowed mask", read, |error| {
-            matches!(error, FwCfgError::Dma(DmaError::OutOfReach { .. }))
-        })?;
-        let pooled = machine().pool.alloc(device, PAGE_SIZE);
-        refused(
-            "coherent memory above it",
-            pooled.map_err(FwCfgError::Dma),
-            |error| matches!(error, FwCfgError::Dma(DmaError::OutOfReach { .. })),
-        )?;
-    }
+    let narrowed = MaskedTo::set(device, MASK).map(drop);
+    refused(
+        "a mask that reaches no memory",
+        narrowed.map_err(FwCfgError::Dma),
+        |error| matches!(error, FwCfgError::Dma(DmaError::MaskUnsupported { .. })),
+    )?;
     let mut foreign = check_ok!(map_slice::<FromDevice>(&WIDE, &mut memory));
     let read = fw_cfg.read_into(&file, 0, &mut foreign);
     refused("memory lent to another device", read, |error| {

@@ -1,7 +1,11 @@
-//! Devices that no hardware is: memory is mapped for them and nobody is told where.
+//! Devices that no hardware is: memory is mapped for them and nobody is told where. And an engine
+//! that is told so little of memory that it needs bounce buffers for all of it.
 
-use hal::addr::PhysAddr;
-use hal::dma::{BusWindow, Device, DmaError, DmaMask};
+use crate::machine::machine;
+use hal::addr::{PAGE_SIZE, PhysAddr};
+use hal::dma::engine::Ticket;
+use hal::dma::{BusWindow, Device, DmaEngine, DmaError, DmaMask, SegmentLimits, Transfer, bounce};
+use hal::sync::Once;
 
 /// Reaches all memory where the CPU does.
 pub(super) static WIDE: Device = phantom("wide", DmaMask::new::<64>(), &EVERYWHERE);
@@ -14,21 +18,21 @@ pub(super) static ELSEWHERE: Device = phantom("elsewhere", DmaMask::new::<64>(),
 
 /// Narrows what a device that is one reaches, for a while. To be held while nobody else uses the
 /// device.
-pub(super) struct Narrowed<'a> {
+pub(super) struct MaskedTo<'a> {
     device: &'a Device,
     before: [u64; 2],
 }
 
-impl<'a> Narrowed<'a> {
+impl<'a> MaskedTo<'a> {
     /// `device` with both masks at `mask`.
-    pub(super) fn to(device: &'a Device, mask: DmaMask) -> Result<Self, DmaError> {
+    pub(super) fn set(device: &'a Device, mask: DmaMask) -> Result<Self, DmaError> {
         let before = [device.mask(), device.coherent_mask()];
         device.set_mask_and_coherent(mask)?;
         Ok(Self { device, before })
     }
 }
 
-impl Drop for Narrowed<'_> {
+impl Drop for MaskedTo<'_> {
     fn drop(&mut self) {
         let [streaming, coherent] = self
             .before
@@ -40,6 +44,18 @@ impl Drop for Narrowed<'_> {
         }
     }
 }
+/// As [`WIDE`], without bounce buffers.
+pub(super) static STRICT: Device =
+    phantom("strict", DmaMask::new::<64>(), &EVERYWHERE).without_bouncing();
+/// As [`WIDE`], with segments of at most three pages that do not cross 16 KiB.
+pub(super) static LIMITED: Device =
+    phantom("limited", DmaMask::new::<64>(), &EVERYWHERE).with_limits(SHORT);
+
+/// The limits of [`LIMITED`].
+const SHORT: SegmentLimits = match SegmentLimits::new(3 * PAGE_SIZE, 16 << 10) {
+    Ok(limits) => limits,
+    Err(_) => panic!("a power of two above a page"),
+};
 
 static EVERYWHERE: [BusWindow; 1] = window(0);
 static FAR_AWAY: [BusWindow; 1] = window(1 << 48);
@@ -56,4 +72,74 @@ const fn window(bus: u64) -> [BusWindow; 1] {
 const fn phantom(name: &'static str, width: DmaMask, windows: &'static [BusWindow]) -> Device {
     // SAFETY: no engine names it as its device, so its addresses reach nobody.
     unsafe { Device::new(name, width, windows) }
+}
+
+/// The machine's first engine, as one whose device reaches the bounce pool and nothing else.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Narrowed {
+    engine: &'static dyn DmaEngine,
+    device: &'static Device,
+}
+
+impl Narrowed {
+    /// `None` without an engine or a pool that it reaches.
+    pub(super) fn get() -> Option<Self> {
+        static WINDOW: Once<[BusWindow; 1]> = Once::new();
+        static DEVICE: Once<Device> = Once::new();
+
+        let engine = *machine().engines.first()?;
+        let pool = bounce::pool()?.frames();
+        let bus = engine.device().dma_addr(pool.start, pool.size() as usize);
+        // SAFETY: there the engine's own device sees the pool.
+        let window = unsafe { BusWindow::new(pool.start, bus.ok()?.get(), pool.size()) }?;
+        let windows = WINDOW.call_once(|| [window]);
+        // SAFETY: the window is part of what the engine's device sees, and the engine drives the
+        // addresses in it.
+        let device = || unsafe { Device::new("narrowed", DmaMask::new::<64>(), windows) };
+        let device = DEVICE.call_once(device);
+        Some(Self { engine, device })
+    }
+}
+
+impl DmaEngine for Narrowed {
+    fn device(&self) -> &'static Device {
+        self.device
+    }
+
+    fn length_granule(&self) -> usize {
+        self.engine.length_granule()
+    }
+
+    fn max_len(&self) -> usize {
+        self.engine.max_len()
+    }
+
+    fn max_transfers(&self) -> usize {
+        self.engine.max_transfers()
+    }
+
+    fn timeout_ns(&self, len: usize) -> u64 {
+        self.engine.timeout_ns(len)
+    }
+
+    unsafe fn submit(&self, transfers: &[Transfer]) -> Result<Ticket, DmaError> {
+        // SAFETY: handed on to the caller.
+        unsafe { self.engine.submit(transfers) }
+    }
+
+    fn on_interrupt(&self) -> bool {
+        self.engine.on_interrupt()
+    }
+
+    fn interrupts(&self) -> u64 {
+        self.engine.interrupts()
+    }
+
+    fn wait(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
+        self.engine.wait(ticket, timeout_ns)
+    }
+
+    fn abort(&self) {
+        self.engine.abort();
+    }
 }

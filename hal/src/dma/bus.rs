@@ -1,6 +1,6 @@
 //! Where the CPU's memory appears on a device's bus.
 
-use crate::addr::{DmaAddr, PhysAddr};
+use crate::addr::{DmaAddr, PhysAddr, PhysRange};
 
 /// A stretch of CPU physical memory and the address at which a device sees it.
 ///
@@ -18,6 +18,13 @@ pub struct BusWindow {
 }
 
 impl BusWindow {
+    /// A window onto nothing.
+    pub(super) const EMPTY: Self = Self {
+        cpu: PhysAddr::new(0),
+        bus: 0,
+        size: 0,
+    };
+
     /// The `size` bytes at `cpu`, seen by devices at `bus`; `None` if either side wraps or `size`
     /// is 0.
     ///
@@ -81,6 +88,11 @@ impl BusWindow {
             Some(_) => self.size,
             None => 0,
         }
+    }
+
+    /// The CPU's side of what a device driving at most `mask` reaches.
+    pub(super) fn reached_range(&self, mask: u64) -> PhysRange {
+        PhysRange::new(self.cpu, PhysAddr::new(self.cpu.get() + self.reached(mask)))
     }
 
     /// The CPU's address of the `len` bytes a device sees at `addr`, or `None` if they do not lie

@@ -4,9 +4,10 @@ mod limits;
 
 pub use limits::SegmentLimits;
 
-use super::{BusWindow, DmaError, DmaMask};
-use crate::addr::{DmaAddr, PhysAddr, VirtAddr};
+use super::{BusWindow, DmaError, DmaMask, bounce};
+use crate::addr::{DmaAddr, PhysAddr, PhysRange, VirtAddr};
 use crate::layout;
+use crate::mm;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A device: what it reaches, at which addresses, and whether its accesses snoop the CPU's caches.
@@ -18,10 +19,13 @@ pub struct Device {
     name: &'static str,
     width: DmaMask,
     windows: &'static [BusWindow],
+    /// The first of them, here for speed; empty if there is none.
+    first: BusWindow,
     limits: SegmentLimits,
     streaming: Reach,
     coherent_memory: Reach,
     is_coherent: AtomicBool,
+    may_bounce: bool,
 }
 
 /// What a device reaches of memory under one of its masks.
@@ -73,10 +77,15 @@ impl Device {
             name,
             width,
             windows,
+            first: match windows.first() {
+                Some(first) => *first,
+                None => BusWindow::EMPTY,
+            },
             limits: SegmentLimits::NONE,
             streaming: Reach::new(width, windows),
             coherent_memory: Reach::new(width, windows),
             is_coherent: AtomicBool::new(false),
+            may_bounce: true,
         }
     }
 
@@ -84,6 +93,20 @@ impl Device {
     #[doc(alias("dma_set_max_seg_size", "dma_set_seg_boundary"))]
     pub const fn with_limits(self, limits: SegmentLimits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// The device without [bounce buffers](super::bounce): memory it cannot be given as it is, is
+    /// refused.
+    pub const fn without_bouncing(self) -> Self {
+        Self {
+            may_bounce: false,
+            ..self
+        }
+    }
+
+    /// Whether buffers of the device may be bounced.
+    pub const fn may_bounce(&self) -> bool {
+        self.may_bounce
     }
 
     /// Name used in reports.
@@ -110,13 +133,13 @@ impl Device {
     }
 
     /// Says how many address bits the driver uses for streaming maps from now on. A wider mask than
-    /// the device drives is taken and changes nothing.
+    /// the device drives is taken and changes nothing, and one of at least 32 bits is always taken.
     ///
     /// To be called before the first map. May be called in any context.
     ///
     /// # Errors
     ///
-    /// [`DmaError::MaskUnsupported`] if the device would reach no memory.
+    /// [`DmaError::MaskUnsupported`] if the device would reach none of the machine's RAM.
     #[doc(alias = "dma_set_mask")]
     pub fn set_mask(&self, mask: DmaMask) -> Result<(), DmaError> {
         self.set(&self.streaming, mask)
@@ -145,7 +168,7 @@ impl Device {
 
     fn set(&self, reach: &Reach, mask: DmaMask) -> Result<(), DmaError> {
         let used = mask.min(self.width);
-        if limit(used.value(), self.windows).is_none() {
+        if mask < ALWAYS_TAKEN && !reaches_ram(used.value(), self.windows) {
             return Err(DmaError::MaskUnsupported {
                 device: self.name,
                 mask: mask.value(),
@@ -194,36 +217,55 @@ impl Device {
         self.reach(&self.coherent_memory, pa, len)
     }
 
+    /// The address of the `len` bytes at `pa` for streaming maps, or `None` if the device does not
+    /// reach them: [`dma_addr`](Self::dma_addr) for callers that have another way.
+    #[inline(always)]
+    pub(super) fn streaming_addr(&self, pa: PhysAddr, len: usize) -> Option<DmaAddr> {
+        self.find(&self.streaming, pa, len)
+    }
+
+    /// As [`streaming_addr`](Self::streaming_addr), in the first window alone: what nearly all maps
+    /// need.
+    #[inline(always)]
+    pub(super) fn plain_addr(&self, pa: PhysAddr, len: usize) -> Option<DmaAddr> {
+        let size = self.streaming.first_window.load(Ordering::Relaxed);
+        self.first.translate_below(pa, len, size)
+    }
+
     #[inline(always)]
     fn reach(&self, reach: &Reach, pa: PhysAddr, len: usize) -> Result<DmaAddr, DmaError> {
-        if let Some(window) = self.windows.first() {
-            let size = reach.first_window.load(Ordering::Relaxed);
-            if let Some(addr) = window.translate_below(pa, len, size) {
-                return Ok(addr);
-            }
+        match self.find(reach, pa, len) {
+            Some(addr) => Ok(addr),
+            None => Err(self.out_of_reach(reach, pa, len)),
         }
-        self.reach_in_others(reach, pa, len)
+    }
+
+    #[inline(always)]
+    fn find(&self, reach: &Reach, pa: PhysAddr, len: usize) -> Option<DmaAddr> {
+        let size = reach.first_window.load(Ordering::Relaxed);
+        match self.first.translate_below(pa, len, size) {
+            None => self.find_in_others(reach, pa, len),
+            addr => addr,
+        }
     }
 
     #[cold]
-    fn reach_in_others(
-        &self,
-        reach: &Reach,
-        pa: PhysAddr,
-        len: usize,
-    ) -> Result<DmaAddr, DmaError> {
-        if len == 0 {
-            return Err(DmaError::ZeroLength);
-        }
+    fn find_in_others(&self, reach: &Reach, pa: PhysAddr, len: usize) -> Option<DmaAddr> {
         let mask = reach.mask();
         let mut others = self.windows.iter().skip(1);
-        others
-            .find_map(|window| window.translate_below(pa, len, window.reached(mask)))
-            .ok_or(DmaError::OutOfReach {
+        others.find_map(|window| window.translate_below(pa, len, window.reached(mask)))
+    }
+
+    #[cold]
+    fn out_of_reach(&self, reach: &Reach, pa: PhysAddr, len: usize) -> DmaError {
+        match len {
+            0 => DmaError::ZeroLength,
+            _ => DmaError::OutOfReach {
                 addr: pa,
                 len,
-                limit: limit(mask, self.windows).unwrap_or_default(),
-            })
+                limit: limit(reach.mask(), self.windows).unwrap_or_default(),
+            },
+        }
     }
 
     /// Checks that the `len` bytes at `addr` are memory this device reaches: what an engine does
@@ -250,6 +292,23 @@ impl Device {
         }
         let mut windows = self.windows.iter();
         windows.find_map(|window| window.untranslate(addr, len))
+    }
+
+    /// Whether streaming maps reach all of the machine's RAM, so that nothing is bounced for its
+    /// place.
+    #[doc(alias = "dma_addressing_limited")]
+    pub fn reaches_all_ram(&self) -> bool {
+        let reached = |ram: &PhysRange| self.streaming_addr(ram.start, ram.size() as usize);
+        mm::ram().iter().all(|ram| reached(ram).is_some())
+    }
+
+    /// Bytes in the largest buffer that is sure to be mapped. No smaller size is any better.
+    #[doc(alias("dma_max_mapping_size", "dma_opt_mapping_size"))]
+    pub fn max_mapping_size(&self) -> usize {
+        match self.reaches_all_ram() || bounce::pool().is_none() {
+            true => usize::MAX,
+            false => bounce::MAX_BOUNCE,
+        }
     }
 
     /// The last byte of memory that streaming maps reach, address 0 if they reach none.
@@ -291,6 +350,20 @@ fn no_direct_map_range(va: VirtAddr, len: usize) -> DmaError {
     }
 }
 
+/// Masks from this one on are taken, as drivers expect (Linux `Documentation/core-api/dma-api-howto`,
+/// "DMA addressing capabilities").
+const ALWAYS_TAKEN: DmaMask = DmaMask::new::<32>();
+
+/// Whether a device driving `mask` reaches a byte of RAM; any memory at all, as long as nobody has
+/// said where RAM is.
+fn reaches_ram(mask: u64, windows: &[BusWindow]) -> bool {
+    let ram = mm::ram();
+    windows.iter().any(|window| {
+        let reached = window.reached_range(mask);
+        !reached.is_empty() && (ram.is_empty() || ram.iter().any(|ram| ram.overlaps(&reached)))
+    })
+}
+
 /// The last byte of memory that a device driving `mask` reaches, or `None` if it reaches none.
 fn limit(mask: u64, windows: &[BusWindow]) -> Option<PhysAddr> {
     let ends = windows
@@ -301,6 +374,6 @@ fn limit(mask: u64, windows: &[BusWindow]) -> Option<PhysAddr> {
 
 #[cfg(test)]
 #[path = "device/tests.rs"]
-mod tests;
+pub(super) mod tests;
 #[cfg(test)]
 pub(crate) use tests::fake;

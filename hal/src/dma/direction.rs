@@ -44,7 +44,14 @@ pub enum DirectionKind {
 }
 
 impl DirectionKind {
+    /// Whether the device reads the buffer.
+    #[inline(always)]
+    pub const fn device_reads(self) -> bool {
+        !matches!(self, Self::FromDevice)
+    }
+
     /// Whether the device writes the buffer.
+    #[inline(always)]
     pub const fn device_writes(self) -> bool {
         !matches!(self, Self::ToDevice)
     }

@@ -1,40 +1,59 @@
 //! One contiguous run of memory lent to a device: what every kind of streaming map is made of.
 //!
-//! The one place that decides how a device gets at memory: directly, where it reaches it, and
-//! refused by name otherwise.
+//! The one place that decides how a device gets at memory: directly, where it reaches it and may
+//! have its lines for itself; through the [bounce pool](super::bounce) where not; and refused by
+//! name where it is nobody's to lend, or the pool does not help.
 
+use super::bounce::{self, BouncePool, MAX_BOUNCE};
 use super::direction::DirectionKind;
 use super::{Device, DmaError, DmaSegment, maintenance};
-use crate::addr::{PhysAddr, VirtAddr};
+use crate::addr::{DmaAddr, PhysAddr, VirtAddr};
 use crate::layout;
-use crate::mm;
+use crate::mm::{self, Unlendable};
+use core::ops::Range;
 
 /// The alignment the allocators promise for memory that is safe for DMA, in bytes.
 pub const ALIGNMENT: usize = 64;
 
 /// A run of memory lent to a device, and what it takes to have it back.
 ///
-/// Plain data: who holds it keeps the rules of [`begin`](Self::begin). Nothing happens when it is
-/// dropped.
+/// Plain data: who holds it keeps the rules of [`begin`](Self::begin), ends it once, and names the
+/// same memory at each call. Nothing happens when it is dropped.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lease {
-    /// Where the CPU finds the memory in the direct map.
-    cpu: VirtAddr,
+    /// Where the CPU finds what the device accesses, in the direct map: the memory, or slots.
+    shown: VirtAddr,
     segment: DmaSegment,
-    /// Whether the device does not snoop, as it was when the memory was lent.
-    maintained: bool,
+    upkeep: Upkeep,
+}
+
+/// What a hand-over takes, as it was when the memory was lent.
+///
+/// A whole word, for the padding beside anything less is copied byte by byte at every move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+enum Upkeep {
+    /// Nothing: the device snoops.
+    Nothing,
+    /// Maintenance of each line.
+    Lines,
+    /// A copy: the device sees slots.
+    Copy,
+    /// A copy, and maintenance of the slots' lines.
+    CopyAndLines,
 }
 
 impl Lease {
-    /// Lends the `len` bytes of RAM at `pa`, mapped in the direct map, to `device`. Unless the
-    /// device is coherent, each line is cleaned; [`maintenance::complete`] is left to the caller.
+    /// Lends the `len` bytes of RAM at `pa`, more than none and mapped in the direct map, to
+    /// `device`. Unless the device is coherent, each line is cleaned; [`maintenance::complete`] is
+    /// left to the caller.
     ///
     /// May be called in any context.
     ///
     /// # Errors
     ///
-    /// [`DmaError::ZeroLength`], [`DmaError::OutOfReach`], [`DmaError::Packed`],
-    /// [`DmaError::PartialLine`], in the debug build `Freed`.
+    /// [`DmaError::Unowned`], [`DmaError::Packed`], [`DmaError::OutOfReach`],
+    /// [`DmaError::PartialLine`], [`DmaError::BounceExhausted`], in the debug build `Freed`.
     ///
     /// # Safety
     ///
@@ -47,112 +66,295 @@ impl Lease {
         len: usize,
         direction: DirectionKind,
     ) -> Result<Self, DmaError> {
-        let cpu = layout::phys_to_virt(pa);
-        let addr = device.dma_addr(pa, len)?;
-        let maintained = !device.is_coherent();
-        #[cfg(feature = "slab-debug")]
-        check_in_use(cpu, pa)?;
-        if maintained {
-            check_packed(cpu, pa)?;
-            if direction.device_writes() {
-                check_lines(cpu, len, maintenance::writeback_granule())?;
-            }
+        let is_maintained = !device.is_coherent();
+        if !mm::is_line_object(pa, len) {
+            check_owner(pa, len, is_maintained)?;
         }
+        #[cfg(feature = "slab-debug")]
+        check_in_use(pa)?;
+        let shown = layout::phys_to_virt(pa);
+        let shares_lines = is_maintained && direction.device_writes() && !fills_lines(shown, len);
+        match device.plain_addr(pa, len) {
+            Some(addr) if !shares_lines => Ok(Self::direct(pa, addr, len, is_maintained)),
+            // SAFETY: the caller's contract.
+            _ => unsafe { Self::begin_elsewhere(device, pa, len, is_maintained, shares_lines) },
+        }
+    }
+
+    /// Lends memory that the device is given as it is.
+    #[inline(always)]
+    fn direct(pa: PhysAddr, addr: DmaAddr, len: usize, is_maintained: bool) -> Self {
         let lease = Self {
-            cpu,
+            shown: layout::phys_to_virt(pa),
             segment: DmaSegment { addr, len },
-            maintained,
+            upkeep: match is_maintained {
+                true => Upkeep::Lines,
+                false => Upkeep::Nothing,
+            },
         };
-        lease.give();
+        lease.clean();
+        lease
+    }
+
+    /// Lends memory in a window that is not the device's first, or through slots.
+    ///
+    /// # Safety
+    ///
+    /// As for [`begin`](Self::begin).
+    #[cold]
+    unsafe fn begin_elsewhere(
+        device: &Device,
+        pa: PhysAddr,
+        len: usize,
+        is_maintained: bool,
+        shares_lines: bool,
+    ) -> Result<Self, DmaError> {
+        let buffer = layout::phys_to_virt(pa);
+        let refusal = match device.dma_addr(pa, len) {
+            Ok(addr) if !shares_lines => {
+                return Ok(Self::direct(pa, addr, len, is_maintained));
+            }
+            Ok(_) => DmaError::PartialLine {
+                addr: buffer,
+                len,
+                granule: maintenance::writeback_granule(),
+            },
+            Err(error) => error,
+        };
+        let Some(pool) = usable_pool(device, len) else {
+            return Err(refusal);
+        };
+        let slots = pool.take(len)?;
+        let addr = match device.dma_addr(slots, len) {
+            Ok(addr) => addr,
+            Err(error) => {
+                pool.give_back(slots, len);
+                return Err(error);
+            }
+        };
+        let lease = Self {
+            shown: layout::phys_to_virt(slots),
+            segment: DmaSegment { addr, len },
+            upkeep: match is_maintained {
+                true => Upkeep::CopyAndLines,
+                false => Upkeep::Copy,
+            },
+        };
+        // SAFETY: the caller's bytes are valid and left alone, and the slots are this lease's.
+        unsafe { pool.copy_in(lease.shown, buffer, len) };
+        lease.clean();
         Ok(lease)
     }
 
     /// The address and length the device must be given.
-    #[inline]
+    #[inline(always)]
     pub(super) const fn segment(&self) -> DmaSegment {
         self.segment
     }
 
     /// Whether the memory is maintained when it changes hands, so that a barrier is due.
-    #[inline]
+    #[inline(always)]
     pub(super) const fn is_maintained(&self) -> bool {
-        self.maintained
+        matches!(self.upkeep, Upkeep::Lines | Upkeep::CopyAndLines)
     }
 
-    /// Makes what the CPU stored visible to the device (`dma_sync_single_for_device`). The
-    /// completing barrier is left to the caller.
+    /// Whether the device sees slots.
     #[inline(always)]
-    pub(super) fn give(&self) {
-        if self.maintained {
-            maintenance::for_device(self.cpu, self.segment.len);
+    pub(super) const fn is_bounced(&self) -> bool {
+        matches!(self.upkeep, Upkeep::Copy | Upkeep::CopyAndLines)
+    }
+
+    /// Cleans what the device accesses.
+    #[inline(always)]
+    fn clean(&self) {
+        if self.is_maintained() {
+            maintenance::clean(self.shown, self.segment.len);
         }
     }
 
-    /// Makes what the device stored visible to the CPU (`dma_sync_single_for_cpu`). Returns whether
-    /// a completing barrier is due.
+    /// Makes what the CPU stored to a part of the memory, mapped at `buffer`, visible to the device
+    /// (`dma_sync_single_for_device`). The completing barrier is left to the caller.
     ///
     /// # Safety
     ///
-    /// The memory is the device's, so that the CPU stored nothing to it since it was given, and the
-    /// device is done with it.
+    /// The memory is the CPU's and valid, and `part` lies in it.
     #[inline(always)]
-    pub(super) unsafe fn take(&self, direction: DirectionKind) -> bool {
-        // SAFETY: the caller's contract.
-        self.maintained && unsafe { maintenance::for_cpu(direction, self.cpu, self.segment.len) }
+    pub(super) unsafe fn give(&self, buffer: VirtAddr, part: Part, direction: DirectionKind) {
+        if self.is_bounced() && direction.device_reads() {
+            // SAFETY: the caller's contract.
+            unsafe { self.copy_in(buffer, part) };
+        }
+        if self.is_maintained() {
+            maintenance::clean(self.shown + part.offset, part.len);
+        }
+    }
+
+    /// Makes what the device stored to a part of the memory, mapped at `buffer`, visible to the CPU
+    /// (`dma_sync_single_for_cpu`). Returns whether a completing barrier is due.
+    ///
+    /// # Safety
+    ///
+    /// The part is the device's, lies in the memory and is valid; the CPU stored nothing to it since
+    /// it was given, and the device is done with it.
+    #[inline(always)]
+    pub(super) unsafe fn take(
+        &self,
+        buffer: VirtAddr,
+        part: Part,
+        direction: DirectionKind,
+    ) -> bool {
+        if !direction.device_writes() {
+            return false;
+        }
+        if self.is_bounced() {
+            // SAFETY: the caller's contract.
+            unsafe { self.copy_out(buffer, part) };
+            return false;
+        }
+        if self.is_maintained() {
+            // SAFETY: the caller's contract.
+            unsafe { maintenance::invalidate(self.shown + part.offset, part.len) };
+        }
+        self.is_maintained()
+    }
+
+    /// Gives the slots back, if there are any: the memory is the CPU's from now on. To be called
+    /// once, and nothing after it.
+    #[inline(always)]
+    pub(super) fn end(&self) {
+        if self.is_bounced() {
+            self.release_slots();
+        }
+    }
+
+    /// All of the memory.
+    #[inline(always)]
+    pub(super) const fn whole(&self) -> Part {
+        Part {
+            offset: 0,
+            len: self.segment.len,
+        }
+    }
+
+    /// The bytes in `range`, if they can be handed to and fro by themselves.
+    ///
+    /// # Errors
+    ///
+    /// [`DmaError::ZeroLength`], [`DmaError::OutOfBounds`], [`DmaError::PartialLine`].
+    pub(super) fn part(
+        &self,
+        range: Range<usize>,
+        direction: DirectionKind,
+    ) -> Result<Part, DmaError> {
+        let size = self.segment.len;
+        let (offset, len) = (range.start, range.end.saturating_sub(range.start));
+        if len == 0 {
+            return Err(DmaError::ZeroLength);
+        }
+        if range.end > size {
+            return Err(DmaError::OutOfBounds { offset, len, size });
+        }
+        let granule = maintenance::writeback_granule();
+        // Behind the end nothing of anybody's lies, in the line of a slot either.
+        let is_cut = |at: usize| at != size && !(self.shown + at).is_aligned(granule);
+        let must_fit = self.is_maintained() && direction.device_writes();
+        if must_fit && (is_cut(offset) || is_cut(range.end)) {
+            let addr = self.shown + offset;
+            return Err(DmaError::PartialLine { addr, len, granule });
+        }
+        Ok(Part { offset, len })
+    }
+
+    /// # Safety
+    ///
+    /// As for [`give`](Self::give).
+    #[cold]
+    unsafe fn copy_in(&self, buffer: VirtAddr, part: Part) {
+        if let Some(pool) = bounce::pool() {
+            let Part { offset, len } = part;
+            // SAFETY: the part lies in the memory and in the slots, which are the CPU's.
+            unsafe { pool.copy_in(self.shown + offset, buffer + offset, len) };
+        }
+    }
+
+    /// Maintains the slots, completes that, and copies.
+    ///
+    /// # Safety
+    ///
+    /// As for [`take`](Self::take).
+    #[cold]
+    unsafe fn copy_out(&self, buffer: VirtAddr, part: Part) {
+        let Part { offset, len } = part;
+        if self.is_maintained() {
+            // The last line is the slots' own whole.
+            let end = (offset + len).next_multiple_of(maintenance::writeback_granule());
+            // SAFETY: the lines are the slots' and the device's, so the CPU stored nothing to them.
+            unsafe { maintenance::invalidate(self.shown + offset, end - offset) };
+            maintenance::complete();
+        }
+        if let Some(pool) = bounce::pool() {
+            // SAFETY: the part lies in the memory and in the slots, and the device is done.
+            unsafe { pool.copy_out(self.shown + offset, buffer + offset, len) };
+        }
+    }
+
+    #[cold]
+    fn release_slots(&self) {
+        if let (Some(pool), Some(start)) = (bounce::pool(), layout::virt_to_phys(self.shown)) {
+            pool.give_back(start, self.segment.len);
+        }
     }
 }
 
-/// Refuses memory whose lines belong to several objects. Only its first page is looked up: such an
-/// object lies in one page, and a buffer that is one's own does not reach into another's.
-#[inline]
-fn check_packed(va: VirtAddr, pa: PhysAddr) -> Result<(), DmaError> {
-    match mm::packed_cache_at(pa) {
-        Some(cache) => Err(DmaError::Packed { addr: va, cache }),
-        None => Ok(()),
+/// Some of the bytes that were lent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    /// First byte.
+    pub(super) offset: usize,
+    /// Bytes, more than none.
+    pub(super) len: usize,
+}
+
+/// The pool if it has room for `len` bytes in one piece, and `device` may bounce and reaches it.
+fn usable_pool(device: &Device, len: usize) -> Option<&'static BouncePool> {
+    let pool = bounce::pool().filter(|_| device.may_bounce() && len <= MAX_BOUNCE)?;
+    let frames = pool.frames();
+    let is_reached = device.streaming_addr(frames.start, frames.size() as usize);
+    is_reached.map(|_: DmaAddr| pool)
+}
+
+/// Refuses memory that is nobody's to lend. A device that snoops may share cache lines.
+#[cold]
+fn check_owner(pa: PhysAddr, len: usize, is_maintained: bool) -> Result<(), DmaError> {
+    let Some((page, why)) = mm::unlendable_at(pa, len) else {
+        return Ok(());
+    };
+    let addr = layout::phys_to_virt(page);
+    match why {
+        Unlendable::Packed(_) if !is_maintained => Ok(()),
+        Unlendable::Packed(cache) => Err(DmaError::Packed { addr, cache }),
+        why => Err(DmaError::Unowned { addr, why }),
     }
 }
 
 /// Refuses memory of a free object: whoever lends it has given it up.
 #[cfg(feature = "slab-debug")]
-fn check_in_use(va: VirtAddr, pa: PhysAddr) -> Result<(), DmaError> {
+fn check_in_use(pa: PhysAddr) -> Result<(), DmaError> {
     match mm::freed_object_at(pa) {
-        Some(cache) => Err(DmaError::Freed { addr: va, cache }),
+        Some(cache) => Err(DmaError::Freed {
+            addr: layout::phys_to_virt(pa),
+            cache,
+        }),
         None => Ok(()),
     }
 }
 
-/// Refuses a buffer that ends inside a write-back granule which allocations may share.
-#[inline]
-fn check_lines(va: VirtAddr, len: usize, granule: usize) -> Result<(), DmaError> {
-    if granule <= ALIGNMENT || (va.is_aligned(granule) && len.is_multiple_of(granule)) {
-        Ok(())
-    } else {
-        Err(DmaError::PartialLine {
-            addr: va,
-            len,
-            granule,
-        })
-    }
+/// Whether nothing but the `len` bytes at `va` lies in what the caches write back with them.
+#[inline(always)]
+fn fills_lines(va: VirtAddr, len: usize) -> bool {
+    (va.get() | len) & (maintenance::writeback_granule() - 1) == 0
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_granules_want_whole_lines() {
-        let va = VirtAddr::new(0x1_0000);
-        assert_eq!(check_lines(va + 1, 3, 64), Ok(()));
-        assert_eq!(check_lines(va, 256, 256), Ok(()));
-        for (va, len) in [(va + 64, 256), (va, 255)] {
-            assert_eq!(
-                check_lines(va, len, 256),
-                Err(DmaError::PartialLine {
-                    addr: va,
-                    len,
-                    granule: 256
-                })
-            );
-        }
-    }
-}
+#[path = "lease/tests.rs"]
+mod tests;

@@ -1,26 +1,37 @@
-//! Scatter-gather: a buffer contiguous for the CPU, made of pages that are not contiguous.
+//! Scatter-gather: buffers made of pages that are not contiguous, or several of them at once.
 //!
-//! A [`ScatterList`] holds the physical runs behind a virtual range. Pages that happen to be
-//! adjacent in physical memory become one run. Maintenance is done through the direct-map address
-//! of each run: data caches are physically indexed and tagged, so it covers the vmalloc alias the
-//! CPU uses as well.
+//! A [`ScatterList`] holds the physical runs behind virtual ranges. Pages of one range that happen
+//! to be adjacent in physical memory become one run. Maintenance is done through the direct-map
+//! address of each run: data caches are physically indexed and tagged, so it covers the vmalloc
+//! alias the CPU uses as well.
+//!
+//! Mapping the list lends each run to the device, and then merges what is adjacent on the device's
+//! side, up to the device's [limits](super::SegmentLimits); a longer run becomes several segments.
+//! So there may be fewer segments than runs, which is what an engine must go by.
 
 use super::direction::{DeviceReads, DeviceWrites, Direction};
 use super::engine::{Destination, Source};
 use super::lease::Lease;
 use super::streaming::complete_if;
-use super::{Device, DmaError, DmaSegment, MemoryKind};
+use super::{Device, DmaError, DmaSegment, MemoryKind, SegmentLimits};
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::arch::{barrier, translate};
+use crate::layout;
+use core::fmt;
 use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
 
 /// One physical run of a scattered buffer: room for a [`ScatterList`] is a slice of these.
+///
+/// While the list is mapped the same room holds the device's segments, from the first entry on.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ScatterEntry {
     start: PhysAddr,
     len: usize,
     /// While the list is mapped.
     lease: Option<Lease>,
+    /// While the list is mapped: the device's segment with the number of this entry.
+    segment: Option<DmaSegment>,
 }
 
 impl ScatterEntry {
@@ -40,87 +51,108 @@ impl ScatterEntry {
     }
 }
 
-/// The physical runs of a virtual range, in order.
+/// The physical runs of virtual ranges, in order.
 #[derive(Debug)]
 pub struct ScatterList<'a> {
-    entries: &'a mut [ScatterEntry],
-    buffer: *mut u8,
+    /// The runs, and room for more.
+    room: &'a mut [ScatterEntry],
+    runs: usize,
     len: usize,
     borrow: PhantomData<&'a mut [u8]>,
 }
 
-// SAFETY: the list is a borrowed `&mut [u8]` and a borrowed slice of plain data.
-unsafe impl Send for ScatterList<'_> {}
-// SAFETY: a shared list gives no access to the bytes.
-unsafe impl Sync for ScatterList<'_> {}
-
 impl<'a> ScatterList<'a> {
+    /// A list of nothing yet, with `room` for runs.
+    #[doc(alias = "sg_init_table")]
+    pub fn empty(room: &'a mut [ScatterEntry]) -> Self {
+        Self {
+            room,
+            runs: 0,
+            len: 0,
+            borrow: PhantomData,
+        }
+    }
+
     /// Lists the runs of `buffer` into `room`, asking the MMU for each page.
+    ///
+    /// # Errors
+    ///
+    /// As for [`push`](Self::push).
+    pub fn new(room: &'a mut [ScatterEntry], buffer: &'a mut [u8]) -> Result<Self, DmaError> {
+        let mut list = Self::empty(room);
+        list.push(buffer)?;
+        Ok(list)
+    }
+
+    /// Adds the runs of `buffer`, asking the MMU for each page. They stay apart from those of
+    /// buffers added before. The list is as it was if that fails.
     ///
     /// # Errors
     ///
     /// [`DmaError::ZeroLength`], [`DmaError::NotMappable`] for memory outside the direct map and
     /// the vmalloc window, [`DmaError::NoPage`], [`DmaError::TooManySegments`].
-    pub fn new(room: &'a mut [ScatterEntry], buffer: &'a mut [u8]) -> Result<Self, DmaError> {
+    #[doc(alias = "sg_set_buf")]
+    pub fn push(&mut self, buffer: &'a mut [u8]) -> Result<(), DmaError> {
         let page_of = |va: VirtAddr| Some(translate::read_el1(va).page()? + va.page_offset());
         // SAFETY: the slice is valid and exclusively borrowed for 'a, and the MMU's translation is
         // what the CPU's own accesses use.
-        unsafe { Self::from_raw(room, buffer.as_mut_ptr(), buffer.len(), page_of) }
+        unsafe { self.push_raw(buffer.as_mut_ptr(), buffer.len(), page_of) }
     }
 
-    /// As [`Self::new`], for the `len` bytes at `ptr`. `page_of` returns the physical address
+    /// As [`push`](Self::push), for the `len` bytes at `ptr`. `page_of` returns the physical address
     /// behind a virtual one, as `vmalloc_to_page` does; it is asked once a page.
     ///
     /// # Errors
     ///
-    /// As for [`Self::new`], and [`DmaError::Wraps`].
+    /// As for [`push`](Self::push), and [`DmaError::Wraps`].
     ///
     /// # Safety
     ///
     /// If it succeeds, the bytes are valid for reads and writes during `'a`, nobody else accesses
     /// them during `'a`, and `page_of` tells the truth.
-    pub unsafe fn from_raw(
-        room: &'a mut [ScatterEntry],
+    pub unsafe fn push_raw(
+        &mut self,
         ptr: *mut u8,
         len: usize,
         page_of: impl Fn(VirtAddr) -> Option<PhysAddr>,
-    ) -> Result<Self, DmaError> {
+    ) -> Result<(), DmaError> {
         let va = VirtAddr::from_ptr(ptr);
         check_range(va, len)?;
-        let capacity = room.len();
-        let mut used = 0;
+        barrier::hand_over(ptr);
+        let capacity = self.room.len();
+        let mut used = self.runs;
         let mut done = 0;
         while done < len {
             let at = va + done;
             let piece = (PAGE_SIZE - at.page_offset()).min(len - done);
             let start = page_of(at).ok_or(DmaError::NoPage { addr: at })?;
-            match room[..used].last_mut() {
+            match self.room[self.runs..used].last_mut() {
                 Some(run) if run.start + run.len == start => run.len += piece,
                 _ => {
-                    let entry = room
+                    let entry = self
+                        .room
                         .get_mut(used)
                         .ok_or(DmaError::TooManySegments { capacity })?;
                     *entry = ScatterEntry {
                         start,
                         len: piece,
                         lease: None,
+                        segment: None,
                     };
                     used += 1;
                 }
             }
             done += piece;
         }
-        Ok(Self {
-            entries: &mut room[..used],
-            buffer: ptr,
-            len,
-            borrow: PhantomData,
-        })
+        self.runs = used;
+        self.len += len;
+        Ok(())
     }
 
-    /// The runs, in the order of the buffer.
+    /// The runs, in the order of the buffers.
+    #[doc(alias = "nents")]
     pub fn entries(&self) -> &[ScatterEntry] {
-        self.entries
+        &self.room[..self.runs]
     }
 
     /// Bytes in all runs together.
@@ -128,24 +160,31 @@ impl<'a> ScatterList<'a> {
         self.len
     }
 
-    /// Hands the buffer to `device`, all runs or none.
+    /// Hands the buffers to `device`, all runs or none.
     ///
-    /// Costs one `DC CVAC` a line and one `DSB SY` in all if the device is not coherent.
+    /// Costs one `DC CVAC` a line and one `DSB SY` in all if the device is not coherent. A list
+    /// within the device's limits has at most as many segments as runs; one with longer runs needs
+    /// room for the pieces.
     ///
     /// # Errors
     ///
-    /// [`DmaError::OutOfReach`] for the first run beyond the device's reach,
-    /// [`DmaError::Packed`] and [`DmaError::PartialLine`] as for [`map_single`](streaming::map_single).
+    /// [`DmaError::ZeroLength`] for an empty list, and those of
+    /// [`map_single`](super::streaming::map_single) for the first run that cannot be lent.
+    /// [`DmaError::TooManySegments`] when the pieces of long runs do not fit.
     #[doc(alias = "dma_map_sg")]
     pub fn map<D: Direction>(self, device: &'a Device) -> Result<SgMapping<'a, D>, DmaError> {
-        barrier::hand_over(self.buffer);
-        let mapping = SgMapping {
+        if self.runs == 0 {
+            return Err(DmaError::ZeroLength);
+        }
+        let mut mapping = SgMapping {
             list: self,
             device,
             direction: PhantomData,
         };
+        let ScatterList { room, runs, .. } = &mut mapping.list;
         let mut maintained = false;
-        for entry in mapping.list.entries.iter_mut() {
+        for entry in &mut room[..*runs] {
+            barrier::hand_over(layout::phys_to_virt(entry.start).as_ptr());
             // SAFETY: the list borrows the memory exclusively, and the mapping gives no access to
             // it. What was lent before an error is taken back when the mapping is dropped.
             let lease = unsafe { Lease::begin(device, entry.start, entry.len, D::KIND) }?;
@@ -153,8 +192,49 @@ impl<'a> ScatterList<'a> {
             entry.lease = Some(lease);
         }
         complete_if(maintained);
+        gather(room, *runs, device.limits())?;
         Ok(mapping)
     }
+}
+
+/// Makes segments within `limits` of the `runs` leases in `room`, merging neighbours.
+fn gather(room: &mut [ScatterEntry], runs: usize, limits: SegmentLimits) -> Result<(), DmaError> {
+    let capacity = room.len();
+    let mut count = 0_usize;
+    for entry in room.iter_mut() {
+        entry.segment = None;
+    }
+    for run in 0..runs {
+        let Some(lease) = room[run].lease else { break };
+        let DmaSegment { mut addr, mut len } = lease.segment();
+        while len != 0 {
+            let before = count.checked_sub(1).and_then(|last| room[last].segment);
+            let fits = match before {
+                Some(last) if last.addr + last.len == addr => {
+                    limits.fit(last.addr.get(), last.len + len) - last.len
+                }
+                _ => 0,
+            };
+            let taken = match (fits, before) {
+                (1.., Some(last)) => {
+                    let len = last.len + fits;
+                    room[count - 1].segment = Some(DmaSegment { len, ..last });
+                    fits
+                }
+                _ => {
+                    let fits = limits.fit(addr.get(), len);
+                    let entry = room.get_mut(count);
+                    let entry = entry.ok_or(DmaError::TooManySegments { capacity })?;
+                    entry.segment = Some(DmaSegment { addr, len: fits });
+                    count += 1;
+                    fits
+                }
+            };
+            addr = addr + taken;
+            len -= taken;
+        }
+    }
+    Ok(())
 }
 
 /// Refuses ranges that are empty, wrap, or touch memory whose frames are not in the direct map.
@@ -175,7 +255,6 @@ fn check_range(va: VirtAddr, len: usize) -> Result<(), DmaError> {
 }
 
 /// A scattered buffer that belongs to a device. Dropping it unmaps it.
-#[derive(Debug)]
 #[must_use = "dropping the mapping takes the buffer back from the device"]
 pub struct SgMapping<'a, D: Direction> {
     list: ScatterList<'a>,
@@ -183,38 +262,77 @@ pub struct SgMapping<'a, D: Direction> {
     direction: PhantomData<D>,
 }
 
-impl<D: Direction> SgMapping<'_, D> {
-    /// Ends the mapping. The device must be done with the buffer.
+impl<'a, D: Direction> SgMapping<'a, D> {
+    /// Ends the mapping, of all runs however many segments they were. The device must be done with
+    /// the buffer.
     #[doc(alias = "dma_unmap_sg")]
     pub fn unmap(self) {
         drop(self);
     }
 
+    /// What the device must be given, in order.
+    #[doc(alias("for_each_sg", "sg_dma_address", "sg_dma_len"))]
+    pub fn segments(&self) -> impl Iterator<Item = DmaSegment> {
+        self.list.room.iter().map_while(|entry| entry.segment)
+    }
+
+    /// Takes all runs back for a while, keeping the mapping. The device must be done with them.
+    #[doc(alias = "dma_sync_sg_for_cpu")]
+    pub fn sync_for_cpu(mut self) -> SgCpuOwned<'a, D> {
+        self.take_from_device();
+        SgCpuOwned {
+            mapping: ManuallyDrop::new(self),
+        }
+    }
+
+    fn runs(&mut self) -> &mut [ScatterEntry] {
+        &mut self.list.room[..self.list.runs]
+    }
+
+    fn take_from_device(&mut self) {
+        let mut pending = false;
+        for entry in self.runs() {
+            let Some(lease) = entry.lease else { continue };
+            let buffer = layout::phys_to_virt(entry.start);
+            // SAFETY: the list borrows the memory exclusively and gave the CPU no access, so the
+            // CPU stored nothing since the run was given.
+            pending |= unsafe { lease.take(buffer, lease.whole(), D::KIND) };
+            barrier::hand_over(buffer.as_ptr());
+        }
+        complete_if(pending);
+    }
+
+    fn end(&mut self) {
+        for entry in self.runs() {
+            if let Some(lease) = entry.lease.take() {
+                lease.end();
+            }
+        }
+    }
+
     fn dma_segment(&self, index: usize) -> Option<DmaSegment> {
-        let lease = self.list.entries.get(index)?.lease.as_ref()?;
-        Some(lease.segment())
+        self.list.room.get(index)?.segment
     }
 }
 
 impl<D: Direction> Drop for SgMapping<'_, D> {
     fn drop(&mut self) {
-        let mut pending = false;
-        for lease in self
-            .list
-            .entries
-            .iter_mut()
-            .filter_map(|entry| entry.lease.take())
-        {
-            // SAFETY: the list borrows the memory exclusively and gave the CPU no access, so the
-            // CPU stored nothing since the run was given.
-            pending |= unsafe { lease.take(D::KIND) };
-        }
-        complete_if(pending);
-        barrier::hand_over(self.list.buffer);
+        self.take_from_device();
+        self.end();
     }
 }
 
-// SAFETY: the segments are the memory the list borrows.
+impl<D: Direction> fmt::Debug for SgMapping<'_, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SgMapping")
+            .field("device", &self.device.name())
+            .field("direction", &D::KIND)
+            .field("runs", &self.list.entries())
+            .finish()
+    }
+}
+
+// SAFETY: the segments are the memory the list borrows, or slots that are this mapping's.
 unsafe impl<D: DeviceReads> Source for SgMapping<'_, D> {
     fn device(&self) -> &Device {
         self.device
@@ -225,7 +343,7 @@ unsafe impl<D: DeviceReads> Source for SgMapping<'_, D> {
     }
 }
 
-// SAFETY: the segments are the memory the list borrows exclusively.
+// SAFETY: the segments are the memory the list borrows exclusively, or slots that are this mapping's.
 unsafe impl<D: DeviceWrites> Destination for SgMapping<'_, D> {
     fn device(&self) -> &Device {
         self.device
@@ -236,134 +354,61 @@ unsafe impl<D: DeviceWrites> Destination for SgMapping<'_, D> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::device::fake;
-    use super::super::{DmaMask, FromDevice, ToDevice};
-    use super::*;
-    use crate::addr::PhysRange;
-    use crate::arch::trace::{Op, record_during};
-    use crate::layout::{self, VMALLOC, host};
+/// A mapped list whose runs are the CPU's for the moment. Dropping it ends the mapping.
+#[must_use = "dropping it ends the mapping"]
+pub struct SgCpuOwned<'a, D: Direction> {
+    mapping: ManuallyDrop<SgMapping<'a, D>>,
+}
 
-    const PAGES: [usize; 5] = [3, 4, 0, 6, 7];
+impl<'a, D: Direction> SgCpuOwned<'a, D> {
+    /// The bytes of run number `index`, from 0, where the direct map has them.
+    pub fn run(&self, index: usize) -> Option<&[u8]> {
+        let run = self.mapping.list.entries().get(index)?;
+        let ptr = layout::phys_to_virt(run.start).as_ptr();
+        // SAFETY: the list borrows the run's memory, it is the CPU's, and RAM is in the direct map.
+        Some(unsafe { core::slice::from_raw_parts(ptr, run.len) })
+    }
 
-    /// A vmalloc area of five pages in three runs of RAM.
-    fn lookup(ram: PhysRange) -> impl Fn(VirtAddr) -> Option<PhysAddr> {
-        move |va| {
-            let offset = va.checked_sub(VMALLOC.base)?;
-            let page = PAGES.get(offset / PAGE_SIZE)?;
-            Some(ram.start + page * PAGE_SIZE + va.page_offset())
+    /// As [`run`](Self::run), to be written.
+    pub fn run_mut(&mut self, index: usize) -> Option<&mut [u8]> {
+        let run = self.mapping.list.entries().get(index)?;
+        let ptr = layout::phys_to_virt(run.start).as_ptr();
+        // SAFETY: as above; the borrow of `self` is exclusive.
+        Some(unsafe { core::slice::from_raw_parts_mut(ptr, run.len) })
+    }
+
+    /// Gives all runs to the device again.
+    #[doc(alias = "dma_sync_sg_for_device")]
+    pub fn sync_for_device(self) -> SgMapping<'a, D> {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is never dropped nor used again, so the mapping is taken once.
+        let mut mapping = unsafe { ManuallyDrop::take(&mut this.mapping) };
+        let mut maintained = false;
+        for entry in mapping.runs() {
+            let Some(lease) = entry.lease else { continue };
+            let buffer = layout::phys_to_virt(entry.start);
+            barrier::hand_over(buffer.as_ptr());
+            // SAFETY: the list borrows the memory exclusively, and the CPU gives it up here.
+            unsafe { lease.give(buffer, lease.whole(), D::KIND) };
+            maintained |= lease.is_maintained();
         }
-    }
-
-    fn list(
-        room: &mut [ScatterEntry],
-        offset: usize,
-        len: usize,
-    ) -> Result<(ScatterList<'_>, PhysAddr), DmaError> {
-        let ram = host::ram(8 * PAGE_SIZE as u64, 4096);
-        let ptr = (VMALLOC.base + offset).as_ptr();
-        // SAFETY: nothing accesses the bytes; the frames behind them are this test's.
-        let list = unsafe { ScatterList::from_raw(room, ptr, len, lookup(ram)) }?;
-        Ok((list, ram.start))
-    }
-
-    fn device(limit: u64) -> &'static Device {
-        fake("test", DmaMask::new::<40>(), [0, 0x10_0000_0000, limit])
-    }
-
-    #[test]
-    fn adjacent_pages_merge() {
-        let mut room = [ScatterEntry::default(); 3];
-        let (list, ram) = list(&mut room, 0x10, 5 * PAGE_SIZE - 0x20).unwrap();
-        let runs: Vec<_> = list.entries().iter().map(|e| (e.phys(), e.len())).collect();
-        assert_eq!(
-            runs,
-            [
-                (ram + 3 * PAGE_SIZE + 0x10, 2 * PAGE_SIZE - 0x10),
-                (ram, PAGE_SIZE),
-                (ram + 6 * PAGE_SIZE, 2 * PAGE_SIZE - 0x10),
-            ]
-        );
-        assert_eq!(
-            runs.iter().map(|run| run.1).sum::<usize>(),
-            list.total_len()
-        );
-    }
-
-    #[test]
-    fn the_mmu_is_asked_for_a_slice() {
-        let ram = host::ram(2 * PAGE_SIZE as u64, 4096);
-        let ptr = layout::phys_to_virt(ram.start + 5).as_ptr();
-        // SAFETY: the RAM was just handed out to this test alone.
-        let buffer = unsafe { core::slice::from_raw_parts_mut(ptr, PAGE_SIZE) };
-        let mut room = [ScatterEntry::default(); 1];
-        let list = ScatterList::new(&mut room, buffer).unwrap();
-        let run = list.entries()[0];
-        assert_eq!((run.phys(), run.len()), (ram.start + 5, PAGE_SIZE));
-    }
-
-    #[test]
-    fn maintenance_goes_through_the_direct_map() {
-        let mut room = [ScatterEntry::default(); 3];
-        let (list, ram) = list(&mut room, PAGE_SIZE, PAGE_SIZE + 64).unwrap();
-        let device = device(1 << 36);
-        let (mapping, map) = record_during(|| list.map::<FromDevice>(device).unwrap());
-        assert_eq!(map.len(), 64 + 1 + 1);
-        assert_eq!(map[0], Op::Clean(layout::phys_to_virt(ram + 4 * PAGE_SIZE)));
-        assert_eq!(map[64], Op::Clean(layout::phys_to_virt(ram)));
-        assert_eq!(map[65], Op::DsbSy);
-        let segment = Destination::segment(&mapping, 1).unwrap();
-        assert_eq!(segment.addr.get(), 0x10_0000_0000 + ram.get());
-        assert_eq!(segment.len, 64);
-        let ((), unmap) = record_during(|| mapping.unmap());
-        assert_eq!(unmap[64], Op::Invalidate(layout::phys_to_virt(ram)));
-        assert_eq!(unmap.len(), 64 + 1 + 1);
-    }
-
-    #[test]
-    fn to_device_needs_nothing_at_unmap() {
-        let mut room = [ScatterEntry::default(); 3];
-        let (list, _) = list(&mut room, 0, 64).unwrap();
-        let device = device(1 << 36);
-        let mapping = list.map::<ToDevice>(device).unwrap();
-        let ((), unmap) = record_during(|| mapping.unmap());
-        assert!(unmap.is_empty());
-    }
-
-    #[test]
-    fn misuse_is_named() {
-        let mut room = [ScatterEntry::default(); 2];
-        assert_eq!(list(&mut room, 0, 0).unwrap_err(), DmaError::ZeroLength);
-        assert_eq!(
-            list(&mut room, 0, 5 * PAGE_SIZE).unwrap_err(),
-            DmaError::TooManySegments { capacity: 2 }
-        );
-        let addr = VMALLOC.base + 5 * PAGE_SIZE;
-        assert_eq!(
-            list(&mut room, 4 * PAGE_SIZE, PAGE_SIZE + 1).unwrap_err(),
-            DmaError::NoPage { addr }
-        );
-        let addr = layout::IMAGE.base;
-        // SAFETY: refused, so nothing is promised.
-        let refused = unsafe { ScatterList::from_raw(&mut room, addr.as_ptr(), 8, |_| None) };
-        assert_eq!(
-            refused.unwrap_err(),
-            DmaError::NotMappable {
-                addr,
-                kind: MemoryKind::Image
-            }
-        );
-    }
-
-    #[test]
-    fn a_run_out_of_reach_maps_nothing() {
-        let mut room = [ScatterEntry::default(); 3];
-        let (list, _) = list(&mut room, 0, 5 * PAGE_SIZE).unwrap();
-        // The window ends below the host's pretended RAM.
-        let device = device(0x4000_0000);
-        let (result, ops) = record_during(|| list.map::<ToDevice>(device).map(drop));
-        assert!(matches!(result, Err(DmaError::OutOfReach { .. })));
-        assert!(ops.is_empty());
+        complete_if(maintained);
+        mapping
     }
 }
+
+impl<D: Direction> Drop for SgCpuOwned<'_, D> {
+    fn drop(&mut self) {
+        self.mapping.end();
+    }
+}
+
+impl<D: Direction> fmt::Debug for SgCpuOwned<'_, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SgCpuOwned").field(&*self.mapping).finish()
+    }
+}
+
+#[cfg(test)]
+#[path = "sg/tests.rs"]
+mod tests;

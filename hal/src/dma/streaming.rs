@@ -7,21 +7,101 @@
 //!
 //! The buffer must be contiguous for the device, so it comes from the direct map (kmalloc, pages).
 //! vmalloc memory goes through [`sg`](super::sg); text, statics and stacks, coherent memory and
-//! device registers are refused by name. Start and end should lie on cache lines: the bytes beside
-//! the buffer in its first and last line must not be stored to while the device owns it, or their
-//! write-back may overwrite what the device wrote.
+//! device registers are refused by name, and so is memory of the direct map that nobody was given.
+//! A buffer that a device writes should start and end on cache lines: one that shares a line with
+//! its neighbours is copied, see [`bounce`](super::bounce), unless the device is coherent.
 //!
 //! # What does not compile
 //!
-//! Touching a buffer the device owns:
+//! Writing a buffer the device owns:
 //!
 //! ```compile_fail,E0499
 //! use hal::dma::{Device, FromDevice, streaming::map_slice};
 //!
-//! fn peek(device: &Device, buffer: &mut [u8]) {
+//! fn poke(device: &Device, buffer: &mut [u8]) {
 //!     let mapping = map_slice::<FromDevice>(device, buffer).unwrap();
 //!     buffer.fill(0);
 //!     mapping.unmap();
+//! }
+//! ```
+//!
+//! Reading it:
+//!
+//! ```compile_fail,E0502
+//! use hal::dma::{Device, ToDevice, streaming::map_slice};
+//!
+//! fn peek(device: &Device, buffer: &mut [u8]) -> u8 {
+//!     let mapping = map_slice::<ToDevice>(device, buffer).unwrap();
+//!     let first = buffer[0];
+//!     mapping.unmap();
+//!     first
+//! }
+//! ```
+//!
+//! Reading it through the mapping, which only [`CpuOwned`] allows:
+//!
+//! ```compile_fail,E0608
+//! use hal::dma::{FromDevice, Mapping};
+//!
+//! fn peek(mapping: Mapping<'_, FromDevice>) -> u8 {
+//!     mapping[0]
+//! }
+//! ```
+//!
+//! Freeing it:
+//!
+//! ```compile_fail,E0505
+//! use hal::dma::{Device, FromDevice, streaming::map_slice};
+//!
+//! fn free(device: &Device, mut buffer: Box<[u8]>) {
+//!     let mapping = map_slice::<FromDevice>(device, &mut buffer).unwrap();
+//!     drop(buffer);
+//!     mapping.unmap();
+//! }
+//! ```
+//!
+//! Handing it over again:
+//!
+//! ```compile_fail,E0499
+//! use hal::dma::{Device, FromDevice, streaming::map_slice};
+//!
+//! fn again(device: &Device, buffer: &mut [u8]) {
+//!     let first = map_slice::<FromDevice>(device, buffer).unwrap();
+//!     let second = map_slice::<FromDevice>(device, buffer).unwrap();
+//!     first.unmap();
+//!     second.unmap();
+//! }
+//! ```
+//!
+//! Giving a device what it owns, or going on with what was given back:
+//!
+//! ```compile_fail,E0599
+//! use hal::dma::{FromDevice, Mapping};
+//!
+//! fn give(mapping: Mapping<'_, FromDevice>) {
+//!     mapping.sync_for_device();
+//! }
+//! ```
+//!
+//! ```compile_fail,E0382
+//! use hal::dma::{CpuOwned, FromDevice};
+//!
+//! fn keep(mut cpu: CpuOwned<'_, FromDevice>) {
+//!     let mapping = cpu.sync_for_device();
+//!     cpu[0] = 1;
+//!     mapping.unmap();
+//! }
+//! ```
+//!
+//! Letting the device go on with a part that the CPU has:
+//!
+//! ```compile_fail,E0502
+//! use hal::dma::{Bidirectional, Mapping, engine::Source};
+//!
+//! fn both(mut mapping: Mapping<'_, Bidirectional>) {
+//!     let part = mapping.sync_part_for_cpu(0..64).unwrap();
+//!     let segment = mapping.segment(0);
+//!     drop(part);
 //! }
 //! ```
 //!
@@ -49,14 +129,19 @@
 
 use super::direction::{DeviceReads, DeviceWrites, Direction, ToDevice};
 use super::engine::{Destination, Source};
-use super::lease::Lease;
+use super::lease::{Lease, Part};
 use super::{Device, DmaError, DmaSegment, maintenance};
-use crate::addr::{DmaAddr, VirtAddr};
+use crate::addr::{DmaAddr, Pfn, VirtAddr};
 use crate::arch::barrier;
+use crate::layout;
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
-use core::ops::{Deref, DerefMut};
+use core::ops::{Deref, DerefMut, Range};
+
+mod part;
+
+pub use part::CpuPart;
 
 /// A buffer that belongs to a device. Dropping it unmaps it.
 #[must_use = "dropping the mapping takes the buffer back from the device"]
@@ -74,22 +159,26 @@ unsafe impl<D: Direction> Sync for Mapping<'_, D> {}
 
 /// Hands the `len` bytes at `ptr` to `device`.
 ///
-/// Costs one `DC CVAC` a line and one `DSB SY` if the device is not coherent, nothing otherwise.
-/// May be called in any context.
+/// Costs one `DC CVAC` a line and one `DSB SY` if the device is not coherent, nothing otherwise;
+/// a copy too if the buffer is [bounced](super::bounce). May be called in any context.
+///
+/// The `Result` is what `dma_mapping_error` asks in C: there is no address without a mapping.
 ///
 /// # Errors
 ///
 /// [`DmaError::ZeroLength`], [`DmaError::Wraps`], [`DmaError::NotMappable`] by kind of memory,
-/// [`DmaError::OutOfReach`], [`DmaError::Packed`] unless the device is coherent, which needs no
-/// line for itself, and [`DmaError::PartialLine`] on machines whose write-back granule
-/// exceeds [`ALIGNMENT`](super::ALIGNMENT).
+/// [`DmaError::Unowned`] for memory that nobody was given, and [`DmaError::Packed`] unless the
+/// device is coherent, which needs no line for itself. [`DmaError::OutOfReach`], and
+/// [`DmaError::PartialLine`] where a device that is not coherent would write a part of a cache line,
+/// if the buffer cannot be bounced; [`DmaError::BounceExhausted`] if it could.
 ///
 /// # Safety
 ///
 /// If the `len` bytes at `ptr` lie in the direct map, they are valid for reads and writes during
 /// `'a` and nobody else accesses them during `'a`. An address outside the direct map is refused
 /// and carries no obligation.
-#[doc(alias = "dma_map_single")]
+#[doc(alias("dma_map_single", "dma_mapping_error"))]
+#[inline(always)]
 pub unsafe fn map_single<'a, D: Direction>(
     device: &'a Device,
     ptr: *mut u8,
@@ -109,11 +198,37 @@ pub unsafe fn map_single<'a, D: Direction>(
     })
 }
 
+/// Hands the `len` bytes at `offset` of the block of pages at `page` to `device`: [`map_single`] for
+/// owners of pages, which may name a later page of their block by a larger offset.
+///
+/// # Errors
+///
+/// As for [`map_single`].
+///
+/// # Safety
+///
+/// As for [`map_single`].
+#[doc(alias = "dma_map_page")]
+pub unsafe fn map_page<'a, D: Direction>(
+    device: &'a Device,
+    page: Pfn,
+    offset: usize,
+    len: usize,
+) -> Result<Mapping<'a, D>, DmaError> {
+    let start = layout::phys_to_virt(page.phys());
+    let va = start
+        .checked_add(offset)
+        .ok_or(DmaError::Wraps { addr: start, len })?;
+    // SAFETY: handed on to the caller.
+    unsafe { map_single(device, va.as_ptr(), len) }
+}
+
 /// Hands a slice to `device`: [`map_single`] for memory whose ownership the borrow proves.
 ///
 /// # Errors
 ///
 /// As for [`map_single`].
+#[inline(always)]
 pub fn map_slice<'a, D: Direction>(
     device: &'a Device,
     buffer: &'a mut [u8],
@@ -127,6 +242,7 @@ pub fn map_slice<'a, D: Direction>(
 /// # Errors
 ///
 /// As for [`map_single`].
+#[inline]
 pub fn map_shared<'a>(device: &'a Device, buffer: &'a [u8]) -> Result<SharedMapping<'a>, DmaError> {
     // SAFETY: the slice is valid for reads during 'a. A `ToDevice` mapping is not written through
     // as long as it is not synchronised for the CPU, which `SharedMapping` does not offer.
@@ -154,13 +270,19 @@ impl<'a, D: Direction> Mapping<'a, D> {
         self.lease.segment()
     }
 
+    /// Whether the device works on a [copy](super::bounce) of the buffer.
+    pub fn is_bounced(&self) -> bool {
+        self.lease.is_bounced()
+    }
+
     /// Ends the mapping: the borrowed buffer is the CPU's again and, unless
     /// the direction is [`ToDevice`], holds what the device wrote.
     ///
     /// The device must be done with the buffer.
     #[doc(alias = "dma_unmap_single")]
+    #[inline(always)]
     pub fn unmap(self) {
-        drop(self);
+        ManuallyDrop::new(self).finish();
     }
 
     /// Takes the buffer back for a while, keeping the mapping.
@@ -168,30 +290,62 @@ impl<'a, D: Direction> Mapping<'a, D> {
     /// The device must be done with the buffer.
     #[doc(alias = "dma_sync_single_for_cpu")]
     pub fn sync_for_cpu(self) -> CpuOwned<'a, D> {
-        self.take_from_device();
+        self.take_from_device(self.lease.whole());
         CpuOwned {
             mapping: ManuallyDrop::new(self),
         }
     }
 
-    fn give_to_device(&self) {
+    /// Takes the bytes in `range` back for as long as the result lives; the rest stays the device's.
+    ///
+    /// The device must be done with these bytes, not with the others.
+    ///
+    /// # Errors
+    ///
+    /// [`DmaError::ZeroLength`], [`DmaError::OutOfBounds`], and [`DmaError::PartialLine`] where the
+    /// device writes and is not coherent, and the range cuts a cache line of the buffer.
+    #[doc(alias("dma_sync_single_range_for_cpu", "dma_sync_single_range_for_device"))]
+    pub fn sync_part_for_cpu(
+        &mut self,
+        range: Range<usize>,
+    ) -> Result<CpuPart<'_, 'a, D>, DmaError> {
+        let part = self.lease.part(range, D::KIND)?;
+        self.take_from_device(part);
+        Ok(CpuPart {
+            mapping: self,
+            part,
+        })
+    }
+
+    /// Takes the buffer back for good; to be called once, and nothing after it.
+    #[inline(always)]
+    fn finish(&self) {
+        self.take_from_device(self.lease.whole());
+        self.lease.end();
+    }
+
+    fn give_to_device(&self, part: Part) {
         barrier::hand_over(self.ptr);
-        self.lease.give();
+        // SAFETY: the mapping borrows the buffer exclusively, and whoever had it as the CPU's gave
+        // it up.
+        unsafe { self.lease.give(VirtAddr::from_ptr(self.ptr), part, D::KIND) };
         complete_if(self.lease.is_maintained());
     }
 
-    #[inline]
-    fn take_from_device(&self) {
+    #[inline(always)]
+    fn take_from_device(&self, part: Part) {
         // SAFETY: the mapping borrows the buffer exclusively and gave the CPU no access, so the CPU
         // stored nothing since the buffer was given. That the device is done is the caller's part.
-        complete_if(unsafe { self.lease.take(D::KIND) });
+        let pending = unsafe { self.lease.take(VirtAddr::from_ptr(self.ptr), part, D::KIND) };
+        complete_if(pending);
         barrier::hand_over(self.ptr);
     }
 }
 
 impl<D: Direction> Drop for Mapping<'_, D> {
+    #[inline(always)]
     fn drop(&mut self) {
-        self.take_from_device();
+        self.finish();
     }
 }
 
@@ -265,9 +419,18 @@ impl<'a, D: Direction> CpuOwned<'a, D> {
     /// Gives the buffer to the device again.
     #[doc(alias = "dma_sync_single_for_device")]
     pub fn sync_for_device(self) -> Mapping<'a, D> {
-        let mapping = ManuallyDrop::into_inner(self.mapping);
-        mapping.give_to_device();
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is never dropped nor used again, so the mapping is taken once.
+        let mapping = unsafe { ManuallyDrop::take(&mut this.mapping) };
+        mapping.give_to_device(mapping.lease.whole());
         mapping
+    }
+}
+
+impl<D: Direction> Drop for CpuOwned<'_, D> {
+    fn drop(&mut self) {
+        // What the CPU stored stays: nothing is taken from the device again.
+        self.mapping.lease.end();
     }
 }
 
@@ -294,6 +457,8 @@ impl<D: Direction> fmt::Debug for CpuOwned<'_, D> {
     }
 }
 
+#[cfg(test)]
+mod master;
 #[cfg(test)]
 #[path = "streaming/tests.rs"]
 mod tests;

@@ -200,6 +200,14 @@ impl Cma {
         self.area.frames.contains(pfn.phys())
     }
 
+    /// Whether `pfn` is part of an allocation from the area.
+    pub(super) fn is_allocated(&self, pfn: Pfn) -> bool {
+        self.contains(pfn) && {
+            let state = self.state.lock();
+            state.taken.is_set(pfn.get() - self.base().get())
+        }
+    }
+
     /// What has become of the area's memory so far.
     pub fn stats(&self) -> CmaStats {
         self.state.lock().stats

@@ -68,6 +68,8 @@ pub enum FrameKind {
     CmaAllocated = 7,
     /// First frame of a block that `alloc_pages` handed out and charged to an owner.
     Accounted = 8,
+    /// A translation table, in use or kept for the next demand. Never given back.
+    Table = 9,
 }
 
 impl FrameKind {
@@ -81,6 +83,7 @@ impl FrameKind {
             6 => Self::Movable,
             7 => Self::CmaAllocated,
             8 => Self::Accounted,
+            9 => Self::Table,
             _ => Self::Tail,
         }
     }
@@ -158,6 +161,14 @@ impl Frame {
     #[inline(always)]
     pub(super) fn slab_order(&self) -> u32 {
         ((self.head() & ORDER_MASK & !LISTED) >> ORDER_SHIFT) as u32
+    }
+
+    /// The frame's tag and the order of the slab it is part of, if it is, by one look.
+    #[inline(always)]
+    pub(super) fn tag_and_order(&self) -> (u8, u32) {
+        let head = self.head();
+        let order = (head & ORDER_MASK & !LISTED) >> ORDER_SHIFT;
+        (head as u8, order as u32)
     }
 
     /// Whether the slab the frame is part of is on its cache's partial list.

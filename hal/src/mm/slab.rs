@@ -50,8 +50,8 @@ pub(crate) use magazine::Magazines;
 pub(super) use magazine::SlotStore;
 #[cfg(test)]
 pub(super) use mark::free_mark;
-pub(super) use packed::is_packed;
 pub use packed::{MAX_PACKED_SIZE, PACKED_ALIGN};
+pub(super) use packed::{has_whole_lines, is_packed};
 pub use registry::{MAX_NAMED_CACHES, named_caches};
 pub(super) use registry::{name_of, named};
 pub(super) use slabs::Slabs;

@@ -1,13 +1,13 @@
 //! What must never reach an engine is refused by name, and the engine goes on working.
 
-use super::super::phantom::{ELSEWHERE, NARROW, Narrowed};
+use super::super::phantom::{ELSEWHERE, MaskedTo, NARROW};
+use super::super::refusal::{NotRefused, is_usable, refusal};
 use super::each_engine;
 use crate::machine::machine;
 use crate::memory::{Area, Object, reachable};
-use crate::oom::OutOfMemory;
 use crate::report::{self, Outcome, Stop};
 use crate::submission::{map_refused, submit_refused};
-use crate::{check, check_ok, pattern};
+use crate::{check, check_ok};
 use hal::addr::{PAGE_SIZE, VirtAddr};
 use hal::dma::engine::{Source, copy};
 use hal::dma::streaming::{map_shared, map_slice};
@@ -17,55 +17,6 @@ use hal::mm::Gfp;
 
 /// Bytes of a buffer.
 const LEN: usize = 256;
-
-/// Why a refusal is none.
-#[derive(Debug, thiserror::Error)]
-enum NotRefused {
-    #[error("{0} was accepted")]
-    Accepted(&'static str),
-    #[error("{0} was refused as something else: {1}")]
-    OtherName(&'static str, DmaError),
-}
-
-impl OutOfMemory for NotRefused {}
-
-/// Whether `result` is the refusal that `is_named` knows.
-fn refusal<T>(
-    what: &'static str,
-    result: Result<T, DmaError>,
-    is_named: impl Fn(&DmaError) -> bool,
-) -> Result<(), NotRefused> {
-    match result {
-        Ok(_) => Err(NotRefused::Accepted(what)),
-        Err(error) if is_named(&error) => {
-            report::diagnostic(format_args!("{what}: {error}"));
-            Ok(())
-        }
-        Err(error) => Err(NotRefused::OtherName(what, error)),
-    }
-}
-
-/// The engine was not started since it had served `interrupts`, and copies.
-fn is_usable(engine: &dyn DmaEngine, interrupts: u64) -> Outcome {
-    let device = engine.device();
-    check!(
-        engine.interrupts() == interrupts,
-        "{} was started by what was refused",
-        device.name()
-    );
-    let seed = machine().seed;
-    let mut source = check_ok!(Object::zeroed(LEN, reachable(device)));
-    let mut seen = check_ok!(machine().pool.alloc(device, LEN));
-    pattern::fill(&mut source, seed);
-    let mapping = check_ok!(map_shared(device, &source));
-    check_ok!(copy(
-        engine,
-        &mapping,
-        &mut check_ok!(seen.part_mut(0, LEN))
-    ));
-    check_ok!(pattern::verify(&seen.as_slice()[..LEN], 0, LEN, seed));
-    Ok(())
-}
 
 fn is_kind(wanted: MemoryKind) -> impl Fn(&DmaError) -> bool {
     move |error| matches!(error, DmaError::NotMappable { kind, .. } if *kind == wanted)
@@ -115,11 +66,10 @@ pub(super) fn out_of_reach() -> Outcome {
         let pa = hal::layout::virt_to_phys(memory.va()).unwrap_or_default();
         if pa > device.limit() {
             let mapped = map_slice::<hal::dma::ToDevice>(device, &mut memory);
-            check_ok!(refusal(
-                "memory above the engine's own reach",
-                mapped,
-                is_named
-            ));
+            check!(
+                check_ok!(mapped).is_bounced(),
+                "memory above the engine's own reach is not bounced"
+            );
         } else {
             report::diagnostic(format_args!(
                 "{} reaches all memory that kmalloc gives, up to {}",
@@ -142,7 +92,7 @@ pub(super) fn narrowed() -> Outcome {
         let lowest = machine().map.ram().iter().map(|ram| ram.start.get()).min();
         let below = lowest.and_then(u64::checked_ilog2).unwrap_or(0);
         let mask = check_ok!(DmaMask::try_new(below.max(PAGE_SIZE.ilog2())));
-        match Narrowed::to(device, mask) {
+        match MaskedTo::set(device, mask) {
             Ok(_narrowed) => {
                 let mapped = map_slice::<hal::dma::ToDevice>(device, &mut memory);
                 check_ok!(refusal("memory above a narrowed mask", mapped, |error| {

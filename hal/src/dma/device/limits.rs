@@ -57,7 +57,6 @@ impl SegmentLimits {
 
     /// How many of `len` bytes at device address `addr` fit into one segment; at least 1 unless
     /// `len` is 0.
-    #[allow(dead_code)]
     pub(in crate::dma) fn fit(&self, addr: u64, len: usize) -> usize {
         let len = len.min(self.max_len);
         match self.boundary {

@@ -13,13 +13,20 @@ fn device(name: &'static str, width: DmaMask, windows: &'static [BusWindow]) -> 
     unsafe { Device::new(name, width, windows) }
 }
 
-/// A device that nobody is, which sees `size` bytes of memory from `cpu` at bus address `bus`.
+/// A device that nobody is, which sees `size` bytes of memory from `cpu` at bus address `bus`. There
+/// is a bounce pool from then on.
 pub(crate) fn fake(
     name: &'static str,
     width: DmaMask,
     [cpu, bus, size]: [u64; 3],
 ) -> &'static Device {
+    crate::dma::bounce::tests::with_pool();
     Box::leak(Box::new(device(name, width, leak(cpu, bus, size))))
+}
+
+/// A device that nobody is and that reaches all memory.
+pub(in crate::dma) fn wide(name: &'static str) -> Device {
+    device(name, DmaMask::new::<64>(), leak(0, 0, 1 << 40))
 }
 
 #[test]

@@ -234,6 +234,8 @@ impl Bench {
         let src = self.buffer(len, 0);
         src.copy_from_slice(&pattern(len));
         let dst = self.buffer(len, 0);
+        // So that a buffer may end within a line.
+        self.device.set_coherent(true);
         let from = map_slice::<ToDevice>(self.device, src)?;
         let mut to = map_slice::<FromDevice>(self.device, dst)?;
         let result = copy_with(engine, &from, &mut to, completion);

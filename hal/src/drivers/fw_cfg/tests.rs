@@ -183,9 +183,11 @@ fn scattered_and_coherent_memory_is_read_run_by_run() {
     };
     let mut room = [ScatterEntry::default(); 3];
     let (at, len) = (5, 2 * PAGE_SIZE + 90);
+    // So that a run may end within a line.
+    fw_cfg.device().set_coherent(true);
+    let mut list = ScatterList::empty(&mut room);
     // SAFETY: nothing accesses the bytes but the model, by the frames, which are this test's.
-    let list =
-        unsafe { ScatterList::from_raw(&mut room, (start + at).as_ptr(), len, page_of) }.unwrap();
+    unsafe { list.push_raw((start + at).as_ptr(), len, page_of) }.unwrap();
     let mut mapping = list.map::<FromDevice>(fw_cfg.device()).unwrap();
     fw_cfg.read_into(&file, 3, &mut mapping).unwrap();
     mapping.unmap();

@@ -84,6 +84,11 @@ pub fn set_ram(ram: &[PhysRange]) {
     RAM.call_once(|| ram.iter().copied().take(MAX_RAM).collect());
 }
 
+/// Where RAM is, as far as [`set_ram`] has said.
+pub fn ram() -> &'static [PhysRange] {
+    RAM.get().map_or(&[], |ram| ram)
+}
+
 /// Whether `range` holds a byte of RAM, as far as [`set_ram`] has said.
 pub fn is_ram(range: PhysRange) -> bool {
     RAM.get()

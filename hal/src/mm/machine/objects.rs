@@ -1,7 +1,7 @@
 //! The machine's `kmalloc` objects.
 
 use super::{KMALLOC, PACKED, pages};
-use crate::addr::PhysAddr;
+use crate::addr::{PAGE_SIZE, PhysAddr};
 use crate::mm::*;
 use core::ptr::NonNull;
 
@@ -40,12 +40,27 @@ pub fn kmalloc_packed(size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> 
     PACKED.kmalloc(pages().ok_or(AllocError::NotReady)?, size, gfp)
 }
 
-/// The name of the packed cache that has the memory at `pa`, if one has it.
-///
-/// Its objects share cache lines, so it must not be handed to a device that does not snoop.
-pub fn packed_cache_at(pa: PhysAddr) -> Option<&'static str> {
-    let frame = pages()?.frames().get(pa.pfn()).ok()?;
-    slab::is_packed(frame).then(|| slab::name_of(frame.tag()))
+/// Whether the `len` bytes at `pa` lie in one page of a slab whose objects fill cache lines: the quick
+/// half of [`unlendable_at`], which finds nothing wrong with such memory. `len` is not 0.
+#[inline(always)]
+pub(crate) fn is_line_object(pa: PhysAddr, len: usize) -> bool {
+    #[cfg(target_os = "none")]
+    let frame = crate::sync::PerCpu::current()
+        .magazines()
+        .frames()
+        .find(pa.pfn());
+    #[cfg(not(target_os = "none"))]
+    let frame = pages().and_then(|pages| pages.frames().lookup().find(pa.pfn()));
+    let is_in_page = pa.page_offset().wrapping_add(len.wrapping_sub(1)) < PAGE_SIZE;
+    is_in_page && frame.is_some_and(slab::has_whole_lines)
+}
+
+/// The first page of the `len` bytes at `pa` that must not be lent to a device, and why; `None`
+/// before [`init`], when nobody can tell. `len` is not 0, and the range does not wrap. May be called
+/// in any context.
+pub fn unlendable_at(pa: PhysAddr, len: usize) -> Option<(PhysAddr, Unlendable)> {
+    let frames = pages()?.frames();
+    lend::unlendable(frames, pa, len).map(|(pfn, why)| (pfn.phys().max(pa), why))
 }
 
 /// The name of the slab cache whose free object the memory at `pa` is part of, if it is. The debug

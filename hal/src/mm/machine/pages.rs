@@ -25,6 +25,16 @@ pub fn alloc_pages(gfp: Gfp, order: u32) -> Result<Pfn, AllocError> {
     }
 }
 
+/// Allocates a page of the machine that becomes a translation table, for good. May be called in any
+/// context.
+pub fn alloc_table() -> Option<Pfn> {
+    let table = alloc_pages(Gfp::ATOMIC, 0).ok()?;
+    if let Ok(frame) = pages()?.frames().get(table) {
+        frame.set_kind(FrameKind::Table);
+    }
+    Some(table)
+}
+
 /// Allocates pages of the machine by address: [`PageAllocator::get_free_pages`].
 ///
 /// # Errors

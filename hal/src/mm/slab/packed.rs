@@ -399,5 +399,12 @@ pub(in crate::mm) fn is_packed(frame: &Frame) -> bool {
     frame.tag() >= FIRST_TAG && frame.slab_order() == PACKED_ORDER
 }
 
+/// Whether the frame is part of a slab of any other cache: no two objects share a cache line.
+#[inline(always)]
+pub(in crate::mm) fn has_whole_lines(frame: &Frame) -> bool {
+    let (tag, order) = frame.tag_and_order();
+    tag >= FIRST_TAG && order != PACKED_ORDER
+}
+
 #[cfg(test)]
 mod tests;

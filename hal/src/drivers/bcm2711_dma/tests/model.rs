@@ -233,6 +233,8 @@ impl Bench {
             *byte = (index % 251) as u8 + 1;
         }
         let dst = self.buffer(len, 0);
+        // So that a buffer may end within a line.
+        self.device.set_coherent(true);
         let from = map_slice::<ToDevice>(self.device, src)?;
         let mut to = map_slice::<FromDevice>(self.device, dst)?;
         let result = copy_with(engine, &from, &mut to, completion);

@@ -1,0 +1,243 @@
+//! Bounce buffers: memory every device reaches, for buffers that a device cannot be given as they
+//! are. Linux calls it swiotlb.
+//!
+//! A buffer out of the device's reach, or one that shares a cache line with a neighbour while a
+//! device that does not snoop writes it, is copied through slots of a pool:
+//!
+//! | | to device | from device | bidirectional |
+//! |---|---|---|---|
+//! | map | in | in | in |
+//! | sync for the CPU, unmap | - | out | out |
+//! | sync for the device | in | - | in |
+//!
+//! The copy in at a map from the device keeps what the device does not write, should it write less
+//! than announced. Slots start on cache lines and are whole lines, so maintaining them touches
+//! nobody else's.
+//!
+//! The pool is set up once and then serves any context.
+
+mod segment;
+#[cfg(test)]
+pub(super) mod tests;
+
+use super::DmaError;
+use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
+use crate::mm::{self, AllocError, Gfp, MAX_ORDER, get_order};
+use crate::sync::{IrqLock, Once};
+use core::sync::atomic::{AtomicU64, Ordering};
+use segment::{SEGMENT_SLOTS, Segment};
+
+/// Bytes in a slot (`IO_TLB_SIZE`).
+pub const SLOT_SIZE: usize = 2 << 10;
+
+/// Bytes of the largest buffer that is bounced: a mapping takes slots of one segment.
+#[doc(alias = "swiotlb_max_mapping_size")]
+pub const MAX_BOUNCE: usize = SLOT_SIZE * SEGMENT_SLOTS as usize;
+
+/// Bytes in the largest pool: the largest block of pages.
+pub const MAX_POOL: usize = PAGE_SIZE << MAX_ORDER;
+
+const MAX_SEGMENTS: usize = MAX_POOL / MAX_BOUNCE;
+
+/// The default pool is this part of RAM. Linux takes 64 MiB of any machine, which is a 16th of the
+/// smallest this firmware is run on; what needs bouncing here is small.
+const RAM_PART: u64 = 256;
+
+static POOL: Once<BouncePool> = Once::new();
+
+/// Bytes of the pool if nobody asks for another size: a 256th of `ram` bytes, between one segment
+/// and the largest pool.
+pub fn default_size(ram: u64) -> usize {
+    usize::try_from(ram / RAM_PART)
+        .unwrap_or(MAX_POOL)
+        .clamp(MAX_BOUNCE, MAX_POOL)
+}
+
+/// Sets the machine's pool up with at least `size` bytes, rounded to a block of pages and at most
+/// [`MAX_POOL`], from the zone every device reaches or else any; without a pool if `size` is 0. The
+/// first call wins.
+///
+/// # Errors
+///
+/// [`AllocError`] when the page allocator has no such block; there is no pool then.
+#[doc(alias = "swiotlb_init")]
+pub fn init(size: usize) -> Result<(), AllocError> {
+    if size == 0 || POOL.is_completed() {
+        return Ok(());
+    }
+    let order = get_order(size.clamp(MAX_BOUNCE, MAX_POOL));
+    // Boot code runs with interrupts masked, so nothing may block.
+    let pfn = mm::alloc_pages(Gfp::NOWAIT | Gfp::DMA, order)
+        .or_else(|_| mm::alloc_pages(Gfp::NOWAIT, order))?;
+    let start = pfn.phys();
+    let frames = PhysRange::new(start, start + (PAGE_SIZE << order));
+    // SAFETY: the block was just allocated, is in the direct map, and is never freed.
+    POOL.call_once(|| unsafe { BouncePool::new(frames) });
+    Ok(())
+}
+
+/// The machine's pool, if it has one.
+#[inline]
+pub fn pool() -> Option<&'static BouncePool> {
+    POOL.get()
+}
+
+/// What a pool has done and holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BounceStats {
+    /// Slots in the pool.
+    pub slots: usize,
+    /// Slots lent now.
+    pub used: usize,
+    /// Most slots that were lent at once.
+    pub high_water: usize,
+    /// Buffers that were bounced.
+    pub maps: u64,
+    /// Maps that found no room.
+    pub exhausted: u64,
+    /// Bytes copied into slots.
+    pub bytes_in: u64,
+    /// Bytes copied out of slots.
+    pub bytes_out: u64,
+}
+
+/// Slots of memory that devices reach.
+///
+/// Its lock is taken in any context and is innermost: nothing is called with it held.
+#[derive(Debug)]
+pub struct BouncePool {
+    frames: PhysRange,
+    state: IrqLock<State>,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State {
+    segments: [Segment; MAX_SEGMENTS],
+    /// Segments the pool has.
+    count: usize,
+    /// The segment in which slots were found last, where the next search begins.
+    hint: usize,
+    used: usize,
+    high_water: usize,
+    maps: u64,
+    exhausted: u64,
+}
+
+impl BouncePool {
+    /// A pool of the whole segments in `frames`, at most [`MAX_POOL`].
+    ///
+    /// # Safety
+    ///
+    /// `frames` is page-aligned memory in the direct map that belongs to the pool for the rest of
+    /// the program.
+    unsafe fn new(frames: PhysRange) -> Self {
+        let count = (frames.size() as usize / MAX_BOUNCE).min(MAX_SEGMENTS);
+        Self {
+            frames: PhysRange::new(frames.start, frames.start + count * MAX_BOUNCE),
+            state: IrqLock::new(State {
+                segments: [Segment::EMPTY; MAX_SEGMENTS],
+                count,
+                hint: 0,
+                used: 0,
+                high_water: 0,
+                maps: 0,
+                exhausted: 0,
+            }),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+        }
+    }
+
+    /// The memory of the pool.
+    pub fn frames(&self) -> PhysRange {
+        self.frames
+    }
+
+    /// What the pool has done and holds.
+    pub fn stats(&self) -> BounceStats {
+        let state = self.state.lock();
+        BounceStats {
+            slots: state.count * SEGMENT_SLOTS as usize,
+            used: state.used,
+            high_water: state.high_water,
+            maps: state.maps,
+            exhausted: state.exhausted,
+            bytes_in: self.bytes_in.load(Ordering::Relaxed),
+            bytes_out: self.bytes_out.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Takes slots for `len` bytes, more than none and at most [`MAX_BOUNCE`].
+    ///
+    /// # Errors
+    ///
+    /// [`DmaError::BounceExhausted`].
+    pub(super) fn take(&self, len: usize) -> Result<PhysAddr, DmaError> {
+        let wanted = slots_for(len);
+        let mut state = self.state.lock();
+        let State { count, hint, .. } = *state;
+        let order = (hint..count).chain(0..hint);
+        let found = order
+            .into_iter()
+            .find_map(|index| Some((index, state.segments[index].take(wanted)?)));
+        let Some((index, slot)) = found else {
+            state.exhausted += 1;
+            let slots = count * SEGMENT_SLOTS as usize;
+            let free = (slots - state.used) * SLOT_SIZE;
+            return Err(DmaError::BounceExhausted { len, free });
+        };
+        state.hint = index;
+        state.used += wanted as usize;
+        state.high_water = state.high_water.max(state.used);
+        state.maps += 1;
+        Ok(self.frames.start + index * MAX_BOUNCE + slot as usize * SLOT_SIZE)
+    }
+
+    /// Takes back the slots that [`take`](Self::take) gave at `start` for `len` bytes.
+    pub(super) fn give_back(&self, start: PhysAddr, len: usize) {
+        let offset = (start.get() - self.frames.start.get()) as usize;
+        let slots = slots_for(len);
+        let mut state = self.state.lock();
+        let slot = offset % MAX_BOUNCE / SLOT_SIZE;
+        state.segments[offset / MAX_BOUNCE].give_back(slot as u32, slots);
+        state.used -= slots as usize;
+    }
+
+    /// Copies `len` bytes of a buffer into slots.
+    ///
+    /// # Safety
+    ///
+    /// The bytes at `buffer` are valid for reads and nobody writes them meanwhile; those at `slots`
+    /// lie in slots that were taken and are the CPU's.
+    pub(super) unsafe fn copy_in(&self, slots: VirtAddr, buffer: VirtAddr, len: usize) {
+        self.bytes_in.fetch_add(len as u64, Ordering::Relaxed);
+        // SAFETY: the caller's contract; slots never overlap what is not of the pool.
+        unsafe {
+            buffer
+                .as_ptr::<u8>()
+                .copy_to_nonoverlapping(slots.as_ptr(), len);
+        };
+    }
+
+    /// Copies `len` bytes out of slots into a buffer.
+    ///
+    /// # Safety
+    ///
+    /// As for [`copy_in`](Self::copy_in), with reads and writes exchanged.
+    pub(super) unsafe fn copy_out(&self, slots: VirtAddr, buffer: VirtAddr, len: usize) {
+        self.bytes_out.fetch_add(len as u64, Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe {
+            slots
+                .as_ptr::<u8>()
+                .copy_to_nonoverlapping(buffer.as_ptr(), len);
+        };
+    }
+}
+
+/// Slots that `len` bytes take.
+fn slots_for(len: usize) -> u32 {
+    len.div_ceil(SLOT_SIZE) as u32
+}
