@@ -7,11 +7,11 @@ use super::{Coherent, MAX_ALLOCATION, RunError};
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::dma::{Device, DmaError, DmaSegment};
 use crate::layout;
-use crate::mm::{AllocError, Cma, Gfp, Misuse, PageAllocator, ZoneKind, fault};
+use crate::mm::{AllocError, Cma, Gfp, Misuse, PageAllocator, ZoneKind, fault, get_order};
 use crate::mmu::KernelMapper;
 use crate::sync::{Context, IrqLock, PerCpu};
 use core::fmt;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// Flags that a request for coherent memory does not pass on: the device's mask decides on the
 /// zone, and memory that a device has does not move.
@@ -26,6 +26,8 @@ pub struct CoherentMemory {
     pool: &'static CoherentPool,
     pages: &'static PageAllocator,
     runs: Runs,
+    /// Whether a core takes in chunks.
+    is_refilling: AtomicBool,
     failed_refills: AtomicU32,
 }
 
@@ -70,6 +72,7 @@ impl CoherentMemory {
             pool,
             pages,
             runs: Runs::new(tables, pages, areas, defer),
+            is_refilling: AtomicBool::new(false),
             failed_refills: AtomicU32::new(0),
         }
     }
@@ -215,8 +218,8 @@ impl CoherentMemory {
         size: usize,
         gfp: Gfp,
     ) -> Result<Block, DmaError> {
-        let free = 0;
-        let mut outcome = Err(DmaError::PoolExhausted { size, free });
+        let order = get_order(size);
+        let mut outcome = Err(AllocError::OrderTooLarge { order, gfp }.into());
         if !gfp.may_block() {
             return outcome;
         }
@@ -239,20 +242,24 @@ impl CoherentMemory {
         outcome
     }
 
-    /// Takes in a chunk if the pool is low: what [`Work::PoolRefill`](crate::deferred::Work) does.
-    /// A task. A failure is counted, and the pool stays as it is; it asks again at its next
-    /// request.
+    /// Takes in chunks while the pool is low: what [`Work::PoolRefill`](crate::deferred::Work) does.
+    /// A task; does nothing while another core is at it. A failure is counted, and the pool stays as
+    /// it is; it asks again at its next request.
     pub fn refill(&self) {
-        if !self.pool.wants_a_chunk() {
+        if self.is_refilling.swap(true, Ordering::Acquire) {
             return;
         }
-        let added = match self.runs.alloc(None, CHUNK_SIZE, true) {
-            Some(Ok(run)) => self.pool.add(run).map_err(|run| self.runs.free(run)),
-            Some(Err(_)) | None => Err(()),
-        };
-        if added.is_err() {
-            self.failed_refills.fetch_add(1, Ordering::Relaxed);
+        while self.pool.wants_a_chunk() {
+            let added = match self.runs.alloc(None, CHUNK_SIZE, true) {
+                Some(Ok(run)) => self.pool.add(run).map_err(|run| self.runs.free(run)),
+                Some(Err(_)) | None => Err(()),
+            };
+            if added.is_err() {
+                self.failed_refills.fetch_add(1, Ordering::Relaxed);
+                break;
+            }
         }
+        self.is_refilling.store(false, Ordering::Release);
     }
 
     /// Gives back what was freed where that is not allowed. A task.

@@ -3,7 +3,7 @@
 use super::Field;
 use super::block::Block;
 use super::machine::memory;
-use crate::addr::{DmaAddr, VirtAddr};
+use crate::addr::{DmaAddr, PAGE_SIZE, VirtAddr};
 use crate::arch::barrier;
 use crate::dma::engine::{Destination, Source};
 use crate::dma::{Device, DmaError, DmaSegment};
@@ -31,7 +31,8 @@ pub trait Plain: FromBytes + IntoBytes + Immutable + 'static {}
 
 impl<T: FromBytes + IntoBytes + Immutable + 'static> Plain for T {}
 
-/// Memory that CPU and device use together. Dropping it frees it.
+/// Memory that CPU and device use together. Dropping it frees it. A type that is aligned to more
+/// than a page does not compile.
 ///
 /// Whether the device is using the memory right now is for its driver to know: it reads and writes
 /// what the device does not own at the time, and orders its stores with
@@ -185,6 +186,7 @@ impl<T: Plain> Coherent<T> {
     ///
     /// As there.
     pub fn zeroed(device: &'static Device, gfp: Gfp) -> Result<Self, DmaError> {
+        const { assert!(align_of::<T>() <= PAGE_SIZE) };
         let block = memory()?.block(device, size_of::<T>(), gfp)?;
         Ok(Self {
             data: block.as_ptr().cast(),
@@ -238,7 +240,8 @@ impl<T: Plain> Coherent<[T]> {
     }
 
     fn in_block(block: Block, len: usize) -> Self {
-        // The block's pages hold the values, and are aligned to more than any type.
+        // The block's pages hold the values.
+        const { assert!(align_of::<T>() <= PAGE_SIZE) };
         let data = NonNull::slice_from_raw_parts(block.as_ptr().cast(), len);
         Self { data, block }
     }
