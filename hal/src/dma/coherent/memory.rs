@@ -87,23 +87,13 @@ impl CoherentMemory {
     /// # Errors
     ///
     /// As there.
-    #[inline]
+    #[inline(never)]
     pub fn alloc(
         &'static self,
         device: &'static Device,
         size: usize,
         gfp: Gfp,
     ) -> Result<Coherent, DmaError> {
-        self.block(device, size, gfp).map(Coherent::new)
-    }
-
-    #[inline(always)]
-    pub(super) fn block(
-        &'static self,
-        device: &'static Device,
-        size: usize,
-        gfp: Gfp,
-    ) -> Result<Block, DmaError> {
         if size == 0 {
             return Err(DmaError::ZeroLength);
         }
@@ -119,16 +109,19 @@ impl CoherentMemory {
         if fault::is_armed() && fault::should_fail(gfp) {
             return Err(AllocError::NoMemory { order: 0, gfp }.into());
         }
-        if !gfp.may_block() {
-            return self.pool.take(device, size, 0);
-        }
-        match self.pool.take(device, size, self.pool.reserve()) {
-            Ok(block) => Ok(block),
-            Err(_) => self.uncached(device, size, gfp),
+        let keep = if gfp.may_block() {
+            self.pool.reserve()
+        } else {
+            0
+        };
+        match self.pool.take(device, size, keep) {
+            Some(taken) => Ok(self.pool.hand_out(device, taken)),
+            None if gfp.may_block() => self.uncached(device, size, gfp),
+            None => self.pool.take_elsewhere(device, size, 0),
         }
     }
 
-    /// Makes `size` bytes non-cacheable. Where there is no area that could give them, the reserve
+    /// Takes `size` bytes of a chunk of the pool, or makes them non-cacheable. Where there is no area that could give them, the reserve
     /// of the pool is for everybody.
     #[cold]
     #[inline(never)]
@@ -137,12 +130,16 @@ impl CoherentMemory {
         device: &'static Device,
         size: usize,
         gfp: Gfp,
-    ) -> Result<Block, DmaError> {
+    ) -> Result<Coherent, DmaError> {
+        let chunk = self.pool.take_elsewhere(device, size, self.pool.reserve());
+        if chunk.is_ok() {
+            return chunk;
+        }
         let no_warn = gfp.contains(Gfp::NOWARN);
         let len = size.checked_next_multiple_of(PAGE_SIZE);
         let len = len.unwrap_or(size - size % PAGE_SIZE);
         let Some(run) = self.runs.alloc(Some(device), len, no_warn) else {
-            return self.pool.take(device, size, 0);
+            return self.pool.alloc(device, size);
         };
         let run = run?;
         let start = run.frames().start;
@@ -155,7 +152,8 @@ impl CoherentMemory {
         };
         let cpu = layout::mapped_view(run.va(), start);
         // SAFETY: the run was made for this call alone, and is mapped there.
-        Ok(unsafe { Block::zeroed(device, cpu, DmaSegment { addr, len }, origin) })
+        let block = unsafe { Block::zeroed(device, cpu, DmaSegment { addr, len }, origin) };
+        Ok(Coherent::new(block))
     }
 
     /// Cached memory, for a device that snoops.
@@ -165,7 +163,7 @@ impl CoherentMemory {
         device: &'static Device,
         size: usize,
         gfp: Gfp,
-    ) -> Result<Block, DmaError> {
+    ) -> Result<Coherent, DmaError> {
         if size > MAX_ALLOCATION {
             return self.cached_area(device, size, gfp);
         }
@@ -178,9 +176,8 @@ impl CoherentMemory {
                 Ok(addr) => {
                     let origin = Origin::Pages(self.pages);
                     // SAFETY: the pages were just allocated, and are in the direct map.
-                    return Ok(unsafe {
-                        Block::zeroed(device, cpu, DmaSegment { addr, len }, origin)
-                    });
+                    let segment = DmaSegment { addr, len };
+                    return Ok(unsafe { Self::ready(device, cpu, segment, origin) });
                 }
                 Err(error) => {
                     outcome = Err(error);
@@ -189,6 +186,21 @@ impl CoherentMemory {
             }
         }
         outcome
+    }
+
+    /// Zeroed memory.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Block::zeroed`].
+    unsafe fn ready(
+        device: &'static Device,
+        cpu: VirtAddr,
+        segment: DmaSegment,
+        origin: Origin,
+    ) -> Coherent {
+        // SAFETY: handed on to the caller.
+        Coherent::new(unsafe { Block::zeroed(device, cpu, segment, origin) })
     }
 
     fn free_pages(&self, cpu: VirtAddr, len: usize) {
@@ -217,7 +229,7 @@ impl CoherentMemory {
         device: &'static Device,
         size: usize,
         gfp: Gfp,
-    ) -> Result<Block, DmaError> {
+    ) -> Result<Coherent, DmaError> {
         let order = get_order(size);
         let mut outcome = Err(AllocError::OrderTooLarge { order, gfp }.into());
         if !gfp.may_block() {
@@ -232,9 +244,8 @@ impl CoherentMemory {
                     let cpu = layout::phys_to_virt(pfn.phys());
                     let origin = Origin::Area { cma, pfn };
                     // SAFETY: the frames were just allocated, and are in the direct map.
-                    return Ok(unsafe {
-                        Block::zeroed(device, cpu, DmaSegment { addr, len }, origin)
-                    });
+                    let segment = DmaSegment { addr, len };
+                    return Ok(unsafe { Self::ready(device, cpu, segment, origin) });
                 }
                 Err(error) => outcome = Err(error),
             }

@@ -187,7 +187,7 @@ impl<T: Plain> Coherent<T> {
     /// As there.
     pub fn zeroed(device: &'static Device, gfp: Gfp) -> Result<Self, DmaError> {
         const { assert!(align_of::<T>() <= PAGE_SIZE) };
-        let block = memory()?.block(device, size_of::<T>(), gfp)?;
+        let block = memory()?.alloc(device, size_of::<T>(), gfp)?.block;
         Ok(Self {
             data: block.as_ptr().cast(),
             block,
@@ -229,8 +229,8 @@ impl<T: Plain> Coherent<[T]> {
     ///
     /// As there; for more bytes than there are addresses as for the largest request.
     pub fn zeroed_slice(device: &'static Device, len: usize, gfp: Gfp) -> Result<Self, DmaError> {
-        let block = memory()?.block(device, size_of::<T>().saturating_mul(len), gfp)?;
-        Ok(Self::in_block(block, len))
+        let bytes = memory()?.alloc(device, size_of::<T>().saturating_mul(len), gfp)?;
+        Ok(Self::in_block(bytes.block, len))
     }
 
     /// As many values as fit into the pages of `bytes`.
