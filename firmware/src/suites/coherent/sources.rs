@@ -18,6 +18,7 @@ use hal::dma::{Coherent, DmaError, coherent};
 use hal::layout::DIRECT_MAP;
 use hal::mm::{self, AllocError, Gfp, Misuse, fault};
 use hal::mmu::MemoryType;
+use hal::smp;
 use hal::sync::{Context, IrqLock};
 
 /// Most blocks it takes to exhaust a pool, of any size and with all its chunks: for each power of
@@ -92,10 +93,13 @@ pub(super) fn exhausted_by_a_handler() -> Outcome {
         return Err(Stop::Failed);
     };
     let taken = pages_for_a_handler();
-    // What an idle core has not done yet is done by a call that may block.
+    // What no idle core has begun is done by a call that may block; what one has, it ends before it
+    // answers.
     deferred::run_pending();
+    let idle = smp::run_on_all(|_| ());
     let during = coherent::info().map(|(pool, _)| pool);
     release_all();
+    check_ok!(idle);
     let (pages, refusal) = taken?;
     check!(
         is_all(pages, before.free),

@@ -7,11 +7,11 @@ use super::{Coherent, MAX_ALLOCATION, RunError};
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::dma::{Device, DmaError, DmaSegment};
 use crate::layout;
-use crate::mm::{AllocError, Cma, Gfp, Misuse, PageAllocator, ZoneKind, fault};
+use crate::mm::{AllocError, Cma, Gfp, Misuse, PageAllocator, ZoneKind, fault, get_order};
 use crate::mmu::KernelMapper;
 use crate::sync::{Context, IrqLock, PerCpu};
 use core::fmt;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// Flags that a request for coherent memory does not pass on: the device's mask decides on the
 /// zone, and memory that a device has does not move.
@@ -26,6 +26,8 @@ pub struct CoherentMemory {
     pool: &'static CoherentPool,
     pages: &'static PageAllocator,
     runs: Runs,
+    /// Whether a core takes in chunks.
+    is_refilling: AtomicBool,
     failed_refills: AtomicU32,
 }
 
@@ -70,6 +72,7 @@ impl CoherentMemory {
             pool,
             pages,
             runs: Runs::new(tables, pages, areas, defer),
+            is_refilling: AtomicBool::new(false),
             failed_refills: AtomicU32::new(0),
         }
     }
@@ -84,23 +87,13 @@ impl CoherentMemory {
     /// # Errors
     ///
     /// As there.
-    #[inline]
+    #[inline(never)]
     pub fn alloc(
         &'static self,
         device: &'static Device,
         size: usize,
         gfp: Gfp,
     ) -> Result<Coherent, DmaError> {
-        self.block(device, size, gfp).map(Coherent::new)
-    }
-
-    #[inline(always)]
-    pub(super) fn block(
-        &'static self,
-        device: &'static Device,
-        size: usize,
-        gfp: Gfp,
-    ) -> Result<Block, DmaError> {
         if size == 0 {
             return Err(DmaError::ZeroLength);
         }
@@ -116,16 +109,19 @@ impl CoherentMemory {
         if fault::is_armed() && fault::should_fail(gfp) {
             return Err(AllocError::NoMemory { order: 0, gfp }.into());
         }
-        if !gfp.may_block() {
-            return self.pool.take(device, size, 0);
-        }
-        match self.pool.take(device, size, self.pool.reserve()) {
-            Ok(block) => Ok(block),
-            Err(_) => self.uncached(device, size, gfp),
+        let keep = if gfp.may_block() {
+            self.pool.reserve()
+        } else {
+            0
+        };
+        match self.pool.take(device, size, keep) {
+            Some(taken) => Ok(self.pool.hand_out(device, taken)),
+            None if gfp.may_block() => self.uncached(device, size, gfp),
+            None => self.pool.take_elsewhere(device, size, 0),
         }
     }
 
-    /// Makes `size` bytes non-cacheable. Where there is no area that could give them, the reserve
+    /// Takes `size` bytes of a chunk of the pool, or makes them non-cacheable. Where there is no area that could give them, the reserve
     /// of the pool is for everybody.
     #[cold]
     #[inline(never)]
@@ -134,12 +130,16 @@ impl CoherentMemory {
         device: &'static Device,
         size: usize,
         gfp: Gfp,
-    ) -> Result<Block, DmaError> {
+    ) -> Result<Coherent, DmaError> {
+        let chunk = self.pool.take_elsewhere(device, size, self.pool.reserve());
+        if chunk.is_ok() {
+            return chunk;
+        }
         let no_warn = gfp.contains(Gfp::NOWARN);
         let len = size.checked_next_multiple_of(PAGE_SIZE);
         let len = len.unwrap_or(size - size % PAGE_SIZE);
         let Some(run) = self.runs.alloc(Some(device), len, no_warn) else {
-            return self.pool.take(device, size, 0);
+            return self.pool.alloc(device, size);
         };
         let run = run?;
         let start = run.frames().start;
@@ -152,7 +152,8 @@ impl CoherentMemory {
         };
         let cpu = layout::mapped_view(run.va(), start);
         // SAFETY: the run was made for this call alone, and is mapped there.
-        Ok(unsafe { Block::zeroed(device, cpu, DmaSegment { addr, len }, origin) })
+        let block = unsafe { Block::zeroed(device, cpu, DmaSegment { addr, len }, origin) };
+        Ok(Coherent::new(block))
     }
 
     /// Cached memory, for a device that snoops.
@@ -162,7 +163,7 @@ impl CoherentMemory {
         device: &'static Device,
         size: usize,
         gfp: Gfp,
-    ) -> Result<Block, DmaError> {
+    ) -> Result<Coherent, DmaError> {
         if size > MAX_ALLOCATION {
             return self.cached_area(device, size, gfp);
         }
@@ -175,9 +176,8 @@ impl CoherentMemory {
                 Ok(addr) => {
                     let origin = Origin::Pages(self.pages);
                     // SAFETY: the pages were just allocated, and are in the direct map.
-                    return Ok(unsafe {
-                        Block::zeroed(device, cpu, DmaSegment { addr, len }, origin)
-                    });
+                    let segment = DmaSegment { addr, len };
+                    return Ok(unsafe { Self::ready(device, cpu, segment, origin) });
                 }
                 Err(error) => {
                     outcome = Err(error);
@@ -186,6 +186,21 @@ impl CoherentMemory {
             }
         }
         outcome
+    }
+
+    /// Zeroed memory.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Block::zeroed`].
+    unsafe fn ready(
+        device: &'static Device,
+        cpu: VirtAddr,
+        segment: DmaSegment,
+        origin: Origin,
+    ) -> Coherent {
+        // SAFETY: handed on to the caller.
+        Coherent::new(unsafe { Block::zeroed(device, cpu, segment, origin) })
     }
 
     fn free_pages(&self, cpu: VirtAddr, len: usize) {
@@ -214,9 +229,9 @@ impl CoherentMemory {
         device: &'static Device,
         size: usize,
         gfp: Gfp,
-    ) -> Result<Block, DmaError> {
-        let free = 0;
-        let mut outcome = Err(DmaError::PoolExhausted { size, free });
+    ) -> Result<Coherent, DmaError> {
+        let order = get_order(size);
+        let mut outcome = Err(AllocError::OrderTooLarge { order, gfp }.into());
         if !gfp.may_block() {
             return outcome;
         }
@@ -229,9 +244,8 @@ impl CoherentMemory {
                     let cpu = layout::phys_to_virt(pfn.phys());
                     let origin = Origin::Area { cma, pfn };
                     // SAFETY: the frames were just allocated, and are in the direct map.
-                    return Ok(unsafe {
-                        Block::zeroed(device, cpu, DmaSegment { addr, len }, origin)
-                    });
+                    let segment = DmaSegment { addr, len };
+                    return Ok(unsafe { Self::ready(device, cpu, segment, origin) });
                 }
                 Err(error) => outcome = Err(error),
             }
@@ -239,20 +253,24 @@ impl CoherentMemory {
         outcome
     }
 
-    /// Takes in a chunk if the pool is low: what [`Work::PoolRefill`](crate::deferred::Work) does.
-    /// A task. A failure is counted, and the pool stays as it is; it asks again at its next
-    /// request.
+    /// Takes in chunks while the pool is low: what [`Work::PoolRefill`](crate::deferred::Work) does.
+    /// A task; does nothing while another core is at it. A failure is counted, and the pool stays as
+    /// it is; it asks again at its next request.
     pub fn refill(&self) {
-        if !self.pool.wants_a_chunk() {
+        if self.is_refilling.swap(true, Ordering::Acquire) {
             return;
         }
-        let added = match self.runs.alloc(None, CHUNK_SIZE, true) {
-            Some(Ok(run)) => self.pool.add(run).map_err(|run| self.runs.free(run)),
-            Some(Err(_)) | None => Err(()),
-        };
-        if added.is_err() {
-            self.failed_refills.fetch_add(1, Ordering::Relaxed);
+        while self.pool.wants_a_chunk() {
+            let added = match self.runs.alloc(None, CHUNK_SIZE, true) {
+                Some(Ok(run)) => self.pool.add(run).map_err(|run| self.runs.free(run)),
+                Some(Err(_)) | None => Err(()),
+            };
+            if added.is_err() {
+                self.failed_refills.fetch_add(1, Ordering::Relaxed);
+                break;
+            }
         }
+        self.is_refilling.store(false, Ordering::Release);
     }
 
     /// Gives back what was freed where that is not allowed. A task.

@@ -3,7 +3,7 @@
 use super::Field;
 use super::block::Block;
 use super::machine::memory;
-use crate::addr::{DmaAddr, VirtAddr};
+use crate::addr::{DmaAddr, PAGE_SIZE, VirtAddr};
 use crate::arch::barrier;
 use crate::dma::engine::{Destination, Source};
 use crate::dma::{Device, DmaError, DmaSegment};
@@ -31,7 +31,8 @@ pub trait Plain: FromBytes + IntoBytes + Immutable + 'static {}
 
 impl<T: FromBytes + IntoBytes + Immutable + 'static> Plain for T {}
 
-/// Memory that CPU and device use together. Dropping it frees it.
+/// Memory that CPU and device use together. Dropping it frees it. A type that is aligned to more
+/// than a page does not compile.
 ///
 /// Whether the device is using the memory right now is for its driver to know: it reads and writes
 /// what the device does not own at the time, and orders its stores with
@@ -185,7 +186,8 @@ impl<T: Plain> Coherent<T> {
     ///
     /// As there.
     pub fn zeroed(device: &'static Device, gfp: Gfp) -> Result<Self, DmaError> {
-        let block = memory()?.block(device, size_of::<T>(), gfp)?;
+        const { assert!(align_of::<T>() <= PAGE_SIZE) };
+        let block = memory()?.alloc(device, size_of::<T>(), gfp)?.block;
         Ok(Self {
             data: block.as_ptr().cast(),
             block,
@@ -227,8 +229,8 @@ impl<T: Plain> Coherent<[T]> {
     ///
     /// As there; for more bytes than there are addresses as for the largest request.
     pub fn zeroed_slice(device: &'static Device, len: usize, gfp: Gfp) -> Result<Self, DmaError> {
-        let block = memory()?.block(device, size_of::<T>().saturating_mul(len), gfp)?;
-        Ok(Self::in_block(block, len))
+        let bytes = memory()?.alloc(device, size_of::<T>().saturating_mul(len), gfp)?;
+        Ok(Self::in_block(bytes.block, len))
     }
 
     /// As many values as fit into the pages of `bytes`.
@@ -238,7 +240,8 @@ impl<T: Plain> Coherent<[T]> {
     }
 
     fn in_block(block: Block, len: usize) -> Self {
-        // The block's pages hold the values, and are aligned to more than any type.
+        // The block's pages hold the values.
+        const { assert!(align_of::<T>() <= PAGE_SIZE) };
         let data = NonNull::slice_from_raw_parts(block.as_ptr().cast(), len);
         Self { data, block }
     }

@@ -96,6 +96,14 @@ impl Chunk {
     }
 }
 
+/// A block of what was set aside at boot, before its lines are dropped and it is zeroed.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "it is lost"]
+pub(super) struct Taken {
+    found: Found,
+    segment: DmaSegment,
+}
+
 /// Where in a pool an allocation lies.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
@@ -188,19 +196,18 @@ impl CoherentPool {
         if size == 0 {
             return Err(DmaError::ZeroLength);
         }
-        self.take(device, size, 0).map(Coherent::new)
+        match self.take(device, size, 0) {
+            Some(taken) => Ok(self.hand_out(device, taken)),
+            None => self.take_elsewhere(device, size, 0),
+        }
     }
 
-    /// As [`alloc`](Self::alloc) for a `size` that is not 0; `keep` pages stay free.
+    /// Takes a block of `size` bytes, not 0, of what was set aside at boot, if `device` reaches it
+    /// and `keep` pages stay free.
     #[inline(always)]
-    pub(super) fn take(
-        &'static self,
-        device: &'static Device,
-        size: usize,
-        keep: u32,
-    ) -> Result<Block, DmaError> {
+    pub(super) fn take(&self, device: &Device, size: usize, keep: u32) -> Option<Taken> {
         if size > MAX_ALLOCATION {
-            return self.take_elsewhere(device, size, keep);
+            return None;
         }
         let pages = size.div_ceil(PAGE_SIZE) as u32;
         let mut state = self.state.lock();
@@ -216,34 +223,52 @@ impl CoherentPool {
         if is_low {
             self.ask_for_a_chunk();
         }
-        let Some(Found { page, first_use }) = found else {
-            return self.take_elsewhere(device, size, keep);
-        };
-        let (offset, len) = (page as usize * PAGE_SIZE, pages as usize * PAGE_SIZE);
-        let place = Place { chunk: None, page };
-        let Ok(addr) = device.coherent_addr(self.frames.start + offset, len) else {
-            self.free(place, len);
-            return self.take_elsewhere(device, size, keep);
-        };
-        let cpu = self.cpu + offset;
-        if first_use {
-            forget_the_loader(cpu, len);
+        let found = found?;
+        let offset = found.page as usize * PAGE_SIZE;
+        let len = pages as usize * PAGE_SIZE;
+        match device.coherent_addr(self.frames.start + offset, len) {
+            Ok(addr) => Some(Taken {
+                found,
+                segment: DmaSegment { addr, len },
+            }),
+            Err(_) => {
+                let (chunk, page) = (None, found.page);
+                self.free(Place { chunk, page }, len);
+                None
+            }
         }
-        let segment = DmaSegment { addr, len };
-        let origin = Origin::Pool { pool: self, place };
-        // SAFETY: the pages are mapped there and were just allocated to this call alone.
-        Ok(unsafe { Block::zeroed(device, cpu, segment, origin) })
     }
 
-    /// [`take`](Self::take) where the memory set aside at boot does not do.
+    /// Makes what [`take`](Self::take) found for `device` its holder's.
+    #[inline(always)]
+    pub(super) fn hand_out(&'static self, device: &'static Device, taken: Taken) -> Coherent {
+        let Taken { found, segment } = taken;
+        let cpu = self.cpu + found.page as usize * PAGE_SIZE;
+        if found.first_use {
+            forget_the_loader(cpu, segment.len);
+        }
+        let (chunk, page) = (None, found.page);
+        let origin = Origin::Pool {
+            pool: self,
+            place: Place { chunk, page },
+        };
+        // SAFETY: the pages are mapped there and were taken for this holder alone.
+        Coherent::new(unsafe { Block::zeroed(device, cpu, segment, origin) })
+    }
+
+    /// A block of a chunk, where [`take`](Self::take) found none.
+    ///
+    /// # Errors
+    ///
+    /// As [`alloc`](Self::alloc).
     #[cold]
     #[inline(never)]
-    fn take_elsewhere(
+    pub(super) fn take_elsewhere(
         &'static self,
         device: &'static Device,
         size: usize,
         keep: u32,
-    ) -> Result<Block, DmaError> {
+    ) -> Result<Coherent, DmaError> {
         let mut state = self.state.lock();
         if size <= CHUNK_SIZE
             && let pages = size.div_ceil(PAGE_SIZE) as u32
@@ -258,7 +283,8 @@ impl CoherentPool {
                 drop(state);
                 let origin = Origin::Pool { pool: self, place };
                 // SAFETY: the pages are mapped there and were just allocated to this call alone.
-                return Ok(unsafe { Block::zeroed(device, cpu, segment, origin) });
+                let block = unsafe { Block::zeroed(device, cpu, segment, origin) };
+                return Ok(Coherent::new(block));
             }
         }
         if size <= MAX_ALLOCATION {

@@ -100,7 +100,7 @@ impl Note {
 
 /// The runs of a machine.
 ///
-/// The lock of the window is taken alone.
+/// No lock is taken under that of the window, so that a run may be freed under any.
 #[derive(Debug)]
 pub(super) struct Runs {
     tables: &'static IrqLock<KernelMapper>,
