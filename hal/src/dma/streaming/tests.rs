@@ -188,6 +188,10 @@ fn a_shared_buffer_stays_readable() {
 }
 
 /// What the device sees of a mapping, and the CPU must not touch otherwise.
+#[expect(
+    clippy::needless_pass_by_ref_mut,
+    reason = "the bytes are written through it"
+)]
 fn shown<'m, D: Direction>(mapping: &'m mut Mapping<'_, D>) -> &'m mut [u8] {
     let DmaSegment { addr, len } = mapping.dma_segment();
     let pa = mapping.device.phys_addr(addr, len).unwrap();
