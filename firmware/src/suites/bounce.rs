@@ -153,7 +153,7 @@ fn wrongly_lent() -> Result<Option<(usize, usize)>, Stop> {
         (line - 1, 2),
         (line, line + 1),
     ] {
-        let shares = at % line != 0 || len % line != 0;
+        let shares = !at.is_multiple_of(line) || !len.is_multiple_of(line);
         let bounced = check_ok!(lend(&mut memory, at, len));
         if bounced != shares {
             return Ok(Some((at, len)));

@@ -34,7 +34,7 @@ const SHAPES: [(usize, usize); 8] = [
 /// whole ones.
 pub(in crate::suites) fn demanded(buffer: Range<usize>, device_writes: bool) -> Counters {
     let line = line_size();
-    let shares = buffer.start % line != 0 || buffer.end % line != 0;
+    let shares = !buffer.start.is_multiple_of(line) || !buffer.end.is_multiple_of(line);
     let mut lent = buffer;
     if device_writes && shares {
         lent = 0..lent.len();

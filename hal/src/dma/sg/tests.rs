@@ -298,10 +298,8 @@ proptest! {
         prop_assert_eq!(walked, pages);
         for segment in &segments {
             prop_assert!(segment.len <= limits.max_len());
-            if boundary != 0 {
-                let end = segment.addr.get() + segment.len as u64 - 1;
-                prop_assert_eq!(segment.addr.get() / boundary, end / boundary);
-            }
+            let (first, last) = (segment.addr.get(), segment.addr.get() + segment.len as u64 - 1);
+            prop_assert_eq!(first.checked_div(boundary), last.checked_div(boundary));
         }
         for pair in segments.windows(2) {
             let joined = pair[0].len + pair[1].len;

@@ -188,7 +188,11 @@ fn a_shared_buffer_stays_readable() {
 }
 
 /// What the device sees of a mapping, and the CPU must not touch otherwise.
-fn shown<'m, D: Direction>(mapping: &'m Mapping<'_, D>) -> &'m mut [u8] {
+#[expect(
+    clippy::needless_pass_by_ref_mut,
+    reason = "the bytes are written through it"
+)]
+fn shown<'m, D: Direction>(mapping: &'m mut Mapping<'_, D>) -> &'m mut [u8] {
     let DmaSegment { addr, len } = mapping.dma_segment();
     let pa = mapping.device.phys_addr(addr, len).unwrap();
     // SAFETY: the memory is the mapping's, and its device is nobody.
@@ -204,22 +208,22 @@ fn bounced<D: Direction>(buffer: &mut [u8]) -> Mapping<'_, D> {
 
 #[test]
 fn every_direction_copies_in_at_the_map() {
-    assert_eq!(shown(&bounced::<FromDevice>(buffer(1, 99))), [1; 99]);
-    assert_eq!(shown(&bounced::<Bidirectional>(buffer(1, 99))), [1; 99]);
+    assert_eq!(shown(&mut bounced::<FromDevice>(buffer(1, 99))), [1; 99]);
+    assert_eq!(shown(&mut bounced::<Bidirectional>(buffer(1, 99))), [1; 99]);
 }
 
 #[test]
 fn what_the_device_wrote_is_copied_out_at_syncs_and_unmaps() {
     let bytes = buffer(1, 99);
-    let mapping = bounced::<FromDevice>(bytes);
-    shown(&mapping)[0] = 5;
+    let mut mapping = bounced::<FromDevice>(bytes);
+    shown(&mut mapping)[0] = 5;
     let mut cpu = mapping.sync_for_cpu();
     assert_eq!(cpu[..2], [5, 1]);
     cpu[1] = 6;
-    let mapping = cpu.sync_for_device();
+    let mut mapping = cpu.sync_for_device();
     // The slots keep what the device wrote: nothing is copied in for a device that only writes.
-    assert_eq!(shown(&mapping)[..2], [5, 1]);
-    shown(&mapping)[2] = 7;
+    assert_eq!(shown(&mut mapping)[..2], [5, 1]);
+    shown(&mut mapping)[2] = 7;
     mapping.unmap();
     assert_eq!(bytes[..4], [5, 1, 7, 1]);
 }
@@ -229,8 +233,8 @@ fn what_the_cpu_stored_is_copied_in_again_for_devices_that_read() {
     let bytes = buffer(1, 99);
     let mut cpu = bounced::<Bidirectional>(bytes).sync_for_cpu();
     cpu[3] = 9;
-    let mapping = cpu.sync_for_device();
-    assert_eq!(shown(&mapping)[3], 9);
+    let mut mapping = cpu.sync_for_device();
+    assert_eq!(shown(&mut mapping)[3], 9);
     // Dropped while the CPU's: what the slots hold no longer counts.
     let cpu = mapping.sync_for_cpu();
     drop(cpu);
@@ -268,12 +272,12 @@ fn a_part_is_taken_back_by_itself() {
 fn a_part_of_slots_is_copied_by_itself() {
     let bytes = buffer(1, 200);
     let mut mapping = bounced::<Bidirectional>(bytes);
-    shown(&mapping).fill(4);
+    shown(&mut mapping).fill(4);
     let mut part = mapping.sync_part_for_cpu(128..200).unwrap();
     assert_eq!(*part, [4; 72]);
     part[71] = 5;
     drop(part);
-    assert_eq!(shown(&mapping)[199], 5);
+    assert_eq!(shown(&mut mapping)[199], 5);
     mapping.unmap();
     assert_eq!((bytes[0], bytes[199]), (4, 5));
 }
