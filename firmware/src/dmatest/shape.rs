@@ -45,6 +45,7 @@ pub struct Shape {
 pub struct Shapes<'a> {
     options: &'a Options<'a>,
     lengths: Lengths,
+    granule: usize,
     seed: u64,
 }
 
@@ -59,6 +60,7 @@ impl<'a> Shapes<'a> {
         Ok(Self {
             options,
             lengths,
+            granule,
             seed,
         })
     }
@@ -80,14 +82,18 @@ impl<'a> Shapes<'a> {
         let mut random = Random::new(random::nth(self.seed, stream), 0);
         let Lengths { first, last, step } = self.lengths;
         let options = self.options;
-        let mut offset = || {
-            let places = options.offsets.bound() / options.alignment + 1;
-            MARGIN + random.below(places) * options.alignment
-        };
-        let (src, dst) = (offset(), offset());
         let kinds = options.memory.kinds();
         let mut kind = || kinds[random.below(kinds.len())];
         let (from, to) = (kind(), kind());
+        let mut offset = |kind| {
+            let step = match kind {
+                // A copy is cut where a page ends, and each piece is of whole granules.
+                Kind::Vmalloc => options.alignment.max(self.granule),
+                Kind::Kmalloc | Kind::Coherent => options.alignment,
+            };
+            MARGIN + random.below(options.offsets.bound() / step + 1) * step
+        };
+        let (src, dst) = (offset(from), offset(to));
         let bits = match options.patterns {
             Patterns::Bits => true,
             Patterns::Random => false,
@@ -217,7 +223,7 @@ mod tests {
             prop_assert!((min_size..=max_size).contains(&len) && len % granule == 0);
             prop_assert_eq!((from, to), (Kind::Vmalloc, Kind::Vmalloc));
             for at in [src, dst] {
-                prop_assert!(at % alignment == 0 && at - MARGIN <= bound);
+                prop_assert!(at % alignment == 0 && at % granule == 0 && at - MARGIN <= bound);
                 prop_assert!(at >= GUARD && at + len + GUARD <= shapes.room());
             }
         }

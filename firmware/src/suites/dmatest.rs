@@ -99,29 +99,33 @@ fn copies() -> Outcome {
     run(&machine().dmatest)
 }
 
-/// Runs the client as `options` say and reports what became of it, engine by engine.
+/// Runs the client as `options` say and reports what became of it, engine by engine. Failures come
+/// last: of a test that is run hundreds of times, only the last line is written.
 fn run(options: &Options<'_>) -> Outcome {
     let mut outcome = Ok(());
     for (number, engine) in channels(options)? {
+        let name = engine.device().name();
         let client = check_ok!(Client::new(number, engine, options));
+        let iterations = client.iterations();
         let tallies = check_ok!(client.run());
         for core in smp::online() {
             let tally = &tallies[core];
-            if let Some(fault) = &tally.refused {
-                return report::failed_operation(fault);
-            }
-            let name = engine.device().name();
             report::diagnostic(format_args!("dmatest engine={name} core={core} {tally}"));
+        }
+        for core in smp::online() {
+            let tally = &tallies[core];
             if let Some(failure) = &tally.failure {
-                report::diagnostic(format_args!("dmatest engine={name} first: {failure}"));
-                outcome = Err(Stop::Failed);
+                return report::failed(format_args!("dmatest engine={name} first: {failure}"));
             }
-            check!(
-                tally.tests == client.iterations(),
-                "{} of {} copies were made",
-                tally.tests,
-                client.iterations()
-            );
+            if let Some(fault) = &tally.refused {
+                outcome = report::failed_operation(fault);
+            } else {
+                check!(
+                    tally.tests == iterations,
+                    "{} of {iterations} copies were made",
+                    tally.tests
+                );
+            }
         }
     }
     outcome
