@@ -10,6 +10,7 @@ mod uncleaned;
 
 pub(crate) use uncleaned::{Taken, UncleanedLine, probe};
 
+use crate::check;
 use crate::machine::machine;
 use crate::memory::hoard::{LOWEST_ZONE, SLACK, fragment};
 use crate::memory::{Area, Object, reachable};
@@ -185,7 +186,8 @@ fn table(out: &Out, engine: &dyn DmaEngine) -> Result<Behaviour, Fault> {
         out,
         "WHICH MEMORY {name} WAS HANDED (taken as {kind}), and what came of it"
     );
-    let mut good = streaming(out, engine, probed)?;
+    let mut good = is_taken_rightly(out, device, probed);
+    good &= streaming(out, engine, probed)?;
     let bare_is_equal = unmaintained(out, engine, probed)?;
     good &= vmalloc(out, engine)?;
     good &= coherent(out, engine)?;
@@ -212,6 +214,43 @@ fn table(out: &Out, engine: &dyn DmaEngine) -> Result<Behaviour, Fault> {
         snoops: probed == UncleanedLine::Arrives,
         coherent: device.is_coherent(),
     })
+}
+
+/// Whether what the device is taken as does not contradict what it was seen to read.
+fn is_taken_rightly(out: &Out, device: &Device, probed: UncleanedLine) -> bool {
+    let contradicted = device.is_coherent() && probed != UncleanedLine::Arrives;
+    if contradicted {
+        say!(
+            out,
+            "  WRONG: {} does not snoop. Nothing is maintained for it, and every buffer is at risk:",
+            device.name()
+        );
+        say!(
+            out,
+            "  take dma.coherent=yes off the command line, or dma-coherent out of the device tree."
+        );
+    }
+    !contradicted
+}
+
+/// A device that is taken as coherent and was seen not to be.
+pub fn planted() -> Outcome {
+    let Some(engine) = machine().engines.first() else {
+        return Err(Stop::Skipped("no DMA engine"));
+    };
+    let device = engine.device();
+    let out = Out::Discarded;
+    let old_bytes = UncleanedLine::StaysBehind(1);
+    let _coherent = Taken::as_coherent(device, true);
+    check!(
+        !is_taken_rightly(&out, device, old_bytes),
+        "a device that read old bytes passes as coherent"
+    );
+    check!(
+        is_taken_rightly(&out, device, UncleanedLine::Arrives),
+        "a device that read new bytes does not pass as coherent"
+    );
+    Ok(())
 }
 
 fn row(out: &Out, what: &str, place: &Place) {

@@ -18,6 +18,7 @@ pub(super) const SUITE: Suite = Suite {
     tests: tests! {
         engines_come_up: engines::come_up,
         verdict: verdict::print,
+        verdict_planted: verdict::planted,
         whole_words_arrive_in_coherent_memory: lengths::whole_words_to_device,
         whole_words_arrive_in_kmalloc_memory: lengths::whole_words_from_device,
         odd_lengths_arrive_in_coherent_memory: lengths::odd_lengths_to_device,

@@ -135,6 +135,7 @@ fn sweep(engine: &dyn DmaEngine, wanted: fn(usize) -> bool, case: Case) -> Outco
             bytes += len;
         }
     }
+    check!(copies > 0, "{}: no length was copied", device.name());
     report::diagnostic(format_args!(
         "engine={} copies={copies} bytes={bytes} granule={granule} observed=data",
         device.name()
