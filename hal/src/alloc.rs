@@ -126,4 +126,4 @@ impl From<KvmallocError> for AllocError {
 #[cfg(doctest)]
 mod misuse;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

@@ -14,6 +14,8 @@
 //! | [`resource`] | registers that another device is to reach | `dma_map_resource` |
 //! | [`coherent`] | memory that CPU and device use together | `dma_alloc_coherent` |
 //! | [`engine`] | devices that copy memory | `dmaengine` |
+//! | [`raw`] | the same for drivers written as in C | `dma_map_single`, `dma_map_sg`, ... |
+//! | [`debug`] | a record of what is mapped, and reports of what does not fit it | `CONFIG_DMA_API_DEBUG` |
 //!
 //! # Who owns the bytes
 //!
@@ -29,12 +31,14 @@ use core::fmt;
 pub mod bounce;
 pub mod bus;
 pub mod coherent;
+pub mod debug;
 pub mod device;
 pub mod direction;
 pub mod engine;
 mod lease;
 pub mod maintenance;
 pub mod mask;
+pub mod raw;
 pub mod resource;
 pub mod sg;
 pub mod streaming;

@@ -26,7 +26,7 @@ thread_local! {
 /// Host memory of this thread. Memory moves whenever its size changes, a layout that is not the
 /// one asked for fails the test, and the allocation after `n` more fails on [`Host::fail_after`].
 #[derive(Debug)]
-pub(super) struct Host;
+pub(crate) struct Host;
 
 impl Host {
     /// The error of a failure on demand.

@@ -115,6 +115,8 @@ pub struct BouncePool {
 #[derive(Debug)]
 struct State {
     segments: [Segment; MAX_SEGMENTS],
+    /// Where the buffer of each slot that is lent has its bytes (`orig_addr`).
+    buffers: [VirtAddr; MAX_SEGMENTS * SEGMENT_SLOTS as usize],
     /// Segments the pool has.
     count: usize,
     /// The segment in which slots were found last, where the next search begins.
@@ -138,6 +140,7 @@ impl BouncePool {
             frames: PhysRange::new(frames.start, frames.start + count * MAX_BOUNCE),
             state: IrqLock::new(State {
                 segments: [Segment::EMPTY; MAX_SEGMENTS],
+                buffers: [VirtAddr::new(0); MAX_SEGMENTS * SEGMENT_SLOTS as usize],
                 count,
                 hint: 0,
                 used: 0,
@@ -169,12 +172,12 @@ impl BouncePool {
         }
     }
 
-    /// Takes slots for `len` bytes, more than none and at most [`MAX_BOUNCE`].
+    /// Takes slots for the `len` bytes at `buffer`, more than none and at most [`MAX_BOUNCE`].
     ///
     /// # Errors
     ///
     /// [`DmaError::BounceExhausted`].
-    pub(super) fn take(&self, len: usize) -> Result<PhysAddr, DmaError> {
+    pub(super) fn take(&self, len: usize, buffer: VirtAddr) -> Result<PhysAddr, DmaError> {
         let wanted = slots_for(len);
         let mut state = self.state.lock();
         let State { count, hint, .. } = *state;
@@ -192,7 +195,26 @@ impl BouncePool {
         state.used += wanted as usize;
         state.high_water = state.high_water.max(state.used);
         state.maps += 1;
+        let first = index * SEGMENT_SLOTS as usize + slot as usize;
+        for (place, offset) in state.buffers[first..]
+            .iter_mut()
+            .zip((0..len).step_by(SLOT_SIZE))
+        {
+            *place = buffer + offset;
+        }
         Ok(self.frames.start + index * MAX_BOUNCE + slot as usize * SLOT_SIZE)
+    }
+
+    /// Where what is copied through the slots at `shown` lies, if that is in the pool.
+    pub(super) fn buffer_of(&self, shown: PhysAddr) -> Option<VirtAddr> {
+        let offset = self
+            .frames
+            .contains(shown)
+            .then_some(())
+            .and_then(|()| shown.get().checked_sub(self.frames.start.get()))?
+            as usize;
+        let buffer = self.state.lock().buffers[offset / SLOT_SIZE];
+        Some(buffer + offset % SLOT_SIZE)
     }
 
     /// Takes back the slots that [`take`](Self::take) gave at `start` for `len` bytes.

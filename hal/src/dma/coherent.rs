@@ -8,7 +8,7 @@
 mod bitmap;
 
 use super::engine::{Destination, Source};
-use super::{Device, DmaError, DmaSegment, maintenance};
+use super::{Device, DmaError, DmaSegment, debug, maintenance};
 use crate::addr::{DmaAddr, PAGE_SIZE, PhysRange, VirtAddr};
 use crate::arch::{barrier, cache};
 use crate::sync::IrqLock;
@@ -83,6 +83,7 @@ impl CoherentPool {
     /// [`DmaError::ZeroLength`], [`DmaError::PoolExhausted`] (also above [`MAX_ALLOCATION`]),
     /// [`DmaError::OutOfReach`] if the device does not reach the pool.
     #[doc(alias = "dma_alloc_coherent")]
+    #[track_caller]
     pub fn alloc(
         &'static self,
         device: &'static Device,
@@ -115,6 +116,7 @@ impl CoherentPool {
         // SAFETY: the pages are mapped and were just allocated to this call alone.
         unsafe { zero(coherent.va(), len) };
         barrier::dmb_oshst();
+        debug::on_alloc(device, coherent.va(), coherent.segment);
         Ok(coherent)
     }
 
@@ -300,6 +302,7 @@ impl Coherent {
 
 impl Drop for Coherent {
     fn drop(&mut self) {
+        debug::on_free(self.device, self.va(), self.segment);
         self.pool
             .pages
             .lock()

@@ -124,7 +124,7 @@ impl Lease {
         let Some(pool) = usable_pool(device, len) else {
             return Err(refusal);
         };
-        let slots = pool.take(len)?;
+        let slots = pool.take(len, buffer)?;
         let addr = match device.dma_addr(slots, len) {
             Ok(addr) => addr,
             Err(error) => {
@@ -144,6 +144,27 @@ impl Lease {
         unsafe { pool.copy_in(lease.shown, buffer, len) };
         lease.clean();
         Ok(lease)
+    }
+
+    /// The lease of the memory that `device` was given as `segment`, a part of what was lent, and
+    /// where it lies in the direct map: for callers that keep nothing but the segment. `None` if the
+    /// device sees no memory there. It is maintained if the device is not coherent now.
+    pub(super) fn again(device: &Device, segment: DmaSegment) -> Option<(Self, VirtAddr)> {
+        let pa = device.phys_addr(segment.addr, segment.len)?;
+        let shown = layout::phys_to_virt(pa);
+        let bounced = bounce::pool().and_then(|pool| pool.buffer_of(pa));
+        let upkeep = match (bounced, device.is_coherent()) {
+            (None, true) => Upkeep::Nothing,
+            (None, false) => Upkeep::Lines,
+            (Some(_), true) => Upkeep::Copy,
+            (Some(_), false) => Upkeep::CopyAndLines,
+        };
+        let lease = Self {
+            shown,
+            segment,
+            upkeep,
+        };
+        Some((lease, bounced.unwrap_or(shown)))
     }
 
     /// The address and length the device must be given.

@@ -20,7 +20,8 @@ use spin::mutex::{SpinMutex, SpinMutexGuard};
 /// coherent window or in device memory, and must not be taken before the MMU and caches are on.
 ///
 /// Order, outermost first: kernel tables, vmalloc areas, registry of slab caches, slab cache, zone,
-/// shrinkers, owners, failure reports, DMA engine, interrupt handlers, interrupt controller, console.
+/// shrinkers, owners, failure reports, DMA engine, interrupt handlers, interrupt controller,
+/// DMA debug, console.
 /// A core holding one takes only locks further down the list.
 #[derive(Debug, Default)]
 pub struct IrqLock<T> {
