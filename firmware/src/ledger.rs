@@ -9,6 +9,7 @@
 //! given back. So that none of them hides a leak, they are counted zone by zone where they are: in
 //! the tree, on the list of freed tables, in the window's arena.
 
+use crate::dma_debug;
 use crate::machine::machine;
 use core::fmt;
 use hal::addr::Pfn;
@@ -142,10 +143,14 @@ pub enum Item {
     Charged,
     /// Slots of the bounce pool.
     Slots,
+    /// Memory mapped for devices, coherent or not, if DMA calls are checked.
+    Mappings,
+    /// Wrong DMA calls that no test planted, if they are checked.
+    Reports,
 }
 
 impl Item {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Pool,
         Self::LooseTables,
         Self::Areas,
@@ -155,6 +160,8 @@ impl Item {
         Self::Shrinkers,
         Self::Charged,
         Self::Slots,
+        Self::Mappings,
+        Self::Reports,
     ];
 
     /// How much of it there is now.
@@ -179,6 +186,8 @@ impl Item {
             Self::Shrinkers => mm::pages().map_or(0, |pages| pages.shrinkers().count()),
             Self::Charged => mm::owners().map(Owner::used).sum(),
             Self::Slots => bounce::pool().map_or(0, |pool| pool.stats().used),
+            Self::Mappings => dma_debug::live(),
+            Self::Reports => dma_debug::unplanted(),
         }
     }
 }
@@ -195,6 +204,8 @@ impl fmt::Display for Item {
             Self::Shrinkers => "shrinkers",
             Self::Charged => "bytes charged to owners",
             Self::Slots => "slots of the bounce pool",
+            Self::Mappings => "mappings for devices",
+            Self::Reports => "wrong DMA calls reported",
         })
     }
 }

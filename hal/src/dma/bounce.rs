@@ -172,12 +172,12 @@ impl BouncePool {
         }
     }
 
-    /// Takes slots for the `len` bytes at `buffer`, more than none and at most [`MAX_BOUNCE`].
+    /// Takes slots for `len` bytes, more than none and at most [`MAX_BOUNCE`].
     ///
     /// # Errors
     ///
     /// [`DmaError::BounceExhausted`].
-    pub(super) fn take(&self, len: usize, buffer: VirtAddr) -> Result<PhysAddr, DmaError> {
+    pub(super) fn take(&self, len: usize) -> Result<PhysAddr, DmaError> {
         let wanted = slots_for(len);
         let mut state = self.state.lock();
         let State { count, hint, .. } = *state;
@@ -195,24 +195,26 @@ impl BouncePool {
         state.used += wanted as usize;
         state.high_water = state.high_water.max(state.used);
         state.maps += 1;
-        let first = index * SEGMENT_SLOTS as usize + slot as usize;
-        for (place, offset) in state.buffers[first..]
-            .iter_mut()
-            .zip((0..len).step_by(SLOT_SIZE))
-        {
-            *place = buffer + offset;
-        }
         Ok(self.frames.start + index * MAX_BOUNCE + slot as usize * SLOT_SIZE)
     }
 
-    /// Where what is copied through the slots at `shown` lies, if that is in the pool.
+    /// Notes that the slots at `slots`, which were taken, are those of the `len` bytes at `buffer`.
+    pub(super) fn remember(&self, slots: PhysAddr, buffer: VirtAddr, len: usize) {
+        let first = (slots.get() - self.frames.start.get()) as usize / SLOT_SIZE;
+        let mut state = self.state.lock();
+        let places = state.buffers[first..].iter_mut();
+        for (place, offset) in places.zip((0..len).step_by(SLOT_SIZE)) {
+            *place = buffer + offset;
+        }
+    }
+
+    /// Where what is copied through slots at `shown` lies, if that is in the pool: for who keeps
+    /// nothing but the device's address.
     pub(super) fn buffer_of(&self, shown: PhysAddr) -> Option<VirtAddr> {
-        let offset = self
-            .frames
-            .contains(shown)
-            .then_some(())
-            .and_then(|()| shown.get().checked_sub(self.frames.start.get()))?
-            as usize;
+        if !self.frames.contains(shown) {
+            return None;
+        }
+        let offset = (shown.get() - self.frames.start.get()) as usize;
         let buffer = self.state.lock().buffers[offset / SLOT_SIZE];
         Some(buffer + offset % SLOT_SIZE)
     }

@@ -124,7 +124,7 @@ impl Lease {
         let Some(pool) = usable_pool(device, len) else {
             return Err(refusal);
         };
-        let slots = pool.take(len, buffer)?;
+        let slots = pool.take(len)?;
         let addr = match device.dma_addr(slots, len) {
             Ok(addr) => addr,
             Err(error) => {
@@ -132,6 +132,7 @@ impl Lease {
                 return Err(error);
             }
         };
+        pool.remember(slots, buffer, len);
         let lease = Self {
             shown: layout::phys_to_virt(slots),
             segment: DmaSegment { addr, len },

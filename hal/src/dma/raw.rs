@@ -28,7 +28,6 @@ use super::{Device, DmaError, DmaSegment};
 use crate::addr::{DmaAddr, Pfn, PhysAddr, PhysRange, VirtAddr};
 use crate::arch::barrier;
 use crate::{layout, mm};
-use core::panic::Location;
 
 mod list;
 
@@ -60,21 +59,9 @@ pub unsafe fn dma_map_single(
     direction: DirectionKind,
 ) -> DmaAddr {
     let cpu = VirtAddr::from_ptr(ptr);
-    barrier::hand_over(ptr);
-    let call = Call::new(
-        Kind::Single,
-        cpu,
-        DmaSegment {
-            addr: DMA_MAPPING_ERROR,
-            len,
-        },
-        direction,
-    );
-    match Device::direct_map_range(cpu, len) {
-        // SAFETY: the caller's contract.
-        Ok(pa) => completed(unsafe { lend(device, pa, call) }),
-        Err(error) => refused(device, &call, error),
-    }
+    let call = Call::new(Kind::Single, cpu, wanted(len), direction);
+    // SAFETY: the caller's contract.
+    completed(unsafe { lend(device, call) })
 }
 
 /// As [`dma_map_single`], for the `len` bytes from `offset` of the page `frame` on.
@@ -90,20 +77,12 @@ pub unsafe fn dma_map_page(
     len: usize,
     direction: DirectionKind,
 ) -> DmaAddr {
-    let pa = frame.phys() + offset;
-    let cpu = layout::phys_to_virt(pa);
-    barrier::hand_over(cpu.as_ptr::<u8>());
-    let call = Call::new(
-        Kind::Page,
-        cpu,
-        DmaSegment {
-            addr: DMA_MAPPING_ERROR,
-            len,
-        },
-        direction,
-    );
+    let page = layout::phys_to_virt(frame.phys());
+    // An offset that wraps is no address of the direct map.
+    let cpu = VirtAddr::new(page.get().wrapping_add(offset));
+    let call = Call::new(Kind::Page, cpu, wanted(len), direction);
     // SAFETY: the caller's contract.
-    completed(unsafe { lend(device, pa, call) })
+    completed(unsafe { lend(device, call) })
 }
 
 /// Ends what [`dma_map_single`] began with the same length and direction. The memory is the CPU's
@@ -225,11 +204,7 @@ pub fn dma_map_resource(
     len: usize,
     direction: DirectionKind,
 ) -> DmaAddr {
-    let segment = DmaSegment {
-        addr: DMA_MAPPING_ERROR,
-        len,
-    };
-    let call = Call::new(Kind::Resource, VirtAddr::default(), segment, direction);
+    let call = Call::new(Kind::Resource, VirtAddr::default(), wanted(len), direction);
     let registers = PhysRange::from_size(start, len as u64).filter(|range| !mm::is_ram(*range));
     let addr = match registers {
         Some(_) => device.dma_addr(start, len),
@@ -274,20 +249,32 @@ fn mapped(device: &Device, call: Call, maintained: bool) -> DmaAddr {
     call.addr
 }
 
+/// What a map is asked for: an address for `len` bytes.
+const fn wanted(len: usize) -> DmaSegment {
+    DmaSegment {
+        addr: DMA_MAPPING_ERROR,
+        len,
+    }
+}
+
 /// Lends memory, the completing barrier apart: the address, and whether one is due.
 ///
 /// # Safety
 ///
-/// As for [`Lease::begin`].
-unsafe fn lend(device: &Device, pa: PhysAddr, call: Call) -> (DmaAddr, bool) {
-    // SAFETY: the caller's contract.
-    match unsafe { Lease::begin(device, pa, call.len, call.direction) } {
+/// As for [`dma_map_single`].
+unsafe fn lend(device: &Device, call: Call) -> (DmaAddr, bool) {
+    let Call { cpu, len, .. } = call;
+    barrier::hand_over(cpu.as_ptr::<u8>());
+    let lease = Device::direct_map_range(cpu, len).and_then(|pa| {
+        // SAFETY: the memory is in the direct map, so the caller promises that it is valid and left
+        // alone.
+        unsafe { Lease::begin(device, pa, len, call.direction) }
+    });
+    match lease {
         Ok(lease) => {
             let (addr, maintained) = (lease.segment().addr, lease.is_maintained());
-            (
-                mapped(device, Call { addr, ..call }, maintained),
-                maintained,
-            )
+            let call = Call { addr, ..call };
+            (mapped(device, call, maintained), maintained)
         }
         Err(error) => (refused(device, &call, error), false),
     }

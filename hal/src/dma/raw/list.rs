@@ -1,8 +1,7 @@
 //! Scattered buffers.
 
-use super::{DMA_MAPPING_ERROR, end, give, lend, take};
+use super::{DMA_MAPPING_ERROR, end, give, lend, take, wanted};
 use crate::addr::{DmaAddr, PhysAddr, VirtAddr};
-use crate::arch::barrier;
 use crate::dma::debug::{self, Call, Kind, SgPlace};
 use crate::dma::direction::DirectionKind;
 use crate::dma::streaming::complete_if;
@@ -54,15 +53,10 @@ pub unsafe fn dma_map_sg(device: &Device, list: &mut [Scatter], direction: Direc
     for index in 0..count {
         let Scatter { start, len, .. } = list[index];
         let cpu = layout::phys_to_virt(start);
-        barrier::hand_over(cpu.as_ptr::<u8>());
-        let segment = DmaSegment {
-            addr: DMA_MAPPING_ERROR,
-            len,
-        };
-        let mut call = Call::new(Kind::Sg, cpu, segment, direction);
+        let mut call = Call::new(Kind::Sg, cpu, wanted(len), direction);
         call.sg = Some(SgPlace { index, count });
         // SAFETY: the caller's contract.
-        let (addr, maintained) = unsafe { lend(device, start, call) };
+        let (addr, maintained) = unsafe { lend(device, call) };
         if addr == DMA_MAPPING_ERROR {
             // SAFETY: these were lent above, and no device was told.
             unsafe { unmap_list(device, &mut list[..index], count, direction) };

@@ -1,8 +1,8 @@
 use super::*;
 use crate::addr::PAGE_SIZE;
 use crate::arch::trace::{Op, record_during};
-use crate::dma::DmaMask;
 use crate::dma::device::fake;
+use crate::dma::{DmaMask, bounce};
 use crate::layout::host;
 use DirectionKind::{FromDevice, ToDevice};
 
@@ -139,4 +139,30 @@ fn resources_are_translated_and_never_maintained() {
     assert!(ops.is_empty());
     let none = dma_map_resource(device, PhysAddr::new(0x1000), 4, ToDevice);
     assert!(dma_mapping_error(device, none));
+}
+
+/// Of a bounced buffer a driver keeps the slots' address only.
+#[test]
+fn bounced_buffers_are_found_by_the_address_of_their_slots() {
+    let (device, pa) = (device(), page());
+    bounce::tests::with_pool();
+    // A line is shared at either end, and the second slot is used.
+    let len = bounce::SLOT_SIZE + 7;
+    // SAFETY: the page is this test's.
+    let bytes = unsafe { core::slice::from_raw_parts_mut((line(pa) + 5).as_ptr::<u8>(), len) };
+    bytes.fill(0x11);
+    // SAFETY: nobody else uses the page, and the host's device accesses nothing.
+    let addr = unsafe { dma_map_single(device, bytes.as_mut_ptr(), len, FromDevice) };
+    let slots = line(device.phys_addr(addr, len).unwrap()).as_ptr::<u8>();
+    // SAFETY: the slots are this mapping's, and this is the device's part.
+    let shown = unsafe { core::slice::from_raw_parts_mut(slots, len) };
+    assert!(shown.iter().all(|&byte| byte == 0x11));
+    shown.fill(0x22);
+    // SAFETY: mapped above.
+    unsafe { dma_sync_single_range_for_cpu(device, addr, bounce::SLOT_SIZE, 7, FromDevice) };
+    let (head, tail) = bytes.split_at(bounce::SLOT_SIZE);
+    assert!(head.iter().all(|&byte| byte == 0x11) && tail == [0x22; 7]);
+    // SAFETY: as above.
+    unsafe { dma_unmap_single(device, addr, len, FromDevice) };
+    assert!(bytes.iter().all(|&byte| byte == 0x22));
 }
