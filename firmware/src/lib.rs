@@ -43,7 +43,10 @@ mod oom;
 #[cfg(target_os = "none")]
 pub mod payload;
 #[cfg(target_os = "none")]
-#[expect(unsafe_code, reason = "makes the DMA calls that a checker must find wrong")]
+#[expect(
+    unsafe_code,
+    reason = "makes the DMA calls that a checker must find wrong"
+)]
 mod raw_dma;
 #[cfg(target_os = "none")]
 pub mod report;

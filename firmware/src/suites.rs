@@ -12,6 +12,7 @@ mod boot;
 mod bounce;
 mod cma;
 mod coherent;
+mod debug;
 mod dma;
 mod gfp;
 mod interrupt;
@@ -66,5 +67,6 @@ pub const ALL: &[Suite] = &[
     sg::SUITE,
     bounce::SUITE,
     dma::SUITE,
+    debug::SUITE,
     selftest::SUITE,
 ];

@@ -219,10 +219,14 @@ fn mistake(refusal: &DmaError) -> Option<Check> {
         DmaError::OutOfReach { .. }
         | DmaError::PoolExhausted { .. }
         | DmaError::BounceExhausted { .. } => None,
-        DmaError::NotMappable { kind, .. } if kind == MemoryKind::Vmalloc => {
-            Some(Check::MapVmalloc)
-        }
-        DmaError::NotMappable { addr, kind } if kind == MemoryKind::Image => {
+        DmaError::NotMappable {
+            kind: MemoryKind::Vmalloc,
+            ..
+        } => Some(Check::MapVmalloc),
+        DmaError::NotMappable {
+            addr,
+            kind: MemoryKind::Image,
+        } => {
             let part = HOOKS.get().and_then(|hooks| (hooks.image_part)(addr));
             Some(match part {
                 Some(ImagePart::Stack) => Check::MapStack,
