@@ -24,10 +24,10 @@ use super::debug::{self, Call, Kind};
 use super::direction::DirectionKind;
 use super::lease::Lease;
 use super::streaming::complete_if;
-use super::{Device, DmaError, DmaSegment};
+use super::{Device, DmaError, DmaSegment, resource};
 use crate::addr::{DmaAddr, Pfn, PhysAddr, PhysRange, VirtAddr};
 use crate::arch::barrier;
-use crate::{layout, mm};
+use crate::layout;
 
 mod list;
 
@@ -205,14 +205,13 @@ pub fn dma_map_resource(
     direction: DirectionKind,
 ) -> DmaAddr {
     let call = Call::new(Kind::Resource, VirtAddr::default(), wanted(len), direction);
-    let registers = PhysRange::from_size(start, len as u64).filter(|range| !mm::is_ram(*range));
-    let addr = match registers {
-        Some(_) => device.dma_addr(start, len),
-        None => Err(DmaError::NotMappable {
-            addr: layout::phys_to_virt(start),
-            kind: super::MemoryKind::Ram,
-        }),
+    let wraps = DmaError::Wraps {
+        addr: layout::phys_to_virt(start),
+        len,
     };
+    let range = PhysRange::from_size(start, len as u64).ok_or(wraps);
+    let registers = range.and_then(|range| resource::map_resource(device, range));
+    let addr = registers.map(|mapping| mapping.dma_segment().addr);
     match addr {
         Ok(addr) => mapped(device, Call { addr, ..call }, false),
         Err(error) => refused(device, &call, error),

@@ -296,6 +296,9 @@ impl<'a, D: Direction> SgMapping<'a, D> {
 
     #[track_caller]
     fn note_sync(&self, to: debug::Sync) {
+        if !debug::is_on() {
+            return;
+        }
         for lease in self.list.entries().iter().filter_map(|entry| entry.lease) {
             debug::on_sync(self.device, lease.segment(), D::KIND, to);
         }
@@ -398,6 +401,7 @@ impl<'a, D: Direction> SgCpuOwned<'a, D> {
 
     /// Gives all runs to the device again.
     #[doc(alias = "dma_sync_sg_for_device")]
+    #[track_caller]
     pub fn sync_for_device(self) -> SgMapping<'a, D> {
         let mut this = ManuallyDrop::new(self);
         // SAFETY: `this` is never dropped nor used again, so the mapping is taken once.

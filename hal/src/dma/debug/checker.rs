@@ -151,7 +151,8 @@ impl<A: Allocator> Checker<A> {
     pub(super) fn map(&mut self, lender: Lender, call: Call, lent: &Lent) -> Reports {
         let mut found = Reports::new();
         let (first, last) = range(&call);
-        if call.kind == Kind::Sg {
+        // A typed list knows no entries: it is cut for the device after it was lent.
+        if call.sg.is_some() {
             if call.len > lent.limits.max_len() {
                 self.note(&mut found, Check::SgTooLong, lender, call, None);
             }

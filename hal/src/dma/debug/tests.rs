@@ -282,7 +282,8 @@ fn segments_that_a_device_does_not_take() {
         ),
         (Kind::Single, 0xF800, 0x1800, &[]),
     ] {
-        let segment = call(kind, at, len, ToDevice);
+        let mut segment = call(kind, at, len, ToDevice);
+        segment.sg = (kind == Kind::Sg).then_some(SgPlace { index: 0, count: 1 });
         let found = checker.map(
             NET,
             segment,
