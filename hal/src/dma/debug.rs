@@ -99,7 +99,15 @@ pub fn release(device: &Device) -> usize {
     (0..).map_while(leak).map(|report| tell(&report)).count()
 }
 
-/// A typed map that has succeeded.
+/// What a typed map knows of itself.
+#[derive(Clone, Copy)]
+struct How {
+    kind: Kind,
+    direction: DirectionKind,
+    maintained: bool,
+}
+
+/// A typed map that has succeeded, of memory at `cpu`.
 #[inline(always)]
 #[track_caller]
 pub(super) fn on_map(
@@ -110,8 +118,12 @@ pub(super) fn on_map(
     direction: DirectionKind,
 ) {
     if is_on() {
-        let call = Call::new(kind, cpu, lease.segment(), direction);
-        record(device, &call, lease.is_maintained(), true);
+        let how = How {
+            kind,
+            direction,
+            maintained: lease.is_maintained(),
+        };
+        mapped(device, cpu, lease.segment(), how, Location::caller());
     }
 }
 
@@ -120,8 +132,13 @@ pub(super) fn on_map(
 #[track_caller]
 pub(super) fn on_unmap(device: &Device, kind: Kind, lease: &Lease, direction: DirectionKind) {
     if is_on() {
-        let call = Call::new(kind, VirtAddr::default(), lease.segment(), direction);
-        forget(device, &call);
+        let how = How {
+            kind,
+            direction,
+            maintained: lease.is_maintained(),
+        };
+        let nowhere = VirtAddr::default();
+        unmapped(device, nowhere, lease.segment(), how, Location::caller());
     }
 }
 
@@ -135,12 +152,19 @@ pub(super) fn on_sync(device: &Device, part: DmaSegment, direction: DirectionKin
     }
 }
 
+/// What is said of coherent memory.
+const COHERENT: How = How {
+    kind: Kind::Coherent,
+    direction: DirectionKind::Bidirectional,
+    maintained: false,
+};
+
 /// Coherent memory that was given out at `cpu`.
 #[inline(always)]
 #[track_caller]
 pub(super) fn on_alloc(device: &Device, cpu: VirtAddr, segment: DmaSegment) {
     if is_on() {
-        record(device, &coherent_call(cpu, segment), false, true);
+        mapped(device, cpu, segment, COHERENT, Location::caller());
     }
 }
 
@@ -149,8 +173,26 @@ pub(super) fn on_alloc(device: &Device, cpu: VirtAddr, segment: DmaSegment) {
 #[track_caller]
 pub(super) fn on_free(device: &Device, cpu: VirtAddr, segment: DmaSegment) {
     if is_on() {
-        forget(device, &coherent_call(cpu, segment));
+        unmapped(device, cpu, segment, COHERENT, Location::caller());
     }
+}
+
+/// [`record`] by what fits into registers, so that a call that is not made costs its caller no
+/// memory. So is [`unmapped`].
+#[cold]
+#[inline(never)]
+fn mapped(device: &Device, cpu: VirtAddr, segment: DmaSegment, how: How, site: Site) {
+    let call = Call::at(site, how.kind, cpu, segment, how.direction);
+    record(device, &call, how.maintained, true);
+}
+
+#[cold]
+#[inline(never)]
+fn unmapped(device: &Device, cpu: VirtAddr, segment: DmaSegment, how: How, site: Site) {
+    forget(
+        device,
+        &Call::at(site, how.kind, cpu, segment, how.direction),
+    );
 }
 
 /// Who a device is to the checker.
@@ -159,11 +201,6 @@ fn lender(device: &Device) -> Lender {
         id: core::ptr::from_ref(device).addr(),
         name: device.name(),
     }
-}
-
-#[track_caller]
-fn coherent_call(cpu: VirtAddr, segment: DmaSegment) -> Call {
-    Call::new(Kind::Coherent, cpu, segment, DirectionKind::Bidirectional)
 }
 
 /// Records a mapping.

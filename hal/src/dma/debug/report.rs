@@ -81,6 +81,17 @@ impl Call {
     pub(in crate::dma) fn new(
         kind: Kind,
         cpu: VirtAddr,
+        segment: DmaSegment,
+        direction: DirectionKind,
+    ) -> Self {
+        Self::at(Location::caller(), kind, cpu, segment, direction)
+    }
+
+    /// A call at `site`.
+    pub(super) fn at(
+        site: Site,
+        kind: Kind,
+        cpu: VirtAddr,
         DmaSegment { addr, len }: DmaSegment,
         direction: DirectionKind,
     ) -> Self {
@@ -91,7 +102,7 @@ impl Call {
             len,
             direction,
             sg: None,
-            site: Location::caller(),
+            site,
         }
     }
 }
