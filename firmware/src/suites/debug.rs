@@ -73,6 +73,8 @@ pub(super) const SUITE: Suite = Suite {
         a_released_device_leaves_nothing_planted: || with(table::leak, Twin::Planted),
         the_table_holds_every_mapping: || with(table::entries, Twin::Right),
         the_table_holds_every_mapping_planted: || with(table::entries, Twin::Planted),
+        a_mapping_that_stays_is_found_planted: || with(table::mapping_left, Twin::Planted),
+        a_mistake_of_nobodys_is_found_planted: || with(table::report_unplanted, Twin::Planted),
     },
 };
 

@@ -1,14 +1,16 @@
 //! What is recorded: mappings that stay, and more than there is room for.
 
+use super::super::pages::leaks;
 use super::super::phantom::{ELSEWHERE, WIDE};
 use super::{LEN, Twin, Wanted, said, verify};
-use crate::dma_debug::reported;
+use crate::dma_debug::{reported, retract};
+use crate::ledger::{Item, Place};
 use crate::raw_dma::Lent;
 use crate::report::Outcome;
 use crate::{check, check_ok};
 use hal::dma::debug::{self, Check, Checker, Kind};
 use hal::dma::direction::DirectionKind::{FromDevice, ToDevice};
-use hal::mm::Gfp;
+use hal::mm::{AllocError, Gfp};
 
 pub(super) fn leak(twin: Twin) -> Outcome {
     let lent = check_ok!(Lent::new(&WIDE, LEN));
@@ -57,4 +59,33 @@ pub(super) fn entries(twin: Twin) -> Outcome {
     });
     check!(is_as_it_must_be, "the table does not say what it lacked");
     Ok(())
+}
+
+/// A mapping that stays: the ledger names it.
+pub(super) fn mapping_left(_: Twin) -> Outcome {
+    let lent = check_ok!(Lent::new(&WIDE, LEN));
+    leaks::is_found(
+        (Place::Count(Item::Mappings), 1),
+        || Ok::<_, AllocError>(lent.map_checked(Kind::Single, 0..LEN, ToDevice)),
+        |addr| {
+            lent.unmap(Kind::Single, addr, LEN, ToDevice);
+            Ok(())
+        },
+    )
+}
+
+/// A mistake that no test keeps to itself: the ledger counts it.
+pub(super) fn report_unplanted(_: Twin) -> Outcome {
+    let lent = check_ok!(Lent::new(&WIDE, LEN));
+    leaks::is_found(
+        (Place::Count(Item::Reports), 1),
+        || {
+            lent.unmap(Kind::Single, lent.addr(0), LEN, ToDevice);
+            Ok::<_, AllocError>(())
+        },
+        |()| {
+            retract();
+            Ok(())
+        },
+    )
 }
