@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! suite=GLOB test=GLOB seed=N iters=N failslab=N|A..B loglevel=0..7 defmt
-//! dma.coherent=auto|yes|no coherent_pool=SIZE cma=SIZE swiotlb=SIZE exit=semihosting|halt
+//! dma.coherent=auto|yes|no dma.debug=yes|no dma.debug_entries=N coherent_pool=SIZE cma=SIZE swiotlb=SIZE exit=semihosting|halt
 //! bench[=GLOB] bench.counter=insn|cycles
 //! dmatest.iterations=N dmatest.threads=N dmatest.min_size=SIZE dmatest.max_size=SIZE
 //! dmatest.alignment=N dmatest.offsets=on|off|SIZE dmatest.patterns=bits|random|mixed
@@ -89,6 +89,10 @@ pub struct CmdLine<'a> {
     pub defmt: bool,
     /// Whether devices are taken for coherent.
     pub dma_coherent: DmaCoherent,
+    /// Whether DMA calls are checked; by default unless benchmarks run.
+    pub dma_debug: Option<bool>,
+    /// How many mappings the checks can record at a time, at least one.
+    pub dma_debug_entries: Option<u32>,
     /// Bytes of the coherent pool, not zero.
     pub coherent_pool: Option<u64>,
     /// Bytes of the default contiguous memory area; 0 for none.
@@ -123,6 +127,11 @@ impl<'a> CmdLine<'a> {
     /// Whether any suite is to be run: not if benchmarks alone are asked for.
     pub fn wants_suites(&self) -> bool {
         self.bench.is_none() || self.suite.is_some() || self.test.is_some()
+    }
+
+    /// Whether DMA calls are to be checked: a benchmark would measure the checks.
+    pub fn wants_dma_debug(&self) -> bool {
+        self.dma_debug.unwrap_or(self.bench.is_none())
     }
 
     /// Whether a test is to be run. `name` is its full name, `suite.test`.

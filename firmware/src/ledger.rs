@@ -9,6 +9,7 @@
 //! given back. So that none of them hides a leak, they are counted zone by zone where they are: in
 //! the tree, on the list of freed tables, in the window's arena.
 
+use crate::dma_debug;
 use crate::machine::machine;
 use core::fmt;
 use hal::addr::Pfn;
@@ -150,10 +151,14 @@ pub enum Item {
     DamagedLists,
     /// Slots of the bounce pool.
     Slots,
+    /// Memory mapped for devices, coherent or not, if DMA calls are checked.
+    Mappings,
+    /// Wrong DMA calls that no test planted, if they are checked.
+    Reports,
 }
 
 impl Item {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::Pool,
         Self::Runs,
         Self::LooseTables,
@@ -165,6 +170,8 @@ impl Item {
         Self::Charged,
         Self::DamagedLists,
         Self::Slots,
+        Self::Mappings,
+        Self::Reports,
     ];
 
     /// How much of it there is now.
@@ -196,6 +203,8 @@ impl Item {
                 ZoneKind::ALL.iter().filter(|kind| damaged(kind)).count()
             }
             Self::Slots => bounce::pool().map_or(0, |pool| pool.stats().used),
+            Self::Mappings => dma_debug::live(),
+            Self::Reports => dma_debug::unplanted(),
         }
     }
 }
@@ -214,6 +223,8 @@ impl fmt::Display for Item {
             Self::Charged => "bytes charged to owners",
             Self::DamagedLists => "zones whose lists of free blocks are damaged",
             Self::Slots => "slots of the bounce pool",
+            Self::Mappings => "mappings for devices",
+            Self::Reports => "wrong DMA calls reported",
         })
     }
 }

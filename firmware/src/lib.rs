@@ -24,6 +24,8 @@ pub mod clock;
 #[cfg(target_os = "none")]
 pub mod console;
 #[cfg(target_os = "none")]
+mod dma_debug;
+#[cfg(target_os = "none")]
 #[expect(unsafe_code, reason = "called by the vectors, walks the stack")]
 pub mod exceptions;
 #[cfg(target_os = "none")]
@@ -41,6 +43,12 @@ mod memory;
 mod oom;
 #[cfg(target_os = "none")]
 pub mod payload;
+#[cfg(target_os = "none")]
+#[expect(
+    unsafe_code,
+    reason = "makes the DMA calls that a checker must find wrong"
+)]
+mod raw_dma;
 #[cfg(target_os = "none")]
 pub mod report;
 #[cfg(target_os = "none")]

@@ -6,7 +6,8 @@
 
 use crate::check_ok;
 use crate::console;
-use crate::ledger::Ledger;
+use crate::dma_debug;
+use crate::ledger::{Item, Ledger, Place};
 use crate::oom::OutOfMemory;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -282,6 +283,9 @@ pub(crate) fn leaves_no_leak(before: Result<Ledger, SmpError>) -> Outcome {
         None => Ok(()),
         Some(difference) => {
             diagnostic(format_args!("{difference}"));
+            if difference.growth().0 == Place::Count(Item::Mappings) {
+                dma_debug::list();
+            }
             Err(Stop::Failed)
         }
     }

@@ -5,7 +5,7 @@ use crate::boot::memory::{self, MemoryFault};
 use crate::boot::secondary::{self, StartError};
 use crate::cmdline::{CmdLine, DmaCoherent, Exit};
 use crate::machine::{self, Machine};
-use crate::{boot, clock, console, exit, report, run, trace};
+use crate::{boot, clock, console, dma_debug, exit, report, run, trace};
 use hal::addr::{PhysAddr, PhysRange};
 use hal::arch::{counter, cpu};
 use hal::board::{Board, EarlyPlatform, MapRegisters, Platform, SecondaryStart};
@@ -146,6 +146,7 @@ fn bring_up(
 
     report::begin();
     report::note(format_args!("boot ns={}", timer.now_ns()));
+    dma_debug::start(&cmdline);
     let devices = board.bring_up(&Platform {
         ioremap: &ioremap,
         tree: tree.as_ref().ok(),

@@ -12,6 +12,7 @@ mod boot;
 mod bounce;
 mod cma;
 mod coherent;
+mod debug;
 mod dma;
 mod dmatest;
 mod fw_cfg;
@@ -71,6 +72,7 @@ pub const ALL: &[Suite] = &[
     sg::SUITE,
     bounce::SUITE,
     dma::SUITE,
+    debug::SUITE,
     dmatest::SUITE,
     fw_cfg::SUITE,
     mailbox::SUITE,

@@ -16,6 +16,8 @@
 //! | [`pool`] | small blocks of it | `dma_pool` |
 //! | [`ring`] | descriptors in it that change hands | `dma_wmb`, `dma_rmb` |
 //! | [`engine`] | devices that copy memory | `dmaengine` |
+//! | [`raw`] | the same for drivers written as in C | `dma_map_single`, `dma_map_sg`, ... |
+//! | [`debug`] | a record of what is mapped, and reports of what does not fit it | `CONFIG_DMA_API_DEBUG` |
 //!
 //! # Who owns the bytes
 //!
@@ -31,6 +33,7 @@ use core::fmt;
 pub mod bounce;
 pub mod bus;
 pub mod coherent;
+pub mod debug;
 pub mod device;
 pub mod direction;
 pub mod engine;
@@ -38,6 +41,7 @@ mod lease;
 pub mod maintenance;
 pub mod mask;
 pub mod pool;
+pub mod raw;
 pub mod resource;
 pub mod ring;
 pub mod sg;

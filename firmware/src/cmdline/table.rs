@@ -28,6 +28,9 @@ const COPY_SIZE: &str = "a size from 1 to 256K";
 const RANGE: &str = "a number such as 3, or two such as 1..200";
 const FLAG: &str = "allowed: the key takes no value";
 
+/// The most mappings that `dma.debug_entries` may ask for: some 200 MiB of records.
+const MAX_DEBUG_ENTRIES: u32 = 1 << 20;
+
 impl Key {
     /// A key this build acts on.
     const fn new(name: &'static str, allowed: &'static str, apply: Apply) -> Self {
@@ -104,6 +107,24 @@ pub(super) const KEYS: &[Key] = &[
         };
         Some(())
     }),
+    Key::new("dma.debug", "yes or no", |line, value| {
+        line.dma_debug = Some(match value? {
+            "yes" => true,
+            "no" => false,
+            _ => return None,
+        });
+        Some(())
+    }),
+    Key::new(
+        "dma.debug_entries",
+        "a number from 1 to 1048576",
+        |line, value| {
+            let entries = u32::try_from(number(value?)?).ok();
+            line.dma_debug_entries =
+                Some(entries.filter(|entries| (1..=MAX_DEBUG_ENTRIES).contains(entries))?);
+            Some(())
+        },
+    ),
     Key::new("coherent_pool", SIZE, |line, value| {
         line.coherent_pool = Some(size(value?).filter(|&size| size != 0)?);
         Some(())

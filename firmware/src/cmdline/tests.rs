@@ -18,8 +18,8 @@ fn pairs(text: &str) -> Vec<(&str, Option<&str>)> {
 #[test]
 fn every_key_of_this_build_sets_its_field() {
     let text = "suite=mmu test=mmu.* seed=0x2A iters=100 failslab=3..9 loglevel=7 defmt \
-                dma.coherent=no coherent_pool=2M cma=0 swiotlb=512K bench=kmalloc* bench.counter=cycles \
-                exit=semihosting";
+                dma.coherent=no dma.debug=no dma.debug_entries=64 coherent_pool=2M cma=0 \
+                swiotlb=512K bench=kmalloc* bench.counter=cycles exit=semihosting";
     let line = CmdLine::parse(text);
     assert_eq!(
         line,
@@ -33,6 +33,8 @@ fn every_key_of_this_build_sets_its_field() {
             loglevel: Some(7),
             defmt: true,
             dma_coherent: DmaCoherent::No,
+            dma_debug: Some(false),
+            dma_debug_entries: Some(64),
             coherent_pool: Some(2 << 20),
             cma: Some(0),
             swiotlb: Some(512 << 10),
@@ -109,6 +111,21 @@ fn bad_values_are_named_with_what_is_allowed_and_change_nothing() {
     );
     let line = CmdLine::parse("iters=5 iters=0 loglevel=3 loglevel=x");
     assert_eq!((line.iters, line.loglevel), (Some(5), Some(3)));
+}
+
+#[test]
+fn dma_is_checked_unless_benchmarks_run_or_the_line_says_so() {
+    let wants = |text| CmdLine::parse(text).wants_dma_debug();
+    assert!(wants("") && wants("suite=dma") && wants("bench dma.debug=yes"));
+    assert!(!wants("dma.debug=no") && !wants("bench=map*") && !wants("bench suite=dma"));
+    assert_eq!(
+        complaints("dma.debug=maybe dma.debug_entries=0 dma.debug_entries=1048577"),
+        [
+            "dma.debug: \"maybe\" is not yes or no",
+            "dma.debug_entries: \"0\" is not a number from 1 to 1048576",
+            "dma.debug_entries: \"1048577\" is not a number from 1 to 1048576",
+        ]
+    );
 }
 
 #[test]

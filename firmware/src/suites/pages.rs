@@ -1,6 +1,6 @@
 //! Pages: alignment, splitting and merging, exact sizes, refusals, exhaustion, several cores.
 
-mod leaks;
+pub(super) mod leaks;
 mod refused;
 
 use super::limits::Limits;

@@ -11,6 +11,13 @@ use hal::sync::Once;
 pub(super) static WIDE: Device = phantom("wide", DmaMask::new::<64>(), &EVERYWHERE);
 /// As [`WIDE`], for tests that take it as coherent.
 pub(super) static SNOOPING: Device = phantom("snooping", DmaMask::new::<64>(), &EVERYWHERE);
+/// As [`WIDE`], and takes no segment longer than a page or across 64 KiB.
+pub(super) static CHOOSY: Device =
+    phantom("choosy", DmaMask::new::<64>(), &EVERYWHERE).with_limits(CHOOSY_LIMITS);
+const CHOOSY_LIMITS: SegmentLimits = match SegmentLimits::new(0x1000, 0x1_0000) {
+    Ok(limits) => limits,
+    Err(_) => panic!("a page and a power of two"),
+};
 /// Drives so few address bits that it reaches no memory anybody is given.
 pub(super) static NARROW: Device = phantom("narrow", DmaMask::new::<12>(), &EVERYWHERE);
 /// Sees all memory where no engine of a board sees any.

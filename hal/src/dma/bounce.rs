@@ -115,6 +115,8 @@ pub struct BouncePool {
 #[derive(Debug)]
 struct State {
     segments: [Segment; MAX_SEGMENTS],
+    /// Where the buffer of each slot that is lent has its bytes (`orig_addr`).
+    buffers: [VirtAddr; MAX_SEGMENTS * SEGMENT_SLOTS as usize],
     /// Segments the pool has.
     count: usize,
     /// The segment in which slots were found last, where the next search begins.
@@ -138,6 +140,7 @@ impl BouncePool {
             frames: PhysRange::new(frames.start, frames.start + count * MAX_BOUNCE),
             state: IrqLock::new(State {
                 segments: [Segment::EMPTY; MAX_SEGMENTS],
+                buffers: [VirtAddr::new(0); MAX_SEGMENTS * SEGMENT_SLOTS as usize],
                 count,
                 hint: 0,
                 used: 0,
@@ -193,6 +196,27 @@ impl BouncePool {
         state.high_water = state.high_water.max(state.used);
         state.maps += 1;
         Ok(self.frames.start + index * MAX_BOUNCE + slot as usize * SLOT_SIZE)
+    }
+
+    /// Notes that the slots at `slots`, which were taken, are those of the `len` bytes at `buffer`.
+    pub(super) fn remember(&self, slots: PhysAddr, buffer: VirtAddr, len: usize) {
+        let first = (slots.get() - self.frames.start.get()) as usize / SLOT_SIZE;
+        let mut state = self.state.lock();
+        let places = state.buffers[first..].iter_mut();
+        for (place, offset) in places.zip((0..len).step_by(SLOT_SIZE)) {
+            *place = buffer + offset;
+        }
+    }
+
+    /// Where what is copied through slots at `shown` lies, if that is in the pool: for who keeps
+    /// nothing but the device's address.
+    pub(super) fn buffer_of(&self, shown: PhysAddr) -> Option<VirtAddr> {
+        if !self.frames.contains(shown) {
+            return None;
+        }
+        let offset = (shown.get() - self.frames.start.get()) as usize;
+        let buffer = self.state.lock().buffers[offset / SLOT_SIZE];
+        Some(buffer + offset % SLOT_SIZE)
     }
 
     /// Takes back the slots that [`take`](Self::take) gave at `start` for `len` bytes.

@@ -132,6 +132,7 @@ impl Lease {
                 return Err(error);
             }
         };
+        pool.remember(slots, buffer, len);
         let lease = Self {
             shown: layout::phys_to_virt(slots),
             segment: DmaSegment { addr, len },
@@ -144,6 +145,27 @@ impl Lease {
         unsafe { pool.copy_in(lease.shown, buffer, len) };
         lease.clean();
         Ok(lease)
+    }
+
+    /// The lease of the memory that `device` was given as `segment`, a part of what was lent, and
+    /// where it lies in the direct map: for callers that keep nothing but the segment. `None` if the
+    /// device sees no memory there. It is maintained if the device is not coherent now.
+    pub(super) fn again(device: &Device, segment: DmaSegment) -> Option<(Self, VirtAddr)> {
+        let pa = device.phys_addr(segment.addr, segment.len)?;
+        let shown = layout::phys_to_virt(pa);
+        let bounced = bounce::pool().and_then(|pool| pool.buffer_of(pa));
+        let upkeep = match (bounced, device.is_coherent()) {
+            (None, true) => Upkeep::Nothing,
+            (None, false) => Upkeep::Lines,
+            (Some(_), true) => Upkeep::Copy,
+            (Some(_), false) => Upkeep::CopyAndLines,
+        };
+        let lease = Self {
+            shown,
+            segment,
+            upkeep,
+        };
+        Some((lease, bounced.unwrap_or(shown)))
     }
 
     /// The address and length the device must be given.

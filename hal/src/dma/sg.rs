@@ -9,6 +9,7 @@
 //! side, up to the device's [limits](super::SegmentLimits); a longer run becomes several segments.
 //! So there may be fewer segments than runs, which is what an engine must go by.
 
+use super::debug::{self, Kind};
 use super::direction::{DeviceReads, DeviceWrites, Direction};
 use super::engine::{Destination, Source};
 use super::lease::Lease;
@@ -172,6 +173,7 @@ impl<'a> ScatterList<'a> {
     /// [`map_single`](super::streaming::map_single) for the first run that cannot be lent.
     /// [`DmaError::TooManySegments`] when the pieces of long runs do not fit.
     #[doc(alias = "dma_map_sg")]
+    #[track_caller]
     pub fn map<D: Direction>(self, device: &'a Device) -> Result<SgMapping<'a, D>, DmaError> {
         if self.runs == 0 {
             return Err(DmaError::ZeroLength);
@@ -189,6 +191,8 @@ impl<'a> ScatterList<'a> {
             // it. What was lent before an error is taken back when the mapping is dropped.
             let lease = unsafe { Lease::begin(device, entry.start, entry.len, D::KIND) }?;
             maintained |= lease.is_maintained();
+            let cpu = layout::phys_to_virt(entry.start);
+            debug::on_map(device, Kind::Sg, cpu, &lease, D::KIND);
             entry.lease = Some(lease);
         }
         complete_if(maintained);
@@ -266,8 +270,11 @@ impl<'a, D: Direction> SgMapping<'a, D> {
     /// Ends the mapping, of all runs however many segments they were. The device must be done with
     /// the buffer.
     #[doc(alias = "dma_unmap_sg")]
+    #[track_caller]
     pub fn unmap(self) {
-        drop(self);
+        let mut this = ManuallyDrop::new(self);
+        this.take_from_device();
+        this.end();
     }
 
     /// What the device must be given, in order.
@@ -278,10 +285,22 @@ impl<'a, D: Direction> SgMapping<'a, D> {
 
     /// Takes all runs back for a while, keeping the mapping. The device must be done with them.
     #[doc(alias = "dma_sync_sg_for_cpu")]
+    #[track_caller]
     pub fn sync_for_cpu(mut self) -> SgCpuOwned<'a, D> {
+        self.note_sync(debug::Sync::ForCpu);
         self.take_from_device();
         SgCpuOwned {
             mapping: ManuallyDrop::new(self),
+        }
+    }
+
+    #[track_caller]
+    fn note_sync(&self, to: debug::Sync) {
+        if !debug::is_on() {
+            return;
+        }
+        for lease in self.list.entries().iter().filter_map(|entry| entry.lease) {
+            debug::on_sync(self.device, lease.segment(), D::KIND, to);
         }
     }
 
@@ -302,9 +321,12 @@ impl<'a, D: Direction> SgMapping<'a, D> {
         complete_if(pending);
     }
 
+    #[track_caller]
     fn end(&mut self) {
+        let device = self.device;
         for entry in self.runs() {
             if let Some(lease) = entry.lease.take() {
+                debug::on_unmap(device, Kind::Sg, &lease, D::KIND);
                 lease.end();
             }
         }
@@ -379,10 +401,12 @@ impl<'a, D: Direction> SgCpuOwned<'a, D> {
 
     /// Gives all runs to the device again.
     #[doc(alias = "dma_sync_sg_for_device")]
+    #[track_caller]
     pub fn sync_for_device(self) -> SgMapping<'a, D> {
         let mut this = ManuallyDrop::new(self);
         // SAFETY: `this` is never dropped nor used again, so the mapping is taken once.
         let mut mapping = unsafe { ManuallyDrop::take(&mut this.mapping) };
+        mapping.note_sync(debug::Sync::ForDevice);
         let mut maintained = false;
         for entry in mapping.runs() {
             let Some(lease) = entry.lease else { continue };

@@ -127,6 +127,7 @@
 //! }
 //! ```
 
+use super::debug::{self, Kind};
 use super::direction::{DeviceReads, DeviceWrites, Direction, ToDevice};
 use super::engine::{Destination, Source};
 use super::lease::{Lease, Part};
@@ -179,6 +180,7 @@ unsafe impl<D: Direction> Sync for Mapping<'_, D> {}
 /// and carries no obligation.
 #[doc(alias("dma_map_single", "dma_mapping_error"))]
 #[inline(always)]
+#[track_caller]
 pub unsafe fn map_single<'a, D: Direction>(
     device: &'a Device,
     ptr: *mut u8,
@@ -190,6 +192,13 @@ pub unsafe fn map_single<'a, D: Direction>(
     // alone during 'a; the mapping gives no access to it while it is the device's.
     let lease = unsafe { Lease::begin(device, pa, len, D::KIND) }?;
     complete_if(lease.is_maintained());
+    debug::on_map(
+        device,
+        Kind::Single,
+        VirtAddr::from_ptr(ptr),
+        &lease,
+        D::KIND,
+    );
     Ok(Mapping {
         device,
         ptr,
@@ -209,6 +218,7 @@ pub unsafe fn map_single<'a, D: Direction>(
 ///
 /// As for [`map_single`].
 #[doc(alias = "dma_map_page")]
+#[track_caller]
 pub unsafe fn map_page<'a, D: Direction>(
     device: &'a Device,
     page: Pfn,
@@ -229,6 +239,7 @@ pub unsafe fn map_page<'a, D: Direction>(
 ///
 /// As for [`map_single`].
 #[inline(always)]
+#[track_caller]
 pub fn map_slice<'a, D: Direction>(
     device: &'a Device,
     buffer: &'a mut [u8],
@@ -243,6 +254,7 @@ pub fn map_slice<'a, D: Direction>(
 ///
 /// As for [`map_single`].
 #[inline]
+#[track_caller]
 pub fn map_shared<'a>(device: &'a Device, buffer: &'a [u8]) -> Result<SharedMapping<'a>, DmaError> {
     // SAFETY: the slice is valid for reads during 'a. A `ToDevice` mapping is not written through
     // as long as it is not synchronised for the CPU, which `SharedMapping` does not offer.
@@ -281,6 +293,7 @@ impl<'a, D: Direction> Mapping<'a, D> {
     /// The device must be done with the buffer.
     #[doc(alias = "dma_unmap_single")]
     #[inline(always)]
+    #[track_caller]
     pub fn unmap(self) {
         ManuallyDrop::new(self).finish();
     }
@@ -289,7 +302,14 @@ impl<'a, D: Direction> Mapping<'a, D> {
     ///
     /// The device must be done with the buffer.
     #[doc(alias = "dma_sync_single_for_cpu")]
+    #[track_caller]
     pub fn sync_for_cpu(self) -> CpuOwned<'a, D> {
+        debug::on_sync(
+            self.device,
+            self.dma_segment(),
+            D::KIND,
+            debug::Sync::ForCpu,
+        );
         self.take_from_device(self.lease.whole());
         CpuOwned {
             mapping: ManuallyDrop::new(self),
@@ -305,11 +325,18 @@ impl<'a, D: Direction> Mapping<'a, D> {
     /// [`DmaError::ZeroLength`], [`DmaError::OutOfBounds`], and [`DmaError::PartialLine`] where the
     /// device writes and is not coherent, and the range cuts a cache line of the buffer.
     #[doc(alias("dma_sync_single_range_for_cpu", "dma_sync_single_range_for_device"))]
+    #[track_caller]
     pub fn sync_part_for_cpu(
         &mut self,
         range: Range<usize>,
     ) -> Result<CpuPart<'_, 'a, D>, DmaError> {
         let part = self.lease.part(range, D::KIND)?;
+        debug::on_sync(
+            self.device,
+            self.segment_of(part),
+            D::KIND,
+            debug::Sync::ForCpu,
+        );
         self.take_from_device(part);
         Ok(CpuPart {
             mapping: self,
@@ -319,12 +346,28 @@ impl<'a, D: Direction> Mapping<'a, D> {
 
     /// Takes the buffer back for good; to be called once, and nothing after it.
     #[inline(always)]
+    #[track_caller]
     fn finish(&self) {
+        debug::on_unmap(self.device, Kind::Single, &self.lease, D::KIND);
         self.take_from_device(self.lease.whole());
         self.lease.end();
     }
 
+    fn segment_of(&self, part: Part) -> DmaSegment {
+        DmaSegment {
+            addr: self.dma_addr() + part.offset,
+            len: part.len,
+        }
+    }
+
+    #[track_caller]
     fn give_to_device(&self, part: Part) {
+        debug::on_sync(
+            self.device,
+            self.segment_of(part),
+            D::KIND,
+            debug::Sync::ForDevice,
+        );
         barrier::hand_over(self.ptr);
         // SAFETY: the mapping borrows the buffer exclusively, and whoever had it as the CPU's gave
         // it up.
@@ -393,6 +436,7 @@ impl SharedMapping<'_> {
     }
 
     /// Ends the mapping. The device must be done with the buffer.
+    #[track_caller]
     pub fn unmap(self) {
         self.0.unmap();
     }
@@ -418,6 +462,7 @@ pub struct CpuOwned<'a, D: Direction> {
 impl<'a, D: Direction> CpuOwned<'a, D> {
     /// Gives the buffer to the device again.
     #[doc(alias = "dma_sync_single_for_device")]
+    #[track_caller]
     pub fn sync_for_device(self) -> Mapping<'a, D> {
         let mut this = ManuallyDrop::new(self);
         // SAFETY: `this` is never dropped nor used again, so the mapping is taken once.
@@ -429,6 +474,12 @@ impl<'a, D: Direction> CpuOwned<'a, D> {
 
 impl<D: Direction> Drop for CpuOwned<'_, D> {
     fn drop(&mut self) {
+        debug::on_unmap(
+            self.mapping.device,
+            Kind::Single,
+            &self.mapping.lease,
+            D::KIND,
+        );
         // What the CPU stored stays: nothing is taken from the device again.
         self.mapping.lease.end();
     }

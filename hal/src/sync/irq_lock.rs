@@ -21,7 +21,7 @@ use spin::mutex::{SpinMutex, SpinMutexGuard};
 ///
 /// Order, outermost first: kernel tables, vmalloc areas, registry of slab caches, slab cache, zone,
 /// shrinkers, owners, DMA pool, coherent runs, coherent pool, failure reports, DMA engine, interrupt
-/// handlers, interrupt controller, console.
+/// handlers, interrupt controller, DMA debug, console.
 /// A core holding one takes only locks further down the list.
 #[derive(Debug, Default)]
 pub struct IrqLock<T> {

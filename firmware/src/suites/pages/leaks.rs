@@ -13,7 +13,7 @@ use hal::mm::{self, Gfp, IoKind, Owner, Protection, Shrinker};
 
 /// Has `leak` leak something, which the ledger must find to be `growth` more of `wanted`. What it
 /// returns is dropped or freed by `mend`.
-fn is_found<T, E: Display + OutOfMemory>(
+pub(in crate::suites) fn is_found<T, E: Display + OutOfMemory>(
     wanted: (Place, isize),
     leak: impl FnOnce() -> Result<T, E>,
     mend: impl FnOnce(T) -> Outcome,

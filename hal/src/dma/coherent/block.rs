@@ -4,7 +4,7 @@ use super::pool::{CoherentPool, Place};
 use super::run::{Run, Runs};
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::arch::barrier;
-use crate::dma::{Device, DmaSegment};
+use crate::dma::{Device, DmaSegment, debug};
 use crate::mm::{self, Cma, PageAllocator};
 use core::ptr::NonNull;
 
@@ -83,6 +83,7 @@ impl Block {
 impl Drop for Block {
     #[inline]
     fn drop(&mut self) {
+        debug::on_free(self.device, self.cpu, self.segment);
         let size = self.segment.len;
         match &self.origin {
             Origin::Pool { pool, place } => pool.free(*place, size),

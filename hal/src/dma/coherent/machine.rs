@@ -72,6 +72,7 @@ pub(in crate::dma) fn memory() -> Result<&'static CoherentMemory, DmaError> {
 /// context that may not block; [`DmaError::OutOfReach`].
 #[doc(alias("dma_alloc_coherent", "dma_alloc_wc", "dma_alloc_attrs"))]
 #[inline]
+#[track_caller]
 pub fn alloc(device: &'static Device, size: usize, gfp: Gfp) -> Result<Coherent, DmaError> {
     memory()?.alloc(device, size, gfp)
 }

@@ -88,6 +88,7 @@ impl CoherentMemory {
     ///
     /// As there.
     #[inline(never)]
+    #[track_caller]
     pub fn alloc(
         &'static self,
         device: &'static Device,
@@ -121,10 +122,11 @@ impl CoherentMemory {
         }
     }
 
-    /// Takes `size` bytes of a chunk of the pool, or makes them non-cacheable. Where there is no area that could give them, the reserve
-    /// of the pool is for everybody.
+    /// Takes `size` bytes of a chunk of the pool, or makes them non-cacheable. Where there is no area
+    /// that could give them, the reserve of the pool is for everybody.
     #[cold]
     #[inline(never)]
+    #[track_caller]
     fn uncached(
         &'static self,
         device: &'static Device,
@@ -158,6 +160,7 @@ impl CoherentMemory {
 
     /// Cached memory, for a device that snoops.
     #[inline(never)]
+    #[track_caller]
     fn cached(
         &'static self,
         device: &'static Device,
@@ -193,6 +196,7 @@ impl CoherentMemory {
     /// # Safety
     ///
     /// As for [`Block::zeroed`].
+    #[track_caller]
     unsafe fn ready(
         device: &'static Device,
         cpu: VirtAddr,
@@ -224,6 +228,7 @@ impl CoherentMemory {
     }
 
     /// More memory than a block of pages has, from a contiguous memory area as it is.
+    #[track_caller]
     fn cached_area(
         &'static self,
         device: &'static Device,

@@ -6,7 +6,7 @@ use super::machine::memory;
 use crate::addr::{DmaAddr, PAGE_SIZE, VirtAddr};
 use crate::arch::barrier;
 use crate::dma::engine::{Destination, Source};
-use crate::dma::{Device, DmaError, DmaSegment};
+use crate::dma::{Device, DmaError, DmaSegment, debug};
 use crate::mm::Gfp;
 use core::ops::Range;
 use core::ptr::NonNull;
@@ -65,7 +65,10 @@ unsafe impl<T: ?Sized + Sync> Sync for Coherent<T> {}
 impl Coherent {
     /// All the bytes of `block`.
     #[inline(always)]
+    #[track_caller]
     pub(super) fn new(block: Block) -> Self {
+        let cpu = VirtAddr::from_ptr(block.as_ptr().as_ptr());
+        debug::on_alloc(block.device(), cpu, block.segment());
         let data = NonNull::slice_from_raw_parts(block.as_ptr(), block.segment().len);
         Self { data, block }
     }
@@ -185,6 +188,7 @@ impl<T: Plain> Coherent<T> {
     /// # Errors
     ///
     /// As there.
+    #[track_caller]
     pub fn zeroed(device: &'static Device, gfp: Gfp) -> Result<Self, DmaError> {
         const { assert!(align_of::<T>() <= PAGE_SIZE) };
         let block = memory()?.alloc(device, size_of::<T>(), gfp)?.block;
@@ -228,6 +232,7 @@ impl<T: Plain> Coherent<[T]> {
     /// # Errors
     ///
     /// As there; for more bytes than there are addresses as for the largest request.
+    #[track_caller]
     pub fn zeroed_slice(device: &'static Device, len: usize, gfp: Gfp) -> Result<Self, DmaError> {
         let bytes = memory()?.alloc(device, size_of::<T>().saturating_mul(len), gfp)?;
         Ok(Self::in_block(bytes.block, len))

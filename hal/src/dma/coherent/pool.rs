@@ -188,6 +188,7 @@ impl CoherentPool {
     /// [`DmaError::ZeroLength`], [`DmaError::PoolExhausted`] (also above [`MAX_ALLOCATION`]),
     /// [`DmaError::OutOfReach`] if the device does not reach the pool.
     #[doc(alias = "dma_alloc_from_pool")]
+    #[track_caller]
     pub fn alloc(
         &'static self,
         device: &'static Device,
@@ -241,6 +242,7 @@ impl CoherentPool {
 
     /// Makes what [`take`](Self::take) found for `device` its holder's.
     #[inline(always)]
+    #[track_caller]
     pub(super) fn hand_out(&'static self, device: &'static Device, taken: Taken) -> Coherent {
         let Taken { found, segment } = taken;
         let cpu = self.cpu + found.page as usize * PAGE_SIZE;
@@ -263,6 +265,7 @@ impl CoherentPool {
     /// As [`alloc`](Self::alloc).
     #[cold]
     #[inline(never)]
+    #[track_caller]
     pub(super) fn take_elsewhere(
         &'static self,
         device: &'static Device,

@@ -1,0 +1,168 @@
+use super::*;
+use crate::addr::PAGE_SIZE;
+use crate::arch::trace::{Op, record_during};
+use crate::dma::device::fake;
+use crate::dma::{DmaMask, bounce};
+use crate::layout::host;
+use DirectionKind::{FromDevice, ToDevice};
+
+const BUS: u64 = 0x10_0000_0000;
+
+fn device() -> &'static Device {
+    fake("test", DmaMask::new::<40>(), [0, BUS, 1 << 36])
+}
+
+/// A page of its own, by physical address.
+fn page() -> PhysAddr {
+    host::ram(PAGE_SIZE as u64, PAGE_SIZE as u64).start
+}
+
+fn line(pa: PhysAddr) -> VirtAddr {
+    layout::phys_to_virt(pa)
+}
+
+#[test]
+fn single_maps_maintain_as_the_direction_asks() {
+    let (device, pa) = (device(), page());
+    let ptr = line(pa).as_ptr();
+    // SAFETY: the page is this test's, and the host's device accesses nothing.
+    let (addr, map) = record_during(|| unsafe { dma_map_single(device, ptr, 128, FromDevice) });
+    assert_eq!(addr.get(), BUS + pa.get());
+    assert!(!dma_mapping_error(device, addr));
+    assert_eq!(
+        map,
+        [Op::Clean(line(pa)), Op::Clean(line(pa + 64)), Op::DsbSy]
+    );
+    // SAFETY: mapped above.
+    let ((), sync) = record_during(|| unsafe {
+        dma_sync_single_range_for_cpu(device, addr, 64, 64, FromDevice);
+        dma_sync_single_range_for_device(device, addr, 64, 64, FromDevice);
+    });
+    let second = line(pa + 64);
+    assert_eq!(
+        sync,
+        [
+            Op::Invalidate(second),
+            Op::DsbSy,
+            Op::Clean(second),
+            Op::DsbSy
+        ]
+    );
+    // SAFETY: as above.
+    let ((), unmap) = record_during(|| unsafe { dma_unmap_single(device, addr, 128, FromDevice) });
+    assert_eq!(
+        unmap,
+        [Op::Invalidate(line(pa)), Op::Invalidate(second), Op::DsbSy]
+    );
+}
+
+#[test]
+fn what_a_device_only_reads_needs_nothing_at_unmap() {
+    let (device, pa) = (device(), page());
+    // SAFETY: the page is this test's, and the host's device accesses nothing.
+    let addr = unsafe { dma_map_page(device, pa.pfn(), 64, 64, ToDevice) };
+    assert_eq!(addr.get(), BUS + pa.get() + 64);
+    // SAFETY: mapped above.
+    let ((), unmap) = record_during(|| unsafe { dma_unmap_page(device, addr, 64, ToDevice) });
+    assert!(unmap.is_empty());
+}
+
+#[test]
+fn refused_maps_return_the_error() {
+    let device = device();
+    let outside = layout::VMALLOC.base.as_ptr();
+    for (ptr, len) in [
+        (outside, 64),
+        (line(page()).as_ptr(), 0),
+        (line(page()).as_ptr(), usize::MAX),
+    ] {
+        // SAFETY: each is refused.
+        let addr = unsafe { dma_map_single(device, ptr, len, ToDevice) };
+        assert!(dma_mapping_error(device, addr));
+    }
+    // SAFETY: the device sees nothing there, so nothing is done.
+    let ((), ops) = record_during(|| unsafe {
+        dma_unmap_single(device, DMA_MAPPING_ERROR, 64, FromDevice);
+        dma_sync_single_for_device(device, DMA_MAPPING_ERROR, 64, FromDevice);
+    });
+    assert!(ops.is_empty());
+}
+
+#[test]
+fn lists_are_mapped_whole_or_not_at_all_with_one_barrier() {
+    let device = device();
+    let (a, b) = (page(), page());
+    let mut list = [Scatter::new(a, 64), Scatter::new(b + 128, 64)];
+    // SAFETY: the pages are this test's, and the host's device accesses nothing.
+    let (count, map) = record_during(|| unsafe { dma_map_sg(device, &mut list, FromDevice) });
+    assert_eq!(count, 2);
+    assert_eq!(
+        map,
+        [Op::Clean(line(a)), Op::Clean(line(b + 128)), Op::DsbSy]
+    );
+    assert_eq!(list[1].dma_address().get(), BUS + b.get() + 128);
+    assert_eq!(list[1].dma_len(), 64);
+    // SAFETY: mapped above.
+    let ((), sync) = record_during(|| unsafe {
+        dma_sync_sg_for_cpu(device, &list, FromDevice);
+        dma_sync_sg_for_device(device, &list, FromDevice);
+    });
+    assert_eq!(sync.iter().filter(|op| **op == Op::DsbSy).count(), 2);
+    // SAFETY: as above.
+    let ((), unmap) = record_during(|| unsafe { dma_unmap_sg(device, &mut list, FromDevice) });
+    assert_eq!(
+        unmap,
+        [
+            Op::Invalidate(line(a)),
+            Op::Invalidate(line(b + 128)),
+            Op::DsbSy
+        ]
+    );
+
+    let mut list = [Scatter::new(a, 64), Scatter::new(b, 0)];
+    // SAFETY: as above; the second entry is refused.
+    assert_eq!(unsafe { dma_map_sg(device, &mut list, FromDevice) }, 0);
+}
+
+#[test]
+fn resources_are_translated_and_never_maintained() {
+    let device = fake(
+        "test",
+        DmaMask::new::<32>(),
+        [0xFE00_0000, 0x7E00_0000, 0x180_0000],
+    );
+    let ((), ops) = record_during(|| {
+        let addr = dma_map_resource(device, PhysAddr::new(0xFE20_1000), 4, ToDevice);
+        assert_eq!(addr.get(), 0x7E20_1000);
+        dma_unmap_resource(device, addr, 4, ToDevice);
+    });
+    assert!(ops.is_empty());
+    let none = dma_map_resource(device, PhysAddr::new(0x1000), 4, ToDevice);
+    assert!(dma_mapping_error(device, none));
+}
+
+/// Of a bounced buffer a driver keeps the slots' address only.
+#[test]
+fn bounced_buffers_are_found_by_the_address_of_their_slots() {
+    let (device, pa) = (device(), page());
+    bounce::tests::with_pool();
+    // A line is shared at either end, and the second slot is used.
+    let len = bounce::SLOT_SIZE + 7;
+    // SAFETY: the page is this test's.
+    let bytes = unsafe { core::slice::from_raw_parts_mut((line(pa) + 5).as_ptr::<u8>(), len) };
+    bytes.fill(0x11);
+    // SAFETY: nobody else uses the page, and the host's device accesses nothing.
+    let addr = unsafe { dma_map_single(device, bytes.as_mut_ptr(), len, FromDevice) };
+    let slots = line(device.phys_addr(addr, len).unwrap()).as_ptr::<u8>();
+    // SAFETY: the slots are this mapping's, and this is the device's part.
+    let shown = unsafe { core::slice::from_raw_parts_mut(slots, len) };
+    assert!(shown.iter().all(|&byte| byte == 0x11));
+    shown.fill(0x22);
+    // SAFETY: mapped above.
+    unsafe { dma_sync_single_range_for_cpu(device, addr, bounce::SLOT_SIZE, 7, FromDevice) };
+    let (head, tail) = bytes.split_at(bounce::SLOT_SIZE);
+    assert!(head.iter().all(|&byte| byte == 0x11) && tail == [0x22; 7]);
+    // SAFETY: as above.
+    unsafe { dma_unmap_single(device, addr, len, FromDevice) };
+    assert!(bytes.iter().all(|&byte| byte == 0x22));
+}
