@@ -18,7 +18,7 @@
 //! | mappings that share a cache line | a borrow checks bytes, not lines: found by `debug` in both |
 //! | mappings that outlive their device | a lifetime; forgotten ones are found by `debug` in both |
 //!
-//! Functions may be called in any context, except those of coherent memory (see there).
+//! Functions may be called in any context.
 
 use super::debug::{self, Call, Kind};
 use super::direction::DirectionKind;

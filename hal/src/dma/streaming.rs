@@ -304,12 +304,7 @@ impl<'a, D: Direction> Mapping<'a, D> {
     #[doc(alias = "dma_sync_single_for_cpu")]
     #[track_caller]
     pub fn sync_for_cpu(self) -> CpuOwned<'a, D> {
-        debug::on_sync(
-            self.device,
-            self.dma_segment(),
-            D::KIND,
-            debug::Sync::ForCpu,
-        );
+        self.note_sync(self.lease.whole(), debug::Sync::ForCpu);
         self.take_from_device(self.lease.whole());
         CpuOwned {
             mapping: ManuallyDrop::new(self),
@@ -331,12 +326,7 @@ impl<'a, D: Direction> Mapping<'a, D> {
         range: Range<usize>,
     ) -> Result<CpuPart<'_, 'a, D>, DmaError> {
         let part = self.lease.part(range, D::KIND)?;
-        debug::on_sync(
-            self.device,
-            self.segment_of(part),
-            D::KIND,
-            debug::Sync::ForCpu,
-        );
+        self.note_sync(part, debug::Sync::ForCpu);
         self.take_from_device(part);
         Ok(CpuPart {
             mapping: self,
@@ -353,21 +343,16 @@ impl<'a, D: Direction> Mapping<'a, D> {
         self.lease.end();
     }
 
-    fn segment_of(&self, part: Part) -> DmaSegment {
-        DmaSegment {
-            addr: self.dma_addr() + part.offset,
-            len: part.len,
-        }
+    #[inline(always)]
+    #[track_caller]
+    fn note_sync(&self, Part { offset, len }: Part, to: debug::Sync) {
+        let addr = self.dma_addr() + offset;
+        debug::on_sync(self.device, DmaSegment { addr, len }, D::KIND, to);
     }
 
     #[track_caller]
     fn give_to_device(&self, part: Part) {
-        debug::on_sync(
-            self.device,
-            self.segment_of(part),
-            D::KIND,
-            debug::Sync::ForDevice,
-        );
+        self.note_sync(part, debug::Sync::ForDevice);
         barrier::hand_over(self.ptr);
         // SAFETY: the mapping borrows the buffer exclusively, and whoever had it as the CPU's gave
         // it up.
@@ -474,12 +459,8 @@ impl<'a, D: Direction> CpuOwned<'a, D> {
 
 impl<D: Direction> Drop for CpuOwned<'_, D> {
     fn drop(&mut self) {
-        debug::on_unmap(
-            self.mapping.device,
-            Kind::Single,
-            &self.mapping.lease,
-            D::KIND,
-        );
+        let Mapping { device, lease, .. } = &*self.mapping;
+        debug::on_unmap(device, Kind::Single, lease, D::KIND);
         // What the CPU stored stays: nothing is taken from the device again.
         self.mapping.lease.end();
     }

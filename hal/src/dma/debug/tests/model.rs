@@ -109,7 +109,7 @@ fn expected(known: &mut Option<Known>, room: bool, step: Step) -> Vec<Check> {
             *known = Some(Known {
                 checked: true,
                 ..mapped
-            })
+            });
         }
         (Step::Sync { .. }, None) => add(room, Check::SyncUnallocated),
         (Step::Sync { offset, .. }, Some(mapped)) if offset >= mapped.len => {
