@@ -86,12 +86,18 @@ impl Cache<'_> {
             if let Some(object) = open.pop() {
                 return Some(object);
             }
-            self.slabs.lock().take(frames, self.geometry, most, |row| {
+            let mut slabs = self.slabs.lock();
+            // One alone is taken from the magazine at once.
+            if most > 1 {
+                slabs.mark(frames, self.geometry);
+            }
+            slabs.take(frames, self.geometry, most, |row| {
                 for object in row.objects() {
                     // SAFETY: a magazine has room for what it is filled with.
                     unsafe { open.push(object) };
                 }
             });
+            drop(slabs);
             return open.pop();
         }
         let mut taken = None;
@@ -127,7 +133,12 @@ impl Cache<'_> {
         self.prepare(slab, order);
         self.construct(slab, order);
         let frames = pages.frames().lookup();
-        self.slabs.lock().add(frames, slab, order, self.tag);
+        let mut slabs = self.slabs.lock();
+        slabs.add(frames, slab, order, self.tag);
+        // The debug build has poison there, and no magazines.
+        if self.at_hand.is_some() && !cfg!(feature = "slab-debug") {
+            slabs.mark_later(frames, self.geometry, slab);
+        }
         Ok(())
     }
 

@@ -176,6 +176,36 @@ fn cores_free_what_other_cores_allocated() {
     assert_eq!(pages.zone(crate::mm::ZoneKind::Normal), before);
 }
 
+#[test]
+#[cfg_attr(feature = "slab-debug", ignore = "objects lie apart")]
+fn what_was_never_handed_out_is_not_freed() {
+    fn construct(_: NonNull<u8>) {}
+    let (pages, _) = normal_machine(8);
+    let new = |size| KmemCache::new("untaken", size, 8).unwrap();
+    let packed = new(16).with_flags(SlabFlags::PACKED.bits()).unwrap();
+    for (cache, size) in [
+        (new(64), 64),
+        (new(64).with_constructor(construct), 64),
+        (packed, 16),
+    ] {
+        let cache: &KmemCache = Box::leak(Box::new(cache));
+        // The second fills the magazine, if there is one.
+        let taken = [(); 2].map(|()| cache.alloc(pages, Gfp::KERNEL).unwrap());
+        let page = VirtAddr::from_ptr(taken[0].as_ptr()).align_down(4096);
+        let others = (0..4096 / 64).map(|number| page + number * size);
+        for va in others.filter(|va| taken.iter().all(|it| it.as_ptr() != va.as_ptr())) {
+            // SAFETY: no object in use starts there.
+            let freed = unsafe { cache.free(pages, va.as_ptr()) };
+            assert_eq!(freed, Err(ObjectError::DoubleFree(va)), "{size}");
+        }
+        for object in taken {
+            // SAFETY: the object is ours.
+            unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
+        }
+        assert!(!cache.shrink(pages));
+    }
+}
+
 /// A cache with a constructor that counts its calls and leaves a known state.
 mod constructed {
     use super::*;
