@@ -17,7 +17,7 @@ mod range;
 pub use audit::ListError;
 pub use check::FreeError;
 pub(super) use check::{check_allocated, check_pages};
-pub(super) use range::block_at;
+pub(super) use range::{block_at, is_free};
 
 use super::MigrateType;
 use super::frame::{Frame, FrameKind, FrameTable, NO_FRAME, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES};

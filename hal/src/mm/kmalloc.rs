@@ -16,8 +16,8 @@ pub use class::{CLASSES, DMA_ALIGN, MAX_CLASS_SIZE, class_align, class_of, class
 pub use packed::PackedKmalloc;
 pub use realloc::ReallocError;
 
-use super::buddy::MAX_ORDER;
-use super::frame::{FIRST_TAG, FrameError, FrameKind};
+use super::buddy::{MAX_ORDER, is_free};
+use super::frame::{FIRST_TAG, FrameError, FrameKind, FrameTable};
 use super::misuse::NO_OBJECT;
 use super::owner;
 use super::page::PageAllocator;
@@ -294,7 +294,7 @@ impl Kmalloc {
             return Ok(());
         }
         let pages = self.ready_pages(va)?;
-        let (pa, frame) = frame_of(pages.frames(), va)?;
+        let (pa, frame) = frame_of(pages.frames(), va).map_err(ObjectError::noted)?;
         if let Some(cache) = self.cache(frame.tag()) {
             // SAFETY: the caller gives the object up; the frame belongs to the cache.
             return unsafe { cache.free(pages, va, pa, frame) };
@@ -303,7 +303,8 @@ impl Kmalloc {
             // SAFETY: as above.
             return unsafe { cache.free(pages, va.as_ptr()) };
         }
-        Self::check_large(va, pa, frame.kind()).map_err(ObjectError::noted)?;
+        let checked = Self::check_large(pages.frames(), va, pa, frame.kind());
+        checked.map_err(ObjectError::noted)?;
         let order = frame.order();
         owner::object_to_pages(frame, order);
         // SAFETY: the caller gives the object up, which is this block.
@@ -319,12 +320,17 @@ impl Kmalloc {
         pages.ok_or(ObjectError::NotAllocated { va, error })
     }
 
-    /// Whether a large object starts at `va`.
-    fn check_large(va: VirtAddr, pa: PhysAddr, kind: FrameKind) -> Result<(), ObjectError> {
+    /// Whether a large object starts at `va`, in a frame of `kind`.
+    fn check_large(
+        frames: &FrameTable,
+        va: VirtAddr,
+        pa: PhysAddr,
+        kind: FrameKind,
+    ) -> Result<(), ObjectError> {
         match kind {
             FrameKind::LargeObject if pa.page_offset() == 0 => Ok(()),
             FrameKind::LargeObject => Err(ObjectError::NotAtObject(va)),
-            FrameKind::Free => Err(ObjectError::DoubleFree(va)),
+            _ if is_free(frames, pa.pfn()) => Err(ObjectError::DoubleFree(va)),
             kind => Err(ObjectError::NotAnObject { va, kind }),
         }
     }
@@ -357,7 +363,7 @@ impl Kmalloc {
         if let Some(cache) = named(frame.tag()) {
             return cache.check(va, pa, frame);
         }
-        Self::check_large(va, pa, frame.kind())?;
+        Self::check_large(frames, va, pa, frame.kind())?;
         Ok(PAGE_SIZE << frame.order())
     }
 

@@ -53,18 +53,7 @@ pub(super) fn bad_frees() -> Outcome {
         }
     };
     let [double, order, tail, pool, image, beyond] = refusals.map(|(_, error)| error);
-    // A freed page that merged with its buddy is the inside of a larger block.
-    let merged = matches!(
-        double,
-        FreeError::WrongKind {
-            kind: FrameKind::Tail,
-            ..
-        }
-    );
-    check!(
-        merged || matches!(double, FreeError::DoubleFree(_)),
-        "{double}"
-    );
+    check!(matches!(double, FreeError::DoubleFree(_)), "{double}");
     check!(
         matches!(
             order,
@@ -106,13 +95,10 @@ pub(super) fn freed_twice_at_hand() -> Outcome {
         let block = check_ok!(Pages::alloc(Gfp::KERNEL, order));
         let (first, second) = block.free_twice();
         check_ok!(first);
-        let named = match second {
-            Err(FreeError::DoubleFree(_)) => true,
-            // Merged with its buddy.
-            Err(FreeError::WrongKind { kind, .. }) => kind == FrameKind::Tail,
-            _ => false,
-        };
-        check!(named, "order {order} freed twice: {second:?}");
+        check!(
+            matches!(second, Err(FreeError::DoubleFree(_))),
+            "order {order} freed twice: {second:?}"
+        );
     }
     let difference = before.difference(&check_ok!(Ledger::take()));
     check!(difference.is_none(), "{difference:?}");

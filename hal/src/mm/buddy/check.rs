@@ -1,5 +1,6 @@
 //! What may be freed: the checks every free passes, and what they find.
 
+use super::is_free;
 use crate::addr::{Pfn, VirtAddr};
 use crate::mm::frame::{FrameError, FrameKind, FrameTable};
 use crate::mmu::MemoryType;
@@ -49,8 +50,8 @@ pub enum FreeError {
 ///
 /// # Errors
 ///
-/// [`FreeError`] when it is not. A block that has been merged with others since it was freed
-/// counts as [`WrongKind`](FreeError::WrongKind) with [`FrameKind::Tail`].
+/// [`FreeError`] when it is not. A block that has been merged with others since it was freed is
+/// a [`DoubleFree`](FreeError::DoubleFree) too.
 #[inline(always)]
 pub(in crate::mm) fn check_allocated(
     frames: &FrameTable,
@@ -96,7 +97,7 @@ fn examine(
     let frame = frames.get(pfn)?;
     match frame.kind() {
         kind if kinds.contains(&kind) => {}
-        FrameKind::Free | FrameKind::PcpFree => return Err(FreeError::DoubleFree(pfn)),
+        _ if is_free(frames, pfn) => return Err(FreeError::DoubleFree(pfn)),
         kind => return Err(FreeError::WrongKind { pfn, kind }),
     }
     if frame.order() != order {

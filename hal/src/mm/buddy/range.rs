@@ -17,6 +17,13 @@ pub(in crate::mm) fn block_at(frames: &FrameTable, pfn: Pfn) -> Option<(Pfn, &'s
     })
 }
 
+/// Whether `pfn` is part of a free block, on a zone's lists or at hand of a core. Without the locks of
+/// both the answer may be an old one.
+pub(in crate::mm) fn is_free(frames: &FrameTable, pfn: Pfn) -> bool {
+    block_at(frames, pfn)
+        .is_some_and(|(_, head)| matches!(head.kind(), FrameKind::Free | FrameKind::PcpFree))
+}
+
 impl Buddy {
     /// Takes the free block with first frame `head` off its list and keeps what lies in `wanted`;
     /// the rest goes back. Returns the end of what was kept, or `None` if the block is not free

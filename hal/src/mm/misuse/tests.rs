@@ -89,11 +89,14 @@ fn wrong_frees_are_counted() {
     let kmalloc: &Kmalloc = Box::leak(Box::new(Kmalloc::new()));
     kmalloc.set_pages(pages);
     let before = kind.count();
+    // Large ones merge with what is free beside them.
     for size in [64, 20_000] {
         let object = kmalloc.kmalloc(size, GFP).unwrap();
         // SAFETY: just allocated, never touched; the second free is refused.
         let [first, second] = [(); 2].map(|()| unsafe { kmalloc.kfree(object.as_ptr()) });
-        assert!(first.is_ok() && second.is_err(), "{size} bytes: {second:?}");
+        let va = VirtAddr::from_ptr(object.as_ptr());
+        assert_eq!(first, Ok(()));
+        assert_eq!(second, Err(ObjectError::DoubleFree(va)), "{size} bytes");
     }
     for cache in caches() {
         let object = cache.alloc(pages, GFP).unwrap();
@@ -104,9 +107,9 @@ fn wrong_frees_are_counted() {
     let pfn = pages.alloc_pages(GFP, 0).unwrap();
     // SAFETY: as above.
     let [first, second] = [(); 2].map(|()| unsafe { pages.free_pages(pfn, 0) });
-    assert!(first.is_ok() && second.is_err(), "{second:?}");
-    // Other tests count too. A block that was merged is the inside of another one.
-    assert!(kind.count() >= before + 4, "{}", kind.count() - before);
+    assert_eq!((first, second), (Ok(()), Err(FreeError::DoubleFree(pfn))));
+    // Other tests count too.
+    assert!(kind.count() >= before + 6, "{}", kind.count() - before);
 }
 
 /// Runs `f` as each kind of code that may not block.

@@ -17,6 +17,13 @@ use core::ptr::NonNull;
 /// Most slabs that go back to the page allocator in one call.
 const RELEASED_PER_DRAIN: usize = 1;
 
+/// What a request says of its object and not of the slab, whose zone and grouping are the cache's.
+pub(super) const OF_OBJECTS: Gfp = NO_OBJECT
+    .union(Gfp::ZERO)
+    .union(Gfp::DMA)
+    .union(Gfp::DMA32)
+    .union(Gfp::RECLAIMABLE);
+
 /// What makes an object of a cache ready for use, in a slab just made. It is called with the
 /// address of the object, whose content is garbage.
 pub type Constructor = fn(NonNull<u8>);
@@ -86,12 +93,18 @@ impl Cache<'_> {
             if let Some(object) = open.pop() {
                 return Some(object);
             }
-            self.slabs.lock().take(frames, self.geometry, most, |row| {
+            let mut slabs = self.slabs.lock();
+            // One alone is taken from the magazine at once.
+            if most > 1 {
+                slabs.mark(frames, self.geometry);
+            }
+            slabs.take(frames, self.geometry, most, |row| {
                 for object in row.objects() {
                     // SAFETY: a magazine has room for what it is filled with.
                     unsafe { open.push(object) };
                 }
             });
+            drop(slabs);
             return open.pop();
         }
         let mut taken = None;
@@ -127,14 +140,19 @@ impl Cache<'_> {
         self.prepare(slab, order);
         self.construct(slab, order);
         let frames = pages.frames().lookup();
-        self.slabs.lock().add(frames, slab, order, self.tag);
+        let mut slabs = self.slabs.lock();
+        slabs.add(frames, slab, order, self.tag);
+        // The debug build has poison there, and no magazines.
+        if self.at_hand.is_some() && !cfg!(feature = "slab-debug") {
+            slabs.mark_later(frames, self.geometry, slab);
+        }
         Ok(())
     }
 
     /// A block for a slab: of the preferred order if that is easily had, else of the smallest.
     fn alloc_slab(&self, pages: &PageAllocator, gfp: Gfp) -> Result<(Pfn, u32), AllocError> {
         let gfp = gfp
-            .difference(NO_OBJECT | Gfp::ZERO | Gfp::DMA | Gfp::DMA32)
+            .difference(OF_OBJECTS)
             .union(self.geometry.pages)
             // A slab has objects of many owners.
             .difference(Gfp::ACCOUNT);
@@ -143,9 +161,13 @@ impl Cache<'_> {
             u32::from(self.geometry.smallest_order),
         );
         if order > least {
-            let light = gfp
+            let mut light = gfp
                 .difference(Gfp::NOFAIL)
                 .union(Gfp::NOWARN | Gfp::NORETRY);
+            // The smaller one will do, so nothing is reclaimed, and no reserve taken, for this one.
+            if light.may_block() {
+                light = light.difference(Gfp::RECLAIM).union(Gfp::NOMEMALLOC);
+            }
             if let Ok(slab) = pages.alloc_pages(light, order) {
                 return Ok((slab, order));
             }

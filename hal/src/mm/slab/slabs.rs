@@ -3,7 +3,8 @@
 //! A slab is a block of pages filled with objects from its first byte on. The descriptor of each
 //! of its frames has a bit for every object that starts in the frame and is out: with a caller or
 //! in a magazine. Nothing is kept in free objects but their mark, and making a slab writes to its
-//! descriptors only.
+//! descriptors only: its objects are marked before the first of them gets into a magazine, where the
+//! bit no longer tells that they are free.
 //!
 //! A slab of which an object can be taken is on the partial list, unless all of it is free: then it
 //! is on the empty list. Its first frame has the links.
@@ -13,6 +14,7 @@ use super::mark::{is_marked_free, mark_free};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::layout;
 use crate::mm::frame::{Frame, FrameKind, FrameLookup};
+use core::num::NonZero;
 use core::ptr::NonNull;
 
 /// A list of slabs, linked through the descriptors of their first frames in a ring. All zero is an
@@ -93,6 +95,8 @@ pub(in crate::mm) struct Slabs {
     empty: SlabList,
     slabs: u32,
     objects_out: u32,
+    /// The number of the first frame of the slab whose free objects are to be marked, plus one.
+    unmarked: Option<NonZero<u32>>,
 }
 
 impl Slabs {
@@ -102,6 +106,7 @@ impl Slabs {
             empty: SlabList { first: 0, len: 0 },
             slabs: 0,
             objects_out: 0,
+            unmarked: None,
         }
     }
 
@@ -136,6 +141,21 @@ impl Slabs {
         }
     }
 
+    /// Leaves it to the next call that fills a magazine to mark the objects of `slab`, just added:
+    /// that one costs less. Those of a slab added before are marked.
+    pub(super) fn mark_later(&mut self, frames: FrameLookup, geometry: &Geometry, slab: Pfn) {
+        self.mark(frames, geometry);
+        self.unmarked = Some(after(slab));
+    }
+
+    /// Marks the free objects of the slab for which that was left: now all free objects are.
+    #[inline]
+    pub(super) fn mark(&mut self, frames: FrameLookup, geometry: &Geometry) {
+        if let Some(next) = self.unmarked.take() {
+            mark_slab(frames, geometry, Pfn::new(next.get() - 1));
+        }
+    }
+
     /// Takes an empty slab out of the cache: the block is of kind allocated again and belongs to
     /// the caller.
     pub(super) fn remove_empty(&mut self, frames: FrameLookup) -> Option<(Pfn, u32)> {
@@ -143,6 +163,7 @@ impl Slabs {
         let first = frames.find(slab)?;
         self.empty.remove(frames, slab, first);
         self.slabs -= 1;
+        self.unmarked = self.unmarked.filter(|next| *next != after(slab));
         let order = first.slab_order();
         for frame in frames.find_block(slab, order)? {
             frame.clear_slab();
@@ -336,6 +357,33 @@ impl Slabs {
             self.partial.push(frames, slab, first);
             set_listed(parts, true);
         }
+    }
+}
+
+/// The number of the frame after the first of `slab`, which is never 0.
+fn after(slab: Pfn) -> NonZero<u32> {
+    NonZero::<u32>::MIN.saturating_add(slab.get())
+}
+
+/// Marks all free objects of `slab`.
+#[cold]
+#[inline(never)]
+fn mark_slab(frames: FrameLookup, geometry: &Geometry, slab: Pfn) {
+    let Some(parts) = frames.find_slab(slab) else {
+        return;
+    };
+    let order = parts.first().map_or(0, Frame::slab_order);
+    let mut page = layout::phys_to_virt(slab.phys()).get();
+    for (frame, starts) in parts.iter().zip(geometry.starts_of(order)) {
+        let mut free = starts & !frame.objects_out();
+        while free != 0 {
+            let slot = free.trailing_zeros() as usize;
+            free &= free - 1;
+            Row::of_one(page.wrapping_add(slot * SLOT))
+                .objects()
+                .for_each(mark_free);
+        }
+        page = page.wrapping_add(PAGE_SIZE);
     }
 }
 

@@ -5,7 +5,7 @@ use crate::addr::Pfn;
 use crate::mm::fault;
 use crate::mm::frame::FrameKind;
 use crate::mm::page::PageAllocator;
-use crate::mm::testing::normal_machine;
+use crate::mm::testing::{PageCache, normal_machine};
 use crate::mm::{AllocError, Gfp};
 use crate::smp::{self, tests::spawn_other_core};
 use crate::sync::IrqLock;
@@ -141,6 +141,34 @@ fn without_large_blocks_slabs_are_small() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many pages for an interpreter")]
+fn nothing_is_reclaimed_for_a_slab_larger_than_it_must_be() {
+    let (pages, _) = normal_machine(4);
+    let held = PageCache::register(pages, "cache", Gfp::empty(), 0);
+    let mut taken = Vec::new();
+    while let Ok(pfn) = pages.alloc_pages(Gfp::NOWAIT, 0) {
+        taken.push(pfn);
+    }
+    for pfn in taken.iter().filter(|pfn| pfn.get() % 2 == 0) {
+        // SAFETY: the page is ours.
+        unsafe { pages.free_pages(*pfn, 0) }.unwrap();
+    }
+    held.fill(Gfp::NOWAIT, 1);
+    let before = pages.reclaim_info();
+    let cache = new_cache("opportune", 1024, 64);
+    assert!(cache.geometry.preferred_order > cache.geometry.smallest_order);
+    let object = cache.alloc(pages, Gfp::KERNEL).unwrap();
+    let after = pages.reclaim_info();
+    assert_eq!(
+        (after.direct_passes, after.wakes, held.scans()),
+        (before.direct_passes, before.wakes, 0)
+    );
+    // SAFETY: the object is ours.
+    unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
+    cache.shrink(pages);
+}
+
+#[test]
 fn cores_free_what_other_cores_allocated() {
     let (pages, _) = normal_machine(16);
     let before = pages.zone(crate::mm::ZoneKind::Normal);
@@ -174,6 +202,36 @@ fn cores_free_what_other_cores_allocated() {
     });
     assert_eq!(cache.info().objects_out, 0);
     assert_eq!(pages.zone(crate::mm::ZoneKind::Normal), before);
+}
+
+#[test]
+#[cfg_attr(feature = "slab-debug", ignore = "objects lie apart")]
+fn what_was_never_handed_out_is_not_freed() {
+    fn construct(_: NonNull<u8>) {}
+    let (pages, _) = normal_machine(8);
+    let new = |size| KmemCache::new("untaken", size, 8).unwrap();
+    let packed = new(16).with_flags(SlabFlags::PACKED.bits()).unwrap();
+    for (cache, size) in [
+        (new(64), 64),
+        (new(64).with_constructor(construct), 64),
+        (packed, 16),
+    ] {
+        let cache: &KmemCache = Box::leak(Box::new(cache));
+        // The second fills the magazine, if there is one.
+        let taken = [(); 2].map(|()| cache.alloc(pages, Gfp::KERNEL).unwrap());
+        let page = VirtAddr::from_ptr(taken[0].as_ptr()).align_down(4096);
+        let others = (0..4096 / 64).map(|number| page + number * size);
+        for va in others.filter(|va| taken.iter().all(|it| it.as_ptr() != va.as_ptr())) {
+            // SAFETY: no object in use starts there.
+            let freed = unsafe { cache.free(pages, va.as_ptr()) };
+            assert_eq!(freed, Err(ObjectError::DoubleFree(va)), "{size}");
+        }
+        for object in taken {
+            // SAFETY: the object is ours.
+            unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
+        }
+        assert!(!cache.shrink(pages));
+    }
 }
 
 /// A cache with a constructor that counts its calls and leaves a known state.
