@@ -49,7 +49,7 @@ pub mod streaming;
 
 pub use bus::BusWindow;
 pub use coherent::{Coherent, CoherentPool};
-pub use device::{Device, SegmentLimits};
+pub use device::{BadLimits, Device, SegmentLimits};
 pub use direction::{Bidirectional, Direction, FromDevice, ToDevice};
 pub use engine::{Clock, Completion, DmaEngine, Rectangle, Ticket, Transfer};
 pub use lease::ALIGNMENT;

@@ -2,7 +2,7 @@
 
 mod limits;
 
-pub use limits::SegmentLimits;
+pub use limits::{BadLimits, SegmentLimits};
 
 use super::{BusWindow, DmaError, DmaMask, bounce};
 use crate::addr::{DmaAddr, PhysAddr, PhysRange, VirtAddr};

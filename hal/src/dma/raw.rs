@@ -3,7 +3,7 @@
 //! For drivers ported line by line and for code that C calls. Each is a thin layer over what the
 //! typed maps are made of, and does what it is told: a call that does not fit the one before loses
 //! bytes or worse. What the typed API ([`streaming`](super::streaming), [`sg`](super::sg),
-//! [`coherent`](super::coherent)) makes of each mistake, [`debug`](super::debug) finds here:
+//! [`coherent`](super::coherent)) makes of each mistake, [`debug`] finds here:
 //!
 //! | mistake | typed API |
 //! |---|---|

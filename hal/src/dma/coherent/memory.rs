@@ -178,8 +178,8 @@ impl CoherentMemory {
             match device.coherent_addr(pa, len) {
                 Ok(addr) => {
                     let origin = Origin::Pages(self.pages);
-                    // SAFETY: the pages were just allocated, and are in the direct map.
                     let segment = DmaSegment { addr, len };
+                    // SAFETY: the pages were just allocated, and are in the direct map.
                     return Ok(unsafe { Self::ready(device, cpu, segment, origin) });
                 }
                 Err(error) => {
@@ -248,8 +248,8 @@ impl CoherentMemory {
                     let addr = device.coherent_addr(pfn.phys(), len)?;
                     let cpu = layout::phys_to_virt(pfn.phys());
                     let origin = Origin::Area { cma, pfn };
-                    // SAFETY: the frames were just allocated, and are in the direct map.
                     let segment = DmaSegment { addr, len };
+                    // SAFETY: the frames were just allocated, and are in the direct map.
                     return Ok(unsafe { Self::ready(device, cpu, segment, origin) });
                 }
                 Err(error) => outcome = Err(error),

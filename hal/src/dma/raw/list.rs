@@ -45,7 +45,7 @@ impl Scatter {
 ///
 /// # Safety
 ///
-/// As for [`dma_map_page`], for each run, until [`dma_unmap_sg`].
+/// As for [`dma_map_page`](super::dma_map_page), for each run, until [`dma_unmap_sg`].
 #[track_caller]
 pub unsafe fn dma_map_sg(device: &Device, list: &mut [Scatter], direction: DirectionKind) -> usize {
     let count = list.len();
@@ -73,7 +73,7 @@ pub unsafe fn dma_map_sg(device: &Device, list: &mut [Scatter], direction: Direc
 ///
 /// # Safety
 ///
-/// As for [`dma_unmap_single`], of `dma_map_sg` and the whole list.
+/// As for [`dma_unmap_single`](super::dma_unmap_single), of `dma_map_sg` and the whole list.
 #[track_caller]
 pub unsafe fn dma_unmap_sg(device: &Device, list: &mut [Scatter], direction: DirectionKind) {
     let count = list.len();
@@ -81,7 +81,7 @@ pub unsafe fn dma_unmap_sg(device: &Device, list: &mut [Scatter], direction: Dir
     unsafe { unmap_list(device, list, count, direction) };
 }
 
-/// [`dma_sync_single_for_cpu`] for each segment of a mapped list: the whole list.
+/// [`dma_sync_single_for_cpu`](super::dma_sync_single_for_cpu) for each segment of a mapped list: the whole list.
 ///
 /// # Safety
 ///
@@ -97,7 +97,7 @@ pub unsafe fn dma_sync_sg_for_cpu(device: &Device, list: &[Scatter], direction: 
     complete_if(pending);
 }
 
-/// [`dma_sync_single_for_device`] for each segment of a mapped list: the whole list.
+/// [`dma_sync_single_for_device`](super::dma_sync_single_for_device) for each segment of a mapped list: the whole list.
 ///
 /// # Safety
 ///
