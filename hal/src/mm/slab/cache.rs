@@ -17,6 +17,13 @@ use core::ptr::NonNull;
 /// Most slabs that go back to the page allocator in one call.
 const RELEASED_PER_DRAIN: usize = 1;
 
+/// What a request says of its object and not of the slab, whose zone and grouping are the cache's.
+pub(super) const OF_OBJECTS: Gfp = NO_OBJECT
+    .union(Gfp::ZERO)
+    .union(Gfp::DMA)
+    .union(Gfp::DMA32)
+    .union(Gfp::RECLAIMABLE);
+
 /// What makes an object of a cache ready for use, in a slab just made. It is called with the
 /// address of the object, whose content is garbage.
 pub type Constructor = fn(NonNull<u8>);
@@ -145,7 +152,7 @@ impl Cache<'_> {
     /// A block for a slab: of the preferred order if that is easily had, else of the smallest.
     fn alloc_slab(&self, pages: &PageAllocator, gfp: Gfp) -> Result<(Pfn, u32), AllocError> {
         let gfp = gfp
-            .difference(NO_OBJECT | Gfp::ZERO | Gfp::DMA | Gfp::DMA32)
+            .difference(OF_OBJECTS)
             .union(self.geometry.pages)
             // A slab has objects of many owners.
             .difference(Gfp::ACCOUNT);
@@ -154,9 +161,13 @@ impl Cache<'_> {
             u32::from(self.geometry.smallest_order),
         );
         if order > least {
-            let light = gfp
+            let mut light = gfp
                 .difference(Gfp::NOFAIL)
                 .union(Gfp::NOWARN | Gfp::NORETRY);
+            // The smaller one will do, so nothing is reclaimed, and no reserve taken, for this one.
+            if light.may_block() {
+                light = light.difference(Gfp::RECLAIM).union(Gfp::NOMEMALLOC);
+            }
             if let Ok(slab) = pages.alloc_pages(light, order) {
                 return Ok((slab, order));
             }

@@ -47,7 +47,7 @@ pub struct KmemCache {
     /// Bytes of an object and their alignment as asked for.
     size: usize,
     align: usize,
-    geometry: Geometry,
+    pub(super) geometry: Geometry,
     constructor: Option<Constructor>,
     /// What may be copied out of an object.
     usercopy: Range<usize>,

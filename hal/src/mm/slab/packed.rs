@@ -9,11 +9,12 @@
 //! page keeps its own bits in a trailer. Nothing is written into free objects, whatever is freed is
 //! checked against its bit, and each call takes the cache's lock.
 
+use super::cache::OF_OBJECTS;
 use super::{Constructor, ObjectError};
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::layout;
 use crate::mm::frame::{FIRST_TAG, Frame, FrameKind, FrameLookup, NO_FRAME};
-use crate::mm::misuse::{NO_OBJECT, note_object_flags};
+use crate::mm::misuse::note_object_flags;
 use crate::mm::page::{PageAllocator, check_context};
 use crate::mm::{AllocError, Gfp, fault};
 use crate::sync::IrqLock;
@@ -292,7 +293,7 @@ impl Packed<'_> {
                 return Ok(object);
             }
             let of_page = gfp
-                .difference(NO_OBJECT | Gfp::ZERO | Gfp::DMA | Gfp::DMA32)
+                .difference(OF_OBJECTS)
                 .union(self.gfp)
                 // A page has objects of many owners.
                 .difference(Gfp::ACCOUNT);

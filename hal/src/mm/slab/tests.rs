@@ -5,7 +5,7 @@ use crate::addr::Pfn;
 use crate::mm::fault;
 use crate::mm::frame::FrameKind;
 use crate::mm::page::PageAllocator;
-use crate::mm::testing::normal_machine;
+use crate::mm::testing::{PageCache, normal_machine};
 use crate::mm::{AllocError, Gfp};
 use crate::smp::{self, tests::spawn_other_core};
 use crate::sync::IrqLock;
@@ -138,6 +138,34 @@ fn without_large_blocks_slabs_are_small() {
     let free = pages.free_pages_total();
     cache.shrink(pages);
     assert!(pages.free_pages_total() > free);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too many pages for an interpreter")]
+fn nothing_is_reclaimed_for_a_slab_larger_than_it_must_be() {
+    let (pages, _) = normal_machine(4);
+    let held = PageCache::register(pages, "cache", Gfp::empty(), 0);
+    let mut taken = Vec::new();
+    while let Ok(pfn) = pages.alloc_pages(Gfp::NOWAIT | Gfp::MEMALLOC, 0) {
+        taken.push(pfn);
+    }
+    for pfn in taken.iter().filter(|pfn| pfn.get() % 2 == 0) {
+        // SAFETY: the page is ours.
+        unsafe { pages.free_pages(*pfn, 0) }.unwrap();
+    }
+    held.fill(Gfp::NOWAIT, 1);
+    let before = pages.reclaim_info();
+    let cache = new_cache("opportune", 1024, 64);
+    assert!(cache.geometry.preferred_order > cache.geometry.smallest_order);
+    let object = cache.alloc(pages, Gfp::KERNEL).unwrap();
+    let after = pages.reclaim_info();
+    assert_eq!(
+        (after.direct_passes, after.wakes, held.scans()),
+        (before.direct_passes, before.wakes, 0)
+    );
+    // SAFETY: the object is ours.
+    unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
+    cache.shrink(pages);
 }
 
 #[test]
