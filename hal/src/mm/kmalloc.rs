@@ -293,7 +293,7 @@ impl Kmalloc {
         if va.get() == 0 || va == VirtAddr::from_ptr(ZERO_SIZE_PTR.as_ptr()) {
             return Ok(());
         }
-        let pages = self.ready_pages(va)?;
+        let pages = self.ready_pages(va).map_err(ObjectError::noted)?;
         let (pa, frame) = frame_of(pages.frames(), va).map_err(ObjectError::noted)?;
         if let Some(cache) = self.cache(frame.tag()) {
             // SAFETY: the caller gives the object up; the frame belongs to the cache.

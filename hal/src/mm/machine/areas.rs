@@ -159,7 +159,7 @@ pub unsafe fn vrealloc(
     gfp: Gfp,
 ) -> Result<Option<VirtAddr>, VmallocError> {
     // SAFETY: handed on to the caller.
-    unsafe { vmalloc_window()?.vrealloc(old, size, gfp) }
+    unsafe { vmalloc_window()?.vrealloc(old, size, gfp) }.map_err(|error| error.noted(gfp))
 }
 
 /// Frees what [`vmalloc()`] returned: [`Vmalloc::vfree`].
@@ -187,7 +187,7 @@ pub unsafe fn vfree(va: VirtAddr) -> Result<(), VmallocError> {
 /// As there.
 pub unsafe fn vmap(pages: &[Pfn], protection: Protection) -> Result<VirtAddr, VmallocError> {
     // SAFETY: handed on to the caller.
-    unsafe { vmalloc_window()?.vmap(pages, protection) }
+    unsafe { vmalloc_window()?.vmap(pages, protection) }.map_err(|error| error.noted(Gfp::KERNEL))
 }
 
 /// Removes a mapping of [`vmap`]: [`Vmalloc::vunmap`].
@@ -201,7 +201,7 @@ pub unsafe fn vmap(pages: &[Pfn], protection: Protection) -> Result<VirtAddr, Vm
 /// As there.
 pub unsafe fn vunmap(va: VirtAddr) -> Result<(), VmallocError> {
     // SAFETY: handed on to the caller.
-    unsafe { vmalloc_window()?.vunmap(va) }
+    unsafe { vmalloc_window()?.vunmap(va) }.map_err(|error| error.noted(Gfp::empty()))
 }
 
 /// The frame behind an address of `vmalloc` memory: [`Vmalloc::vmalloc_to_page`].

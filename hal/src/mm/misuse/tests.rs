@@ -30,6 +30,9 @@ fn kinds_are_numbered_apart() {
         Misuse::ZeroSize,
         Misuse::WrongFree(VirtAddr::new(0)),
         Misuse::CoherentCompound,
+        Misuse::TooLarge(0),
+        Misuse::Constructed(""),
+        Misuse::UsercopyWindow(""),
     ];
     assert!(all.iter().map(|misuse| misuse.kind()).eq(0..KINDS));
 }
@@ -222,4 +225,21 @@ fn many_objects_are_refused_where_nothing_blocks() {
             Ok(())
         });
     }
+}
+
+#[test]
+fn what_a_cache_cannot_do_is_counted() {
+    let (pages, _) = testing::normal_machine(8);
+    let [_, constructed, _] = caches();
+    let (zeroed, windows) = (Misuse::Constructed(""), Misuse::UsercopyWindow(""));
+    let before = zeroed.count();
+    assert!(constructed.alloc(pages, GFP | Gfp::ZERO).is_err());
+    assert!(zeroed.count() > before);
+    let cache = KmemCache::new("window", 64, 8).unwrap();
+    let cache = &*Box::leak(Box::new(cache.with_usercopy(60, 8)));
+    let before = windows.count();
+    let object = cache.alloc(pages, GFP).unwrap();
+    assert!(windows.count() > before);
+    // SAFETY: just allocated, never touched.
+    unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
 }
