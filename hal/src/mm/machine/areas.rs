@@ -56,7 +56,8 @@ static RAM: Once<heapless::Vec<PhysRange, MAX_RAM>> = Once::new();
 /// Sets up the machine's windows of `vmalloc` and of temporary mappings in `tables`; the first call
 /// wins. After [`init`].
 pub fn init_vmalloc(tables: &'static IrqLock<KernelMapper>) {
-    VMALLOC.call_once(|| Vmalloc::new(tables, &MachinePages));
+    // SAFETY: the machine's tables have one vmalloc window, and this runs once.
+    VMALLOC.call_once(|| unsafe { Vmalloc::new(tables, &MachinePages) });
     KMAP.call_once(|| {
         Kmap::new(tables, |pfn, wanted| {
             MachinePages.check_memory_type(pfn, wanted)
@@ -76,7 +77,9 @@ pub fn init_vmalloc(tables: &'static IrqLock<KernelMapper>) {
 /// Sets up the machine's ioremap window in `tables`; the first call wins. Until [`set_ram`] no
 /// range counts as RAM.
 pub fn init_ioremap(tables: &'static IrqLock<KernelMapper>) {
-    IOREMAP.call_once(|| Ioremap::new(tables, is_ram));
+    // SAFETY: the machine's tables have one ioremap window, and this runs once; the boot code says
+    // where RAM is.
+    IOREMAP.call_once(|| unsafe { Ioremap::new(tables, is_ram) });
 }
 
 /// Says where RAM is, used or not; the first call wins.
