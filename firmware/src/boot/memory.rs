@@ -353,12 +353,15 @@ pub fn build(
     };
     // SAFETY: the ranges are the ones nobody has, are in the direct map, and one core runs.
     unsafe { mm::init(frames, &ram, &areas) }?;
+    // The tables' lock is held where a table is wanted: nothing is printed then. The reserve is for
+    // those that cannot fail as mildly.
+    const TABLES: Gfp = Gfp::NOWAIT.union(Gfp::NOWARN);
     // SAFETY: the page allocator's frames are in the direct map and belong to the caller.
     unsafe {
         tables
             .lock()
             .memory_mut()
-            .set_allocator(|| mm::alloc_pages(Gfp::ATOMIC, 0).ok());
+            .set_allocator(|| mm::alloc_pages(TABLES, 0).ok());
     }
     Ok(pool)
 }
