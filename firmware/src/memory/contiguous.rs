@@ -92,6 +92,12 @@ impl Contiguous {
         unsafe { self.cma.release(self.pfn + first, count) }
     }
 
+    /// Releases all of it while a page is not write-back memory, which must be refused.
+    pub(crate) fn release_retyped(&self) -> Result<(), CmaError> {
+        // SAFETY: a page of another type keeps the allocation in use.
+        unsafe { self.cma.release(self.pfn, self.count) }
+    }
+
     /// Frees its first page as pages, which must be refused.
     pub(crate) fn free_as_page(&self) -> Result<(), FreeError> {
         // SAFETY: the frame is not the page allocator's at present.

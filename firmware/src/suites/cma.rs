@@ -9,10 +9,11 @@ use crate::memory::Pages;
 use crate::memory::contiguous::{Contiguous, release_foreign};
 use crate::memory::hoard::Hoard;
 use crate::report::{Outcome, Stop, Suite, Test, diagnostic, failed_operation};
+use crate::suites::interrupt::InInterrupt;
 use crate::{check, check_ok};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use hal::addr::{PAGE_SIZE, Pfn};
-use hal::arch::translate;
+use hal::arch::{cpu, translate};
 use hal::layout::phys_to_virt;
 use hal::mm::{self, AREA_ALIGN, CmaError, FrameKind, FreeError, Gfp, MAX_ORDER, MovablePage};
 use hal::mmu::{Level, MemoryType};
@@ -318,8 +319,12 @@ fn bad_releases() -> Outcome {
         "as a page: {freed:?}"
     );
     check_ok!(memory.retype(3, MemoryType::NormalNonCacheable));
-    let typed = memory.release_part(0, 9);
-    check!(typed.is_err(), "a part of another type: {typed:?}");
+    let typed = memory.release_retyped();
+    let named = CmaError::MemoryType {
+        pfn: pfn + 3,
+        memory_type: MemoryType::NormalNonCacheable,
+    };
+    check!(typed == Err(named), "a page of another type: {typed:?}");
     check_ok!(memory.retype(3, MemoryType::NormalWriteBack));
     let (first, second) = memory.release_twice();
     check_ok!(first);
@@ -331,15 +336,29 @@ fn bad_releases() -> Outcome {
 }
 
 fn contexts() -> Outcome {
+    fn attempt() -> Option<Result<(), CmaError>> {
+        let cma = area().ok()?;
+        Some(Contiguous::alloc(cma, 1, 0).map(drop))
+    }
+    static IN_INTERRUPT: InInterrupt<Option<Result<(), CmaError>>> = InInterrupt::new(attempt);
     let cma = area()?;
     let lock = IrqLock::new(());
     let guard = lock.lock();
-    let refusal = Contiguous::alloc(cma, 1, 0).map(drop);
+    let with_lock = attempt();
     drop(guard);
-    check!(
-        refusal == Err(CmaError::Context(Context::LockHeld)),
-        "with a lock held: {refusal:?}"
-    );
+    let irq = cpu::irq_save();
+    let masked = attempt();
+    cpu::irq_restore(irq);
+    for (context, refusal) in [
+        (Context::LockHeld, with_lock),
+        (Context::IrqsMasked, masked),
+        (Context::Interrupt, IN_INTERRUPT.run()?),
+    ] {
+        check!(
+            refusal == Some(Err(CmaError::Context(context))),
+            "in {context}: {refusal:?}"
+        );
+    }
     check_ok!(check_ok!(Contiguous::alloc(cma, 1, 0)).release());
     Ok(())
 }

@@ -7,7 +7,7 @@ use crate::memory::{self, Area, Kv, Object};
 use crate::report::{Outcome, Suite, Test, diagnostic, fell_back};
 use crate::{check, check_ok};
 use hal::addr::PAGE_SIZE;
-use hal::mm::{self, Gfp, KVMALLOC_MAX_SIZE, KvmallocError, VmallocError};
+use hal::mm::{self, Gfp, KVMALLOC_MAX_SIZE, KvmallocError, ObjectError, VmallocError};
 
 /// The suite.
 pub(super) const SUITE: Suite = Suite {
@@ -115,7 +115,7 @@ fn frees() -> Outcome {
     let (first, twice) = memory.free_twice();
     check_ok!(first);
     let named = match twice {
-        Err(KvmallocError::Object(_)) => !in_pages,
+        Err(KvmallocError::Object(ObjectError::DoubleFree(_))) => !in_pages,
         Err(KvmallocError::Vmalloc(VmallocError::NotAnArea(_))) => in_pages,
         _ => false,
     };

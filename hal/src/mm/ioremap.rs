@@ -182,7 +182,12 @@ pub struct Ioremap {
 impl Ioremap {
     /// The ioremap window of `tables`. `is_ram` tells whether a range holds a byte of RAM, used
     /// or not.
-    pub const fn new(
+    ///
+    /// # Safety
+    ///
+    /// Nothing else maps or unmaps anything in this window of `tables`, and `is_ram` tells the
+    /// truth.
+    pub const unsafe fn new(
         tables: &'static IrqLock<KernelMapper>,
         is_ram: fn(PhysRange) -> bool,
     ) -> Self {

@@ -108,8 +108,9 @@ pub struct Kmalloc {
 }
 
 impl Kmalloc {
-    /// Caches without memory.
-    pub const fn new() -> Self {
+    /// Caches without memory. What cores have at hand is not told apart by instance, so a machine
+    /// has one.
+    pub(crate) const fn new() -> Self {
         Self {
             slabs: [const { IrqLock::new(Slabs::new()) }; KMALLOC_CACHES],
             slots: SlotStore::new(),
@@ -118,7 +119,7 @@ impl Kmalloc {
     }
 
     /// Tells the caches where to get pages. Only the first call counts.
-    pub fn set_pages(&self, pages: &'static PageAllocator) {
+    pub(crate) fn set_pages(&self, pages: &'static PageAllocator) {
         self.pages.call_once(|| pages);
     }
 
@@ -293,7 +294,7 @@ impl Kmalloc {
         if va.get() == 0 || va == VirtAddr::from_ptr(ZERO_SIZE_PTR.as_ptr()) {
             return Ok(());
         }
-        let pages = self.ready_pages(va)?;
+        let pages = self.ready_pages(va).map_err(ObjectError::noted)?;
         let (pa, frame) = frame_of(pages.frames(), va).map_err(ObjectError::noted)?;
         if let Some(cache) = self.cache(frame.tag()) {
             // SAFETY: the caller gives the object up; the frame belongs to the cache.
@@ -436,12 +437,6 @@ fn tag_of(last: usize, gfp: Gfp) -> u8 {
         CLASSES
     };
     TAGS[last / DMA_ALIGN].wrapping_add(set as u8)
-}
-
-impl Default for Kmalloc {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 #[cfg(test)]

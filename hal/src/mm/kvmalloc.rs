@@ -4,7 +4,7 @@
 //! frames is not worth evicting anything for, and then take pages from anywhere with `vmalloc`.
 
 use super::vmalloc::{PageSource, Vmalloc, VmallocError, is_vmalloc_addr};
-use super::{AllocError, Gfp, Kmalloc, MAX_SIZE, ObjectError, ZERO_SIZE_PTR};
+use super::{AllocError, Gfp, Kmalloc, MAX_SIZE, Misuse, ObjectError, ZERO_SIZE_PTR};
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use core::ptr::NonNull;
 
@@ -82,7 +82,7 @@ impl<'a, P: PageSource> Kvmalloc<'a, P> {
 
     fn kvmalloc_large(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvmallocError> {
         if size > KVMALLOC_MAX_SIZE {
-            return Err(KvmallocError::TooLarge { size, gfp });
+            return Err(refuse_size(size, gfp));
         }
         if !gfp.contains(Gfp::KERNEL) {
             return Ok(self.kmalloc.kmalloc(size, gfp)?);
@@ -108,7 +108,8 @@ impl<'a, P: PageSource> Kvmalloc<'a, P> {
     #[cold]
     fn fall_back(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, KvmallocError> {
         let vmalloc = self.vmalloc.ok_or(VmallocError::NotReady)?;
-        let va = vmalloc.vmalloc_with(size, gfp - EFFORT)?;
+        let allocated = vmalloc.vmalloc_with(size, gfp - EFFORT);
+        let va = allocated.map_err(|error| error.noted(gfp))?;
         // Never null: the window is not at 0.
         NonNull::new(va.as_ptr()).ok_or(VmallocError::NotMapped(va).into())
     }
@@ -176,9 +177,13 @@ impl<'a, P: PageSource> Kvmalloc<'a, P> {
         }
         let va = VirtAddr::from_ptr(old);
         if is_vmalloc_addr(va) {
+            if size > KVMALLOC_MAX_SIZE {
+                return Err(refuse_size(size, gfp));
+            }
             let vmalloc = self.vmalloc.ok_or(VmallocError::NotReady)?;
             // SAFETY: handed on to the caller.
-            let new = unsafe { vmalloc.vrealloc(Some(va), size, gfp - EFFORT) }?;
+            let new = unsafe { vmalloc.vrealloc(Some(va), size, gfp - EFFORT) };
+            let new = new.map_err(|error| error.noted(gfp))?;
             // Neither `None`, because the size is not 0, nor null.
             let new = new.and_then(|new| NonNull::new(new.as_ptr()));
             return new.ok_or(VmallocError::NotMapped(va).into());
@@ -233,11 +238,19 @@ impl<'a, P: PageSource> Kvmalloc<'a, P> {
         if is_vmalloc_addr(va) {
             let vmalloc = self.vmalloc.ok_or(VmallocError::NotReady)?;
             // SAFETY: handed on to the caller.
-            return Ok(unsafe { vmalloc.vfree(va) }?);
+            let freed = unsafe { vmalloc.vfree(va) };
+            return Ok(freed.map_err(|error| error.noted(Gfp::empty()))?);
         }
         // SAFETY: handed on to the caller.
         Ok(unsafe { self.kmalloc.kfree(address) }?)
     }
+}
+
+/// The refusal of more than [`KVMALLOC_MAX_SIZE`] bytes, counted.
+#[cold]
+fn refuse_size(size: usize, gfp: Gfp) -> KvmallocError {
+    Misuse::TooLarge(size).note(gfp);
+    KvmallocError::TooLarge { size, gfp }
 }
 
 #[cfg(test)]

@@ -37,16 +37,25 @@ pub enum Misuse {
     /// An area of no bytes. It is refused.
     #[error("an area of zero bytes")]
     ZeroSize,
-    /// A free of memory that is free already, or of an area that there is not. It is refused.
+    /// A free of memory that is free already, or of what is no object or area. It is refused.
     #[error("a free of {0}, where nothing in use starts")]
     WrongFree(VirtAddr),
+    /// An area of more bytes than the machine has, or than any request may have. It is refused.
+    #[error("an area of {0:#x} bytes")]
+    TooLarge(usize),
+    /// Zeroes asked of a cache whose constructor has made the objects. It is refused.
+    #[error("zeroed objects of slab cache {0}, which has a constructor")]
+    Constructed(&'static str),
+    /// A window for copying out that leaves the object. Nothing may be copied.
+    #[error("a usercopy window outside the objects of slab cache {0}")]
+    UsercopyWindow(&'static str),
 }
 
 /// What no object is: memory without a permanent mapping, or that may be migrated.
 pub(super) const NO_OBJECT: Gfp = Gfp::HIGHMEM.union(Gfp::MOVABLE);
 
 /// Kinds of misuse, by [`Misuse::kind`].
-const KINDS: usize = 16;
+const KINDS: usize = 19;
 
 static COUNTS: [AtomicU32; KINDS] = [const { AtomicU32::new(0) }; KINDS];
 
@@ -76,6 +85,9 @@ impl Misuse {
             Self::ZeroSize => 13,
             Self::WrongFree(_) => 14,
             Self::CoherentCompound => 15,
+            Self::TooLarge(_) => 16,
+            Self::Constructed(_) => 17,
+            Self::UsercopyWindow(_) => 18,
         }
     }
 
@@ -125,12 +137,19 @@ fn note_wrong_free(va: VirtAddr) {
 }
 
 impl ObjectError {
-    /// The same, counted if an object was freed twice.
+    /// The same error of a free, counted unless the page allocator has done so.
     #[cold]
     #[inline(never)]
     pub(super) fn noted(self) -> Self {
-        if let Self::DoubleFree(va) = self {
-            note_wrong_free(va);
+        match self {
+            Self::VmallocAddress(va)
+            | Self::NotDirectMap(va)
+            | Self::NotAllocated { va, .. }
+            | Self::NotAnObject { va, .. }
+            | Self::NotAtObject(va)
+            | Self::DoubleFree(va)
+            | Self::WrongCache { va, .. } => note_wrong_free(va),
+            Self::Usercopy { .. } | Self::Pages(_) => {}
         }
         self
     }
@@ -148,13 +167,15 @@ impl FreeError {
 }
 
 impl VmallocError {
-    /// The same, counted if an area of no bytes was asked for with `gfp`, or one freed that is not.
+    /// The same, counted if an area of no or too many bytes was asked for with `gfp`, or one freed
+    /// that is none.
     #[cold]
     #[inline(never)]
     pub(super) fn noted(self, gfp: Gfp) -> Self {
         match self {
             Self::ZeroSize => Misuse::ZeroSize.note(gfp),
-            Self::NotAnArea(va) => note_wrong_free(va),
+            Self::TooLarge { size, .. } => Misuse::TooLarge(size).note(gfp),
+            Self::NotAnArea(va) | Self::WrongKind { va, .. } => note_wrong_free(va),
             _ => {}
         }
         self

@@ -166,7 +166,11 @@ pub struct Vmalloc<P: 'static> {
 
 impl<P: PageSource> Vmalloc<P> {
     /// The allocator of the vmalloc window of `tables`, with frames from `pages`.
-    pub fn new(tables: &'static IrqLock<KernelMapper>, pages: &'static P) -> Self {
+    ///
+    /// # Safety
+    ///
+    /// Nothing else maps or unmaps anything in this window of `tables`.
+    pub unsafe fn new(tables: &'static IrqLock<KernelMapper>, pages: &'static P) -> Self {
         Self {
             tables,
             pages,

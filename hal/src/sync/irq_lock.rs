@@ -19,9 +19,10 @@ use spin::mutex::{SpinMutex, SpinMutexGuard};
 /// The lock word is an atomic: the lock must lie in Normal write-back memory, never in the
 /// coherent window or in device memory, and must not be taken before the MMU and caches are on.
 ///
-/// Order, outermost first: kernel tables, vmalloc areas, registry of slab caches, slab cache, zone,
-/// shrinkers, owners, DMA pool, coherent runs, coherent pool, failure reports, DMA engine, interrupt
-/// handlers, interrupt controller, DMA debug, console.
+/// Order, outermost first: kernel tables, vmalloc areas, ioremap areas, claims of device registers,
+/// coherent runs, DMA pool, contiguous memory areas, owners of movable memory, movable slots,
+/// registry of slab caches, slab cache, zone, shrinkers, owners, coherent pool, rate limit of
+/// failure reports, DMA engine, interrupt handlers, interrupt controller, DMA debug, console.
 /// A core holding one takes only locks further down the list.
 #[derive(Debug, Default)]
 pub struct IrqLock<T> {

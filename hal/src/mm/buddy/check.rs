@@ -40,6 +40,14 @@ pub enum FreeError {
         /// Its memory type.
         memory_type: MemoryType,
     },
+    /// More bytes than the largest block has.
+    #[error("{pfn} has no {size:#x} bytes")]
+    Size {
+        /// First frame of what was given back.
+        pfn: Pfn,
+        /// Bytes given back.
+        size: usize,
+    },
     /// No page starts at the address: it is not in the direct map, or inside a page.
     #[error("no page of the direct map starts at {0}")]
     Address(VirtAddr),

@@ -11,7 +11,8 @@ fn is_ram(range: PhysRange) -> bool {
 
 fn scratch(tables: usize) -> Ioremap {
     let mapper = Box::leak(Box::new(IrqLock::new(scratch_mapper(tables))));
-    Ioremap::new(mapper, is_ram)
+    // SAFETY: nobody else has the tables.
+    unsafe { Ioremap::new(mapper, is_ram) }
 }
 
 fn range(start: u64, size: u64) -> PhysRange {

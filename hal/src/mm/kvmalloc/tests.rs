@@ -42,7 +42,8 @@ impl Machine {
         let kmalloc = Kmalloc::new();
         kmalloc.set_pages(pages);
         let tables = Box::leak(Box::new(IrqLock::new(scratch_mapper(8))));
-        let vmalloc = Vmalloc::new(tables, Box::leak(Box::new(Pages(pages))));
+        // SAFETY: nobody else has the tables.
+        let vmalloc = unsafe { Vmalloc::new(tables, Box::leak(Box::new(Pages(pages)))) };
         Self {
             pages,
             kmalloc,
@@ -185,4 +186,31 @@ fn kvrealloc_keeps_the_content_wherever_it_moves() {
         let twice = machine.kv().kvfree(grown.as_ptr());
         assert!(matches!(twice, Err(KvmallocError::Vmalloc(_))));
     }
+}
+
+#[test]
+fn what_is_wrong_with_the_request_is_counted() {
+    let machine = Machine::new();
+    let kv = machine.kv();
+    let wrong_free = Misuse::WrongFree(VirtAddr::new(0));
+    let counts = || (Misuse::TooLarge(0).count(), wrong_free.count());
+    let gfp = Gfp::KERNEL;
+    let (large, frees) = counts();
+    let beyond = KVMALLOC_MAX_SIZE + 1;
+    let too_large = Err(KvmallocError::TooLarge { size: beyond, gfp });
+    assert_eq!(kv.kvmalloc(beyond, gfp), too_large);
+    // More than the machine has.
+    assert!(kv.kvmalloc(64 << 20, gfp).is_err());
+    let window = crate::layout::VMALLOC.base.as_ptr();
+    let image = crate::layout::IMAGE.base.as_ptr();
+    // SAFETY: nothing in use starts at either address.
+    unsafe {
+        assert_eq!(kv.kvrealloc(window, beyond, gfp), too_large);
+        assert!(kv.kvrealloc(window, PAGE_SIZE, gfp).is_err());
+        assert!(kv.kvfree(window).is_err());
+        assert!(kv.kvfree(image).is_err());
+    }
+    // Other tests count too.
+    let now = counts();
+    assert!(now.0 >= large + 3 && now.1 >= frees + 3, "{now:?}");
 }

@@ -56,7 +56,8 @@ static RAM: Once<heapless::Vec<PhysRange, MAX_RAM>> = Once::new();
 /// Sets up the machine's windows of `vmalloc` and of temporary mappings in `tables`; the first call
 /// wins. After [`init`].
 pub fn init_vmalloc(tables: &'static IrqLock<KernelMapper>) {
-    VMALLOC.call_once(|| Vmalloc::new(tables, &MachinePages));
+    // SAFETY: the machine's tables have one vmalloc window, and this runs once.
+    VMALLOC.call_once(|| unsafe { Vmalloc::new(tables, &MachinePages) });
     KMAP.call_once(|| {
         Kmap::new(tables, |pfn, wanted| {
             MachinePages.check_memory_type(pfn, wanted)
@@ -76,7 +77,9 @@ pub fn init_vmalloc(tables: &'static IrqLock<KernelMapper>) {
 /// Sets up the machine's ioremap window in `tables`; the first call wins. Until [`set_ram`] no
 /// range counts as RAM.
 pub fn init_ioremap(tables: &'static IrqLock<KernelMapper>) {
-    IOREMAP.call_once(|| Ioremap::new(tables, is_ram));
+    // SAFETY: the machine's tables have one ioremap window, and this runs once; the boot code says
+    // where RAM is.
+    IOREMAP.call_once(|| unsafe { Ioremap::new(tables, is_ram) });
 }
 
 /// Says where RAM is, used or not; the first call wins.
@@ -164,7 +167,7 @@ pub unsafe fn vrealloc(
     gfp: Gfp,
 ) -> Result<Option<VirtAddr>, VmallocError> {
     // SAFETY: handed on to the caller.
-    unsafe { vmalloc_window()?.vrealloc(old, size, gfp) }
+    unsafe { vmalloc_window()?.vrealloc(old, size, gfp) }.map_err(|error| error.noted(gfp))
 }
 
 /// Frees what [`vmalloc()`] returned: [`Vmalloc::vfree`].
@@ -192,7 +195,7 @@ pub unsafe fn vfree(va: VirtAddr) -> Result<(), VmallocError> {
 /// As there.
 pub unsafe fn vmap(pages: &[Pfn], protection: Protection) -> Result<VirtAddr, VmallocError> {
     // SAFETY: handed on to the caller.
-    unsafe { vmalloc_window()?.vmap(pages, protection) }
+    unsafe { vmalloc_window()?.vmap(pages, protection) }.map_err(|error| error.noted(Gfp::KERNEL))
 }
 
 /// Removes a mapping of [`vmap`]: [`Vmalloc::vunmap`].
@@ -206,7 +209,7 @@ pub unsafe fn vmap(pages: &[Pfn], protection: Protection) -> Result<VirtAddr, Vm
 /// As there.
 pub unsafe fn vunmap(va: VirtAddr) -> Result<(), VmallocError> {
     // SAFETY: handed on to the caller.
-    unsafe { vmalloc_window()?.vunmap(va) }
+    unsafe { vmalloc_window()?.vunmap(va) }.map_err(|error| error.noted(Gfp::empty()))
 }
 
 /// The frame behind an address of `vmalloc` memory: [`Vmalloc::vmalloc_to_page`].

@@ -27,8 +27,12 @@ pub fn alloc_pages(gfp: Gfp, order: u32) -> Result<Pfn, AllocError> {
 
 /// Allocates a page of the machine that becomes a translation table, for good. May be called in any
 /// context.
+///
+/// The tables' lock is held where a table is wanted: nothing is printed then. The reserve is for
+/// those that cannot fail as mildly.
 pub fn alloc_table() -> Option<Pfn> {
-    let table = alloc_pages(Gfp::ATOMIC, 0).ok()?;
+    const TABLES: Gfp = Gfp::NOWAIT.union(Gfp::NOWARN);
+    let table = alloc_pages(TABLES, 0).ok()?;
     if let Ok(frame) = pages()?.frames().get(table) {
         frame.set_kind(FrameKind::Table);
     }

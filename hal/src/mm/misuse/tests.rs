@@ -30,6 +30,9 @@ fn kinds_are_numbered_apart() {
         Misuse::ZeroSize,
         Misuse::WrongFree(VirtAddr::new(0)),
         Misuse::CoherentCompound,
+        Misuse::TooLarge(0),
+        Misuse::Constructed(""),
+        Misuse::UsercopyWindow(""),
     ];
     assert!(all.iter().map(|misuse| misuse.kind()).eq(0..KINDS));
 }
@@ -89,9 +92,13 @@ fn wrong_frees_are_counted() {
     let kmalloc: &Kmalloc = Box::leak(Box::new(Kmalloc::new()));
     kmalloc.set_pages(pages);
     let before = kind.count();
-    // Large ones merge with what is free beside them.
     for size in [64, 20_000] {
-        let object = kmalloc.kmalloc(size, GFP).unwrap();
+        let mut pair = [(); 2].map(|()| kmalloc.kmalloc(size, GFP).unwrap());
+        pair.sort();
+        // Large ones merge: the second becomes the inside of a block.
+        let [below, object] = pair;
+        // SAFETY: just allocated, never touched.
+        unsafe { kmalloc.kfree(below.as_ptr()) }.unwrap();
         // SAFETY: just allocated, never touched; the second free is refused.
         let [first, second] = [(); 2].map(|()| unsafe { kmalloc.kfree(object.as_ptr()) });
         let va = VirtAddr::from_ptr(object.as_ptr());
@@ -104,7 +111,11 @@ fn wrong_frees_are_counted() {
         let [first, second] = [(); 2].map(|()| unsafe { cache.free(pages, object.as_ptr()) });
         assert!(first.is_ok() && second.is_err(), "{second:?}");
     }
-    let pfn = pages.alloc_pages(GFP, 0).unwrap();
+    let mut pair = [(); 2].map(|()| pages.alloc_pages(GFP, 0).unwrap());
+    pair.sort();
+    let [below, pfn] = pair;
+    // SAFETY: as above.
+    unsafe { pages.free_pages(below, 0) }.unwrap();
     // SAFETY: as above.
     let [first, second] = [(); 2].map(|()| unsafe { pages.free_pages(pfn, 0) });
     assert_eq!((first, second), (Ok(()), Err(FreeError::DoubleFree(pfn))));
@@ -214,4 +225,21 @@ fn many_objects_are_refused_where_nothing_blocks() {
             Ok(())
         });
     }
+}
+
+#[test]
+fn what_a_cache_cannot_do_is_counted() {
+    let (pages, _) = testing::normal_machine(8);
+    let [_, constructed, _] = caches();
+    let (zeroed, windows) = (Misuse::Constructed(""), Misuse::UsercopyWindow(""));
+    let before = zeroed.count();
+    assert!(constructed.alloc(pages, GFP | Gfp::ZERO).is_err());
+    assert!(zeroed.count() > before);
+    let cache = KmemCache::new("window", 64, 8).unwrap();
+    let cache = &*Box::leak(Box::new(cache.with_usercopy(60, 8)));
+    let before = windows.count();
+    let object = cache.alloc(pages, GFP).unwrap();
+    assert!(windows.count() > before);
+    // SAFETY: just allocated, never touched.
+    unsafe { cache.free(pages, object.as_ptr()) }.unwrap();
 }

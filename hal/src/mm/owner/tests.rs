@@ -94,7 +94,7 @@ fn a_block_taken_apart_stays_charged_piece_by_piece() {
 fn a_large_object_keeps_its_charge_until_it_is_freed() {
     static OWNER: Owner = Owner::new("large object", 64 << 20);
     let (pages, _) = normal_machine(8);
-    let kmalloc: &'static Kmalloc = Box::leak(Box::default());
+    let kmalloc: &'static Kmalloc = Box::leak(Box::new(Kmalloc::new()));
     kmalloc.set_pages(pages);
     let scope = charge_to(&OWNER).unwrap();
     let object = kmalloc.kmalloc(20_000, Gfp::KERNEL_ACCOUNT).unwrap();
@@ -131,7 +131,7 @@ fn scopes_nest_and_do_not_bind_interrupt_handlers() {
 fn objects_below_a_limit_or_of_shrinkers_are_charged_to_nobody() {
     static OWNER: Owner = Owner::new("first kind counts", 1 << 20);
     let (pages, _) = normal_machine(8);
-    let kmalloc: &'static Kmalloc = Box::leak(Box::default());
+    let kmalloc: &'static Kmalloc = Box::leak(Box::new(Kmalloc::new()));
     kmalloc.set_pages(pages);
     let _scope = charge_to(&OWNER).unwrap();
     for (more, cache) in [
@@ -158,7 +158,7 @@ fn each_object_is_charged_to_its_owner_until_it_is_freed() {
     static ONE: Owner = Owner::new("one object's", 9000);
     static OTHER: Owner = Owner::new("other object's", 64 << 20);
     let (pages, _) = normal_machine(8);
-    let kmalloc: &'static Kmalloc = Box::leak(Box::default());
+    let kmalloc: &'static Kmalloc = Box::leak(Box::new(Kmalloc::new()));
     kmalloc.set_pages(pages);
     let before = pages.free_pages_total();
     let gfp = Gfp::KERNEL_ACCOUNT;
@@ -220,7 +220,7 @@ fn each_object_is_charged_to_its_owner_until_it_is_freed() {
 fn over_its_limit_an_owner_gets_no_object() {
     static OWNER: Owner = Owner::new("small", 1024);
     let (pages, _) = normal_machine(8);
-    let kmalloc: &'static Kmalloc = Box::leak(Box::default());
+    let kmalloc: &'static Kmalloc = Box::leak(Box::new(Kmalloc::new()));
     kmalloc.set_pages(pages);
     let _scope = charge_to(&OWNER).unwrap();
     let object = kmalloc.kmalloc(700, Gfp::KERNEL_ACCOUNT).unwrap();

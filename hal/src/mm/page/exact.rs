@@ -4,7 +4,7 @@ use super::PageAllocator;
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, VirtAddr};
 use crate::layout;
 use crate::mm::buddy::{FreeError, check_pages};
-use crate::mm::{AllocError, Gfp, MigrateType};
+use crate::mm::{AllocError, Gfp, MAX_ORDER, MigrateType};
 
 /// The smallest order whose blocks have `size` bytes; above [`MAX_ORDER`](crate::mm::MAX_ORDER) if
 /// there is none, or if `size` is 0.
@@ -100,13 +100,17 @@ impl PageAllocator {
     /// # Errors
     ///
     /// [`FreeError`] when a page of `size` bytes at `va` is not in use as a page of its own. It and
-    /// those behind it stay as they are, those before it are free.
+    /// those behind it stay as they are, those before it are free. More bytes than any block has
+    /// were never returned: [`FreeError::Size`], and all stays as it is.
     ///
     /// # Safety
     ///
     /// As for [`free_pages`](Self::free_pages), for each of the pages.
     pub unsafe fn free_pages_exact(&self, va: VirtAddr, size: usize) -> Result<(), FreeError> {
         let first = page_at(va)?;
+        if size > PAGE_SIZE << MAX_ORDER {
+            return Err(FreeError::Size { pfn: first, size });
+        }
         (0..size.div_ceil(PAGE_SIZE) as u32)
             // SAFETY: handed on to the caller.
             .try_for_each(|page| unsafe { self.free_pages(first + page, 0) })

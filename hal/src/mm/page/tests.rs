@@ -82,6 +82,13 @@ fn exact_sizes_take_no_more_pages_than_they_need() {
         // SAFETY: the pages are the test's, and never touched.
         unsafe {
             assert!(pages.free_pages_exact(va + 1, size).is_err());
+            // As many frames as 2^32 are, of which 32 bits are 0.
+            let size_of_all = PAGE_SIZE << u32::BITS;
+            let refused = pages.free_pages_exact(va, size_of_all);
+            assert!(
+                matches!(refused, Err(FreeError::Size { .. })),
+                "{refused:?}"
+            );
             assert_eq!(pages.free_pages_exact(va, size), Ok(()));
             let first = layout::virt_to_phys(va).unwrap().pfn();
             let again = pages.free_pages_exact(va, size);

@@ -19,7 +19,7 @@ use crate::addr::{PhysAddr, VirtAddr};
 use crate::arch::cpu;
 use crate::mm::frame::{Frame, FrameKind};
 use crate::mm::page::{PageAllocator, check_context};
-use crate::mm::{AllocError, Gfp};
+use crate::mm::{AllocError, Gfp, Misuse};
 use crate::sync::{IrqLock, PerCpu};
 use core::ops::Range;
 use core::ptr::NonNull;
@@ -214,7 +214,12 @@ impl KmemCache {
     #[inline(always)]
     fn tag(&'static self) -> Result<u8, AllocError> {
         match self.tag.load(Ordering::Relaxed) {
-            0 => registry::CACHES.add(self, &self.tag),
+            0 => {
+                if self.rejected_usercopy {
+                    Misuse::UsercopyWindow(self.name).note(Gfp::empty());
+                }
+                registry::CACHES.add(self, &self.tag)
+            }
             tag => Ok(tag),
         }
     }
@@ -223,6 +228,7 @@ impl KmemCache {
     #[inline(always)]
     fn check_flags(&self, gfp: Gfp) -> Result<(), AllocError> {
         if gfp.contains(Gfp::ZERO) && self.constructor.is_some() {
+            Misuse::Constructed(self.name).note(gfp);
             return Err(AllocError::Constructed { gfp });
         }
         if gfp.contains(Gfp::ACCOUNT) && !self.geometry.accounted {

@@ -143,15 +143,17 @@ impl Slabs {
 
     /// Leaves it to the next call that fills a magazine to mark the objects of `slab`, just added:
     /// that one costs less. Those of a slab added before are marked.
+    #[inline(always)]
     pub(super) fn mark_later(&mut self, frames: FrameLookup, geometry: &Geometry, slab: Pfn) {
         self.mark(frames, geometry);
-        self.unmarked = Some(after(slab));
+        self.unmarked = after(slab);
     }
 
     /// Marks the free objects of the slab for which that was left: now all free objects are.
-    #[inline]
+    #[inline(always)]
     pub(super) fn mark(&mut self, frames: FrameLookup, geometry: &Geometry) {
-        if let Some(next) = self.unmarked.take() {
+        if let Some(next) = self.unmarked {
+            self.unmarked = None;
             mark_slab(frames, geometry, Pfn::new(next.get() - 1));
         }
     }
@@ -163,7 +165,9 @@ impl Slabs {
         let first = frames.find(slab)?;
         self.empty.remove(frames, slab, first);
         self.slabs -= 1;
-        self.unmarked = self.unmarked.filter(|next| *next != after(slab));
+        if self.unmarked == after(slab) {
+            self.unmarked = None;
+        }
         let order = first.slab_order();
         for frame in frames.find_block(slab, order)? {
             frame.clear_slab();
@@ -360,9 +364,10 @@ impl Slabs {
     }
 }
 
-/// The number of the frame after the first of `slab`, which is never 0.
-fn after(slab: Pfn) -> NonZero<u32> {
-    NonZero::<u32>::MIN.saturating_add(slab.get())
+/// The number of the frame after the first of `slab`, which is never 0: frames have 26 bits.
+#[inline(always)]
+fn after(slab: Pfn) -> Option<NonZero<u32>> {
+    NonZero::new(slab.get().wrapping_add(1))
 }
 
 /// Marks all free objects of `slab`.

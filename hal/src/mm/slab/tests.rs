@@ -146,7 +146,7 @@ fn nothing_is_reclaimed_for_a_slab_larger_than_it_must_be() {
     let (pages, _) = normal_machine(4);
     let held = PageCache::register(pages, "cache", Gfp::empty(), 0);
     let mut taken = Vec::new();
-    while let Ok(pfn) = pages.alloc_pages(Gfp::NOWAIT, 0) {
+    while let Ok(pfn) = pages.alloc_pages(Gfp::NOWAIT | Gfp::MEMALLOC, 0) {
         taken.push(pfn);
     }
     for pfn in taken.iter().filter(|pfn| pfn.get() % 2 == 0) {

@@ -146,7 +146,8 @@ pub(super) fn pages_for(tables: &'static IrqLock<KernelMapper>) -> &'static Page
 
 pub(super) fn scratch() -> Vmalloc<Pages> {
     let tables = Box::leak(Box::new(IrqLock::new(scratch_mapper(16))));
-    Vmalloc::new(tables, pages_for(tables))
+    // SAFETY: nobody else has the tables.
+    unsafe { Vmalloc::new(tables, pages_for(tables)) }
 }
 
 impl Vmalloc<Pages> {

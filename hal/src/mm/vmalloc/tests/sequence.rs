@@ -42,7 +42,8 @@ proptest! {
         // SAFETY: the case's allocator is not used after it.
         let _ram = unsafe { crate::layout::host::lease() };
         let tables = Box::leak(Box::new(IrqLock::new(scratch_mapper(tables))));
-        let vm = Vmalloc::new(tables, pages_for(tables));
+        // SAFETY: nobody else has the tables.
+        let vm = unsafe { Vmalloc::new(tables, pages_for(tables)) };
         let (result, _) = record_during(|| follow(&vm, steps));
         result?;
     }
