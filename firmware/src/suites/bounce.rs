@@ -34,7 +34,8 @@ pub(super) const SUITE: Suite = Suite {
     },
 };
 
-fn pool() -> Result<&'static BouncePool, Stop> {
+/// The pool, for tests that need one.
+pub(super) fn pool() -> Result<&'static BouncePool, Stop> {
     bounce::pool().ok_or(Stop::Skipped("no bounce pool: swiotlb=0"))
 }
 

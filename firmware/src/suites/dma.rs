@@ -32,6 +32,7 @@ pub(super) const SUITE: Suite = Suite {
         bad_lengths_are_refused: refused::lengths,
         foreign_addresses_are_refused: refused::foreign_addresses,
         memory_that_is_no_dma_memory_is_refused_planted: refused::planted,
+        every_core_has_the_same_lines: maintained::cores_agree,
         maintenance_is_what_the_lines_demand: maintained::lines,
         maintenance_is_what_the_lines_demand_planted: maintained::planted,
         fragmented_vmalloc_is_gathered_run_by_run: scattered::fragmented,

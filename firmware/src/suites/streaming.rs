@@ -81,6 +81,7 @@ fn fill_shapes<D: hal::dma::direction::DeviceWrites>(
 }
 
 fn filled() -> Outcome {
+    super::bounce::pool()?;
     each_engine(|engine| {
         check_ok!(fill_shapes::<FromDevice>(engine, false)?);
         check_ok!(fill_shapes::<Bidirectional>(engine, false)?);
@@ -94,6 +95,7 @@ fn filled() -> Outcome {
 }
 
 fn filled_planted() -> Outcome {
+    super::bounce::pool()?;
     each_engine(|engine| {
         let found = fill_shapes::<FromDevice>(engine, true)?;
         check!(found.is_err(), "a copy that never ran passed for one");

@@ -12,7 +12,7 @@
 
 use crate::addr::VirtAddr;
 use crate::arch::{barrier, cache};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 static CLEANED: AtomicU64 = AtomicU64::new(0);
 static INVALIDATED: AtomicU64 = AtomicU64::new(0);
@@ -63,11 +63,24 @@ const UNKNOWN_GRANULE: usize = 128;
 #[doc(alias = "dma_get_cache_alignment")]
 #[inline(always)]
 pub fn writeback_granule() -> usize {
+    match GRANULE.load(Ordering::Relaxed) {
+        0 => find_granule(),
+        granule => granule,
+    }
+}
+
+/// [`writeback_granule`] once a core has looked, 0 before. All cores of a machine say the same.
+static GRANULE: AtomicUsize = AtomicUsize::new(0);
+
+#[cold]
+fn find_granule() -> usize {
     let granule = match (cache::ctr_el0() >> 24) & 0xF {
         0 => UNKNOWN_GRANULE,
         log2_words => WORD << log2_words,
     };
-    granule.max(line_size())
+    let granule = granule.max(line_size());
+    GRANULE.store(granule, Ordering::Relaxed);
+    granule
 }
 
 /// Bytes up to which lines are maintained where the call is; a longer run goes through a longer loop.

@@ -51,17 +51,18 @@ pub(super) unsafe fn zero(start: VirtAddr, len: usize) {
 #[inline]
 pub(crate) unsafe fn zero_pages(start: VirtAddr, pages: usize) {
     /// Blocks zeroed before the loop looks again.
-    const UNROLLED: usize = 16;
+    const UNROLLED: usize = 32;
     let block = WORD << (cache::dczid_el0() & DCZID_BS);
     if cache::dczid_el0() & DCZID_DZP != 0 || block * UNROLLED > PAGE_SIZE {
         // SAFETY: handed on to the caller.
         return unsafe { zero(start, pages * PAGE_SIZE) };
     }
     let mut at = start;
-    let end = start + pages * PAGE_SIZE;
+    // The caller owns the pages, so they end within the address space.
+    let end = VirtAddr::new(start.get().wrapping_add(pages * PAGE_SIZE));
     while at != end {
         for _ in 0..UNROLLED {
-            // SAFETY: blocks are powers of two, so each is aligned and 16 of them tile a page.
+            // SAFETY: blocks are powers of two, so each is aligned and 32 of them tile a page.
             unsafe { cache::zero_block(at) };
             at = VirtAddr::new(at.get().wrapping_add(block));
         }

@@ -1,5 +1,6 @@
 //! Every length at every offset, byte for byte, with the neighbours looked after.
 
+use super::super::bounce;
 use super::each_engine;
 use crate::machine::machine;
 use crate::memory::{Object, reachable};
@@ -29,6 +30,8 @@ pub(super) fn whole_words_to_device() -> Outcome {
 }
 
 pub(super) fn whole_words_from_device() -> Outcome {
+    // Buffers that end within a line are copied.
+    bounce::pool()?;
     each_engine(|engine| sweep(engine, |len| len % WORD == 0, from_device))
 }
 
@@ -37,6 +40,7 @@ pub(super) fn odd_lengths_to_device() -> Outcome {
 }
 
 pub(super) fn odd_lengths_from_device() -> Outcome {
+    bounce::pool()?;
     odd_lengths(from_device)
 }
 

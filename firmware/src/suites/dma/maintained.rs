@@ -1,6 +1,7 @@
 //! Structural evidence for what this machine may have no caches to show: which lines a map
 //! maintains, and how coherent memory is mapped.
 
+use super::super::bounce;
 use super::each_engine;
 use crate::machine::machine;
 use crate::memory::{Object, reachable};
@@ -8,7 +9,9 @@ use crate::report::{self, Outcome};
 use crate::verdict::Taken;
 use crate::{check, check_ok};
 use core::ops::Range;
+use core::sync::atomic::{AtomicU32, Ordering};
 use hal::addr::{PAGE_SIZE, VirtAddr};
+use hal::arch::cache;
 use hal::arch::translate;
 use hal::dma::maintenance::{Counters, counters, line_size};
 use hal::dma::streaming::map_slice;
@@ -16,6 +19,7 @@ use hal::dma::{Bidirectional, Device, Direction, DmaError, FromDevice, ToDevice}
 use hal::layout::phys_to_virt;
 use hal::mm::Gfp;
 use hal::mmu::MemoryType;
+use hal::smp;
 
 /// Buffers as offset and length: whole lines, one byte, inside a line, across one, shared ends.
 const SHAPES: [(usize, usize); 8] = [
@@ -84,7 +88,22 @@ fn difference<D: Direction>(
     Ok(None)
 }
 
+/// The granule is looked up once for all cores.
+pub(super) fn cores_agree() -> Outcome {
+    let own = cache::ctr_el0();
+    let others = AtomicU32::new(0);
+    check_ok!(smp::run_on_all(|_| {
+        if cache::ctr_el0() != own {
+            others.fetch_add(1, Ordering::Relaxed);
+        }
+    }));
+    let others = others.into_inner();
+    check!(others == 0, "{others} cores have other lines than {own:#x}");
+    Ok(())
+}
+
 pub(super) fn lines() -> Outcome {
+    bounce::pool()?;
     each_engine(|engine| {
         let device = engine.device();
         let mut memory = check_ok!(Object::zeroed(2 * PAGE_SIZE, reachable(device)));

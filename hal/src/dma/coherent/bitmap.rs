@@ -151,13 +151,24 @@ impl<const WORDS: usize> PageBitmap<WORDS> {
     #[inline]
     pub(super) fn free(&mut self, page: u32, pages: u32) {
         let start = page + self.skew;
-        for (index, mask) in words_of(start, pages) {
-            if let Some(word) = self.words.get_mut(index) {
-                debug_assert_eq!(word.allocated & mask, mask);
-                word.allocated &= !mask;
+        let bit = start % WORD_PAGES;
+        if pages <= WORD_PAGES - bit {
+            self.clear((start / WORD_PAGES) as usize, mask(bit, pages));
+        } else {
+            for (index, mask) in words_of(start, pages) {
+                self.clear(index, mask);
             }
         }
         self.lowest = self.lowest.min((start / WORD_PAGES) as usize);
+    }
+
+    /// Marks the pages of `mask` in a word as free.
+    #[inline]
+    fn clear(&mut self, index: usize, mask: u64) {
+        if let Some(word) = self.words.get_mut(index) {
+            debug_assert_eq!(word.allocated & mask, mask);
+            word.allocated &= !mask;
+        }
     }
 }
 
