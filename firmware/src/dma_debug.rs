@@ -7,9 +7,9 @@ use crate::boot::image;
 use crate::cmdline::CmdLine;
 use crate::console;
 use crate::report;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use hal::addr::VirtAddr;
-use hal::dma::debug::{self, Checker, DEFAULT_ENTRIES, Hooks, ImagePart, Report};
+use hal::dma::debug::{self, Check, Checker, DEFAULT_ENTRIES, Hooks, ImagePart, Report};
 use hal::mm::Gfp;
 use hal::sync::IrqLock;
 
@@ -18,6 +18,9 @@ const HELD: usize = 8;
 
 /// Reports that nobody planted.
 static UNPLANTED: AtomicUsize = AtomicUsize::new(0);
+
+/// Kinds of which a report that nobody planted was written, by bit.
+static WRITTEN: AtomicU32 = AtomicU32::new(0);
 
 /// What was reported since a test began to plant mistakes, if one does.
 static PLANTED: IrqLock<Option<heapless::Vec<Report, HELD>>> = IrqLock::new(None);
@@ -75,7 +78,8 @@ fn receive(report: &Report) {
         return;
     }
     UNPLANTED.fetch_add(1, Ordering::Relaxed);
-    if report.nth == 1 {
+    let kind = 1 << report.check as u32;
+    if WRITTEN.fetch_or(kind, Ordering::Relaxed) & kind == 0 {
         console::line(format_args!("# {report}"));
     }
 }
@@ -85,9 +89,12 @@ pub(crate) fn unplanted() -> usize {
     UNPLANTED.load(Ordering::Relaxed)
 }
 
-/// Takes one of them back: a test has seen that it was counted.
-pub(crate) fn retract() {
+/// Takes one of them back: a test has seen that it was counted. Whether it was written; the next of
+/// its kind is again.
+pub(crate) fn retract(check: Check) -> bool {
     UNPLANTED.fetch_sub(1, Ordering::Relaxed);
+    let kind = 1 << check as u32;
+    WRITTEN.fetch_and(!kind, Ordering::Relaxed) & kind != 0
 }
 
 /// Memory that is mapped for devices or coherent.

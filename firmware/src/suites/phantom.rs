@@ -108,7 +108,8 @@ impl Narrowed {
     }
 }
 
-impl DmaEngine for Narrowed {
+// SAFETY: every call is the engine's own.
+unsafe impl DmaEngine for Narrowed {
     fn device(&self) -> &'static Device {
         self.device
     }
@@ -144,6 +145,10 @@ impl DmaEngine for Narrowed {
 
     fn wait(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
         self.engine.wait(ticket, timeout_ns)
+    }
+
+    fn wait_polled(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
+        self.engine.wait_polled(ticket, timeout_ns)
     }
 
     fn abort(&self) {

@@ -57,7 +57,13 @@ impl fmt::Debug for dyn Clock {
 /// A device that copies memory, completing by interrupt.
 ///
 /// An engine works on one submission at a time. All methods may be called from several cores.
-pub trait DmaEngine: Sync {
+///
+/// # Safety
+///
+/// When [`wait`](Self::wait) or [`wait_polled`](Self::wait_polled) has returned for a ticket, with
+/// anything but the errors that they name as left running, the engine does not access the memory of
+/// that submission any more.
+pub unsafe trait DmaEngine: Sync {
     /// The device the engine is: its reach, its coherence, its name.
     fn device(&self) -> &'static Device;
 
@@ -118,7 +124,7 @@ pub trait DmaEngine: Sync {
     /// Sleeps until the submission has ended, at most `timeout_ns`, and returns how it ended.
     ///
     /// When it returns, the engine does not access the submission's memory any more and takes new
-    /// ones - unless it returns [`DmaError::Wedged`].
+    /// ones - unless it returns [`DmaError::Wedged`] or [`DmaError::IrqsMasked`].
     ///
     /// # Errors
     ///
@@ -130,14 +136,10 @@ pub trait DmaEngine: Sync {
     /// As [`wait`](Self::wait), but looks at the engine instead of relying on its interrupt. May be
     /// called with IRQs masked.
     ///
-    /// The default is for engines that cannot be looked at: it is `wait`.
-    ///
     /// # Errors
     ///
     /// Those of [`wait`](Self::wait), without [`DmaError::IrqsMasked`].
-    fn wait_polled(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
-        self.wait(ticket, timeout_ns)
-    }
+    fn wait_polled(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError>;
 
     /// Stops the current submission, if any; its `wait` returns [`DmaError::Aborted`].
     fn abort(&self);
@@ -346,7 +348,7 @@ fn finish(
         Completion::Interrupt => engine.wait(ticket, timeout_ns),
         Completion::Polled => engine.wait_polled(ticket, timeout_ns),
     };
-    if ended == Err(DmaError::Wedged) {
+    if matches!(ended, Err(DmaError::Wedged | DmaError::IrqsMasked)) {
         panic!(
             "{} does not stop and may still write the memory it was given",
             engine.device().name()

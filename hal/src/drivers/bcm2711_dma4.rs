@@ -221,7 +221,8 @@ impl<Io: RegisterIo> Registers for Dma4Registers<Io> {
     }
 }
 
-impl<Io: RegisterIo + Send + Sync> DmaEngine for Channel<Io> {
+// SAFETY: `submission::wait` returns when the channel has ended or was stopped, with `Wedged` if not.
+unsafe impl<Io: RegisterIo + Send + Sync> DmaEngine for Channel<Io> {
     fn device(&self) -> &'static Device {
         self.device
     }

@@ -197,7 +197,9 @@ fn chunk(transfer: &Transfer, done: usize) -> usize {
     (transfer.len - done).min(BUFFER_SIZE)
 }
 
-impl<Io: RegisterIo + Send> DmaEngine for Edu<Io> {
+// SAFETY: `submission::wait` returns when the last half step has ended or the device is gone, with
+// `Wedged` if it runs on.
+unsafe impl<Io: RegisterIo + Send> DmaEngine for Edu<Io> {
     fn device(&self) -> &'static Device {
         self.device
     }

@@ -84,7 +84,8 @@ pub(super) fn report_unplanted(_: Twin) -> Outcome {
             Ok::<_, AllocError>(())
         },
         |()| {
-            retract();
+            let written = retract(Check::FreeUnallocated);
+            check!(written, "nothing was written of it");
             Ok(())
         },
     )

@@ -102,7 +102,8 @@ impl Recorder {
     }
 }
 
-impl DmaEngine for Recorder {
+// SAFETY: it accesses no memory.
+unsafe impl DmaEngine for Recorder {
     fn device(&self) -> &'static Device {
         self.device
     }
@@ -136,6 +137,9 @@ impl DmaEngine for Recorder {
             return Err(DmaError::Bus { flags: 2 });
         }
         Ok(())
+    }
+    fn wait_polled(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
+        self.wait(ticket, timeout_ns)
     }
     fn abort(&self) {}
 }

@@ -187,7 +187,8 @@ fn bus_word(addr: DmaAddr) -> Result<u32, DmaError> {
     u32::try_from(addr.get()).map_err(|_| DmaError::ForeignAddress { addr, len: 1 })
 }
 
-impl<Io: RegisterIo + Send + Sync> DmaEngine for Channel<Io> {
+// SAFETY: `submission::wait` returns when the channel has ended or was stopped, with `Wedged` if not.
+unsafe impl<Io: RegisterIo + Send + Sync> DmaEngine for Channel<Io> {
     fn device(&self) -> &'static Device {
         self.device
     }
