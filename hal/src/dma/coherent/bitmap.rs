@@ -162,6 +162,16 @@ impl<const WORDS: usize> PageBitmap<WORDS> {
         self.lowest = self.lowest.min((start / WORD_PAGES) as usize);
     }
 
+    /// Notes that pages which are allocated were not handed out, so that nobody has dropped their
+    /// lines yet.
+    pub(super) fn forget_use(&mut self, page: u32, pages: u32) {
+        for (index, mask) in words_of(page + self.skew, pages) {
+            if let Some(word) = self.words.get_mut(index) {
+                word.used &= !mask;
+            }
+        }
+    }
+
     /// Marks the pages of `mask` in a word as free.
     #[inline]
     fn clear(&mut self, index: usize, mask: u64) {

@@ -234,6 +234,9 @@ impl CoherentPool {
             }),
             Err(_) => {
                 let (chunk, page) = (None, found.page);
+                if found.first_use {
+                    self.state.lock().boot.forget_use(page, pages);
+                }
                 self.free(Place { chunk, page }, len);
                 None
             }

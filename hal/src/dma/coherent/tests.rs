@@ -120,6 +120,10 @@ fn a_pool_out_of_reach_loses_nothing() {
         Err(DmaError::OutOfReach { .. })
     ));
     assert_eq!(pool.free_pages(), 4);
+    // Its lines are still the loader's: whoever is given the page first drops them.
+    let (page, ops) = record_during(|| pool.alloc(device(), 1).unwrap());
+    let dropped = ops.iter().any(|op| *op == Op::CleanInvalidate(page.va()));
+    assert!(dropped, "{ops:?}");
 }
 
 #[test]
