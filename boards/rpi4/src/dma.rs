@@ -3,7 +3,7 @@
 use hal::addr::{PhysAddr, PhysRange, VirtAddr};
 use hal::board::{Devices, Platform};
 use hal::dma::{BusWindow, Device, DmaEngine, DmaMask};
-use hal::drivers::bcm2711_channels::{ChannelKind, ChannelMask, Channels, Taken};
+use hal::drivers::bcm2711_channels::{ChannelKind, ChannelMask, Channels, Firmware, Taken};
 use hal::drivers::bcm2711_dma::{self, Controller, Kind, REGISTERS_SIZE};
 use hal::drivers::bcm2711_dma4;
 use hal::drivers::gic::{GicError, Line};
@@ -101,7 +101,7 @@ pub(crate) enum ChannelError {
     Dma4(#[from] bcm2711_dma4::ProbeError),
     #[error("the device tree puts the registers at {0}")]
     BadAddress(PhysAddr),
-    #[error("neither the device tree nor the firmware leaves one to the Arm")]
+    #[error("the device tree and the firmware have none in common that they leave to the Arm")]
     NoneLeft,
     #[error("no interrupt line")]
     NoInterrupt,
@@ -129,54 +129,83 @@ pub(crate) fn bring_up(
         .bcm2711_dma
         .map_or(ChannelMask::DMA4, |dma| ChannelMask::new(dma.channel_mask));
     let tree = legacy.or(dma4);
+    // An error is met again, and noted, for each channel.
+    let is_modelled = controller(platform).is_ok_and(Controller::is_modelled);
+    let firmware = match firmware {
+        Some(mask) if is_modelled => Firmware::Modelled(mask),
+        Some(mask) => Firmware::Leaves(mask),
+        None => Firmware::Silent,
+    };
     let mut bring_up = BringUp {
         platform,
-        mask: tree,
         channels: Channels::new(tree, firmware),
         built_in_coherence,
     };
     match firmware {
-        Some(firmware) => (platform.note)(format_args!(
-            "dma channels tree={:#06x} firmware={:#06x}",
-            tree.bits(),
-            firmware.bits()
-        )),
-        None => (platform.note)(format_args!(
+        Firmware::Leaves(firmware) | Firmware::Modelled(firmware) => {
+            (platform.note)(format_args!(
+                "dma channels tree={:#06x} firmware={:#06x}",
+                tree.bits(),
+                firmware.bits()
+            ));
+        }
+        Firmware::Silent => (platform.note)(format_args!(
             "dma channels tree={:#06x} firmware=silent",
             tree.bits()
         )),
     }
+    if is_modelled {
+        devices.unmodelled_engines = Some("QEMU's Pi model has no DMA4 channels");
+    }
 
-    devices.expected_engines = LEGACY.len();
-    let mut is_modelled = false;
     for (slot, kinds) in LEGACY_SLOTS.iter().zip(LEGACY) {
         match bring_up.legacy(slot, kinds) {
             Ok(engine) => {
-                is_modelled |= engine.is_modelled();
+                devices.expected_engines += 1;
                 // As many as there are slots, fewer than MAX_ENGINES.
                 let _ = devices.engines.push(engine);
             }
-            Err(error) => (platform.note)(format_args!("no legacy DMA channel: {error}")),
+            Err(error) => {
+                devices.expected_engines += usize::from(!matches!(error, ChannelError::NoneLeft));
+                (platform.note)(format_args!("no legacy DMA channel: {error}"));
+            }
         }
-    }
-    // QEMU tells itself by its legacy channels: it has more of them in the place of DMA4.
-    if is_modelled {
-        devices.unmodelled_engines = Some("QEMU's Pi model has no DMA4 channels");
-    } else if dma4 != ChannelMask::new(0) {
-        devices.expected_engines += 1;
     }
     match bring_up.dma4(&DMA4_SLOT) {
-        // As above.
         Ok(engine) => {
+            devices.expected_engines += 1;
+            // As above.
             let _ = devices.engines.push(engine);
         }
-        Err(error) => (platform.note)(format_args!("no DMA4 channel: {error}")),
+        Err(error) => {
+            let is_expected = !is_modelled && !matches!(error, ChannelError::NoneLeft);
+            devices.expected_engines += usize::from(is_expected);
+            (platform.note)(format_args!("no DMA4 channel: {error}"));
+        }
     }
+    // A board whose every channel is kept has nothing to prove anything with.
+    devices.expected_engines = devices.expected_engines.max(1);
+}
+
+/// The command line decides whether a device is taken as coherent, then the tree, then the board.
+pub(crate) fn decide_coherence(
+    platform: &Platform<'_>,
+    device: &Device,
+    compatible: &str,
+    built_in: bool,
+) {
+    let in_tree = || platform.tree?.dma_coherent(compatible);
+    let coherent = platform.dma_coherent.or_else(in_tree);
+    device.set_coherent(coherent.unwrap_or(built_in));
+}
+
+/// Whether a device is taken as coherent, as notes say it.
+pub(crate) fn coherence_of(device: &Device) -> &'static str {
+    if device.is_coherent() { "yes" } else { "no" }
 }
 
 struct BringUp<'a> {
     platform: &'a Platform<'a>,
-    mask: ChannelMask,
     channels: Channels,
     built_in_coherence: bool,
 }
@@ -193,12 +222,23 @@ impl BringUp<'_> {
         let device = slot
             .device
             .call_once(|| unsafe { Device::new(name, DmaMask::new::<32>(), &WINDOWS) });
-        self.decide_coherence(device, "brcm,bcm2835-dma");
+        decide_coherence(
+            self.platform,
+            device,
+            "brcm,bcm2835-dma",
+            self.built_in_coherence,
+        );
         let &Platform { pool, clock, .. } = self.platform;
         let controller = controller(self.platform)?;
         let number = channel.number;
-        let engine =
-            bcm2711_dma::Channel::probe(controller, number, self.mask, device, pool, clock)?;
+        let engine = bcm2711_dma::Channel::probe(
+            controller,
+            number,
+            self.channels.mask(),
+            device,
+            pool,
+            clock,
+        )?;
         let engine = slot.engine.call_once(|| engine);
         let line = self.connect(engine, &slot.interrupt, channel)?;
         self.note(engine, format_args!("{:?}", engine.kind()), line, channel);
@@ -218,23 +258,27 @@ impl BringUp<'_> {
         let device = slot
             .device
             .call_once(|| unsafe { Device::new(name, DmaMask::new::<40>(), &DMA4_WINDOWS) });
-        self.decide_coherence(device, "brcm,bcm2711-dma");
+        decide_coherence(
+            self.platform,
+            device,
+            "brcm,bcm2711-dma",
+            self.built_in_coherence,
+        );
         let &Platform { pool, clock, .. } = self.platform;
         let controller = controller(self.platform)?;
         let number = channel.number;
-        let engine =
-            bcm2711_dma4::Channel::probe(controller, number, self.mask, device, pool, clock)?;
+        let engine = bcm2711_dma4::Channel::probe(
+            controller,
+            number,
+            self.channels.mask(),
+            device,
+            pool,
+            clock,
+        )?;
         let engine = slot.engine.call_once(|| engine);
         let line = self.connect(engine, &slot.interrupt, channel)?;
         self.note(engine, format_args!("Dma4"), line, channel);
         Ok(engine)
-    }
-
-    /// The command line decides whether a device is taken as coherent, then the tree, then the board.
-    fn decide_coherence(&self, device: &Device, compatible: &str) {
-        let in_tree = || self.platform.tree?.dma_coherent(compatible);
-        let coherent = self.platform.dma_coherent.or_else(in_tree);
-        device.set_coherent(coherent.unwrap_or(self.built_in_coherence));
     }
 
     /// Connects an engine to its interrupt line.
@@ -265,7 +309,7 @@ impl BringUp<'_> {
             device.name(),
             channel.named_by,
             engine.length_granule(),
-            if device.is_coherent() { "yes" } else { "no" },
+            coherence_of(device),
         ));
     }
 }

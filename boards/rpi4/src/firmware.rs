@@ -1,6 +1,6 @@
 //! The VideoCore firmware: the mailbox to it, the UART's clock, and what board this is.
 
-use crate::dma::WINDOWS;
+use crate::dma::{WINDOWS, coherence_of, decide_coherence};
 use hal::addr::{PhysAddr, PhysRange};
 use hal::alloc::{AllocError, KBox, flags::GFP_KERNEL};
 use hal::board::Platform;
@@ -25,6 +25,9 @@ const UART_CLOCK: SetClockRate = SetClockRate {
     hz: 48_000_000,
 };
 
+/// The mailbox in a device tree.
+const COMPATIBLE: &str = "brcm,bcm2835-mbox";
+
 // SAFETY: the VideoCore sees the first GiB where the legacy DMA channels see it, by addresses of 32
 // bits.
 static DEVICE: Device = unsafe { Device::new("mailbox", DmaMask::new::<32>(), &WINDOWS) };
@@ -44,7 +47,11 @@ pub(crate) enum FirmwareError {
 }
 
 /// Brings the mailbox up.
-pub(crate) fn bring_up(platform: &Platform<'_>) -> Result<&'static Mailbox<Mmio>, FirmwareError> {
+pub(crate) fn bring_up(
+    platform: &Platform<'_>,
+    built_in_coherence: bool,
+) -> Result<&'static Mailbox<Mmio>, FirmwareError> {
+    decide_coherence(platform, &DEVICE, COMPATIBLE, built_in_coherence);
     let base = (platform.ioremap)(PAGE, "mailbox")? + OFFSET;
     // SAFETY: the mailboxes are there on every BCM2711, mapped as Device memory for good and used
     // by this driver only.
@@ -53,6 +60,7 @@ pub(crate) fn bring_up(platform: &Platform<'_>) -> Result<&'static Mailbox<Mmio>
     // The first GiB is the DMA zone.
     let streaming = KBox::leak(KBox::new(PropertyBuffer::new(), GFP_KERNEL | Gfp::DMA)?);
     let mailbox = Mailbox::new(io, &DEVICE, coherent, streaming, platform.timer)?;
+    (platform.note)(format_args!("mailbox coherent={}", coherence_of(&DEVICE)));
     Ok(MAILBOX.call_once(|| mailbox))
 }
 

@@ -122,7 +122,7 @@ unsafe impl Board for RaspberryPi4 {
 
     fn bring_up(&self, platform: &Platform<'_>) -> Devices {
         let mut devices = Devices::default();
-        match firmware::bring_up(platform) {
+        match firmware::bring_up(platform, DMA_COHERENT) {
             Ok(mailbox) => devices.mailbox = Some(mailbox),
             Err(error) => (platform.note)(format_args!("no mailbox: {error}")),
         }

@@ -2,9 +2,9 @@
 //!
 //! Two parties say which channels the VideoCore leaves to the Arm: the device tree
 //! (`brcm,dma-channel-mask` of its two controller nodes), and the firmware itself (property tag
-//! 0x60001). A channel that both name is preferred. If they have none of a kind in common, the tree
-//! alone decides, as it does for Linux, which never asks the firmware: QEMU's firmware names
-//! channels 2 to 5 only.
+//! 0x60001). Both must name a channel: the VideoCore may be at work on any other. The tree alone
+//! decides only if the firmware does not say, and on QEMU, whose firmware names channels 2 to 5 and
+//! has no VideoCore behind it.
 
 use super::bcm2711_dma::Kind;
 
@@ -31,6 +31,11 @@ impl ChannelMask {
     /// The channels of either mask.
     pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// The channels of both masks.
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     /// Whether the channel is in the mask.
@@ -64,6 +69,17 @@ const FIRST_DMA4: u8 = 11;
 /// Channels the Arm can use.
 const CHANNELS: u8 = 15;
 
+/// What the firmware says about the channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Firmware {
+    /// Nothing.
+    Silent,
+    /// It leaves these to the Arm and may use all others.
+    Leaves(ChannelMask),
+    /// The same, but it is QEMU's and uses none.
+    Modelled(ChannelMask),
+}
+
 /// Who says that a channel is the Arm's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NamedBy {
@@ -86,14 +102,13 @@ pub struct Taken {
 #[derive(Clone, Copy, Debug)]
 pub struct Channels {
     tree: ChannelMask,
-    firmware: Option<ChannelMask>,
+    firmware: Firmware,
     taken: u32,
 }
 
 impl Channels {
-    /// The channels that the device tree and the firmware leave to the Arm, none taken. `firmware`
-    /// is `None` if it does not say.
-    pub const fn new(tree: ChannelMask, firmware: Option<ChannelMask>) -> Self {
+    /// The channels that the device tree and the firmware leave to the Arm, none taken.
+    pub const fn new(tree: ChannelMask, firmware: Firmware) -> Self {
         Self {
             tree,
             firmware,
@@ -101,26 +116,43 @@ impl Channels {
         }
     }
 
-    /// Takes the first free channel of the first of `kinds` that has one, if possible one that both
-    /// parties name.
-    pub fn take(&mut self, kinds: &[ChannelKind]) -> Option<Taken> {
-        [NamedBy::Both, NamedBy::Tree]
-            .into_iter()
-            .find_map(|named_by| self.take_named(kinds, named_by))
+    /// The channels that are the Arm's, free or taken.
+    pub const fn mask(&self) -> ChannelMask {
+        match self.firmware {
+            Firmware::Leaves(firmware) => self.tree.and(firmware),
+            Firmware::Silent | Firmware::Modelled(_) => self.tree,
+        }
     }
 
-    fn take_named(&mut self, kinds: &[ChannelKind], named_by: NamedBy) -> Option<Taken> {
-        let firmware = match named_by {
-            NamedBy::Both => self.firmware?,
-            NamedBy::Tree => ChannelMask(u32::MAX),
-        };
-        let free = ChannelMask(self.tree.0 & firmware.0 & !self.taken);
+    /// The channels that both parties name.
+    const fn named_by_both(&self) -> ChannelMask {
+        match self.firmware {
+            Firmware::Leaves(firmware) | Firmware::Modelled(firmware) => self.tree.and(firmware),
+            Firmware::Silent => ChannelMask(0),
+        }
+    }
+
+    /// Takes the first free channel of the first of `kinds` that has one, if possible one that both
+    /// parties name. `None` if no such channel is the Arm's and free.
+    pub fn take(&mut self, kinds: &[ChannelKind]) -> Option<Taken> {
+        let masks = [
+            (NamedBy::Both, self.named_by_both()),
+            (NamedBy::Tree, self.mask()),
+        ];
+        masks.into_iter().find_map(|(named_by, mask)| {
+            let number = self.take_of(kinds, mask)?;
+            Some(Taken { number, named_by })
+        })
+    }
+
+    fn take_of(&mut self, kinds: &[ChannelKind], mask: ChannelMask) -> Option<u8> {
+        let free = ChannelMask(mask.0 & !self.taken);
         let mut of_kind = kinds
             .iter()
             .flat_map(|&kind| (0..CHANNELS).filter(move |&n| ChannelKind::of(n) == Some(kind)));
         let number = of_kind.find(|&number| free.contains(number))?;
         self.taken |= 1 << number;
-        Some(Taken { number, named_by })
+        Some(number)
     }
 }
 
@@ -154,20 +186,35 @@ mod tests {
     }
 
     #[test]
-    fn channels_that_both_name_come_first() {
-        let mut channels = Channels::new(TREE, Some(ChannelMask::new(0x71F5)));
+    fn both_must_name_a_channel() {
+        let firmware = Firmware::Leaves(ChannelMask::new(0x71F5));
+        let mut channels = Channels::new(TREE, firmware);
+        assert_eq!(channels.mask().bits(), 0x71F5);
         assert_eq!(channels.take(&FAST), taken(0, NamedBy::Both));
         assert_eq!(channels.take(&FAST), taken(2, NamedBy::Both));
         assert_eq!(channels.take(&LITE), taken(7, NamedBy::Both));
         assert_eq!(channels.take(&LITE), taken(8, NamedBy::Both));
-        // The firmware keeps 9 and 10, the tree does not.
-        assert_eq!(channels.take(&LITE), taken(9, NamedBy::Tree));
+        assert_eq!(channels.take(&LITE), None, "the firmware keeps 9 and 10");
         assert_eq!(channels.take(&WIDE), taken(12, NamedBy::Both));
     }
 
     #[test]
+    fn a_kind_that_the_firmware_keeps_is_not_taken() {
+        let firmware = Firmware::Leaves(ChannelMask::new(0x3C));
+        let mut channels = Channels::new(TREE, firmware);
+        assert_eq!(channels.mask().bits(), 0x34);
+        assert_eq!(channels.take(&FAST), taken(2, NamedBy::Both));
+        assert_eq!(channels.take(&LITE), None);
+        assert_eq!(channels.take(&WIDE), None);
+        let mut channels = Channels::new(TREE, Firmware::Leaves(ChannelMask::new(0)));
+        assert_eq!(channels.take(&FAST), None);
+    }
+
+    #[test]
     fn qemu_s_answer_leaves_the_tree_to_decide() {
-        let mut channels = Channels::new(TREE, Some(ChannelMask::new(0x3C)));
+        let firmware = Firmware::Modelled(ChannelMask::new(0x3C));
+        let mut channels = Channels::new(TREE, firmware);
+        assert_eq!(channels.mask(), TREE);
         assert_eq!(channels.take(&FAST), taken(2, NamedBy::Both));
         assert_eq!(channels.take(&LITE), taken(7, NamedBy::Tree));
         assert_eq!(channels.take(&WIDE), taken(12, NamedBy::Tree));
@@ -175,13 +222,16 @@ mod tests {
 
     #[test]
     fn a_silent_firmware_leaves_the_tree_to_decide() {
-        let mut channels = Channels::new(TREE, None);
+        let mut channels = Channels::new(TREE, Firmware::Silent);
+        assert_eq!(channels.mask(), TREE);
         assert_eq!(channels.take(&FAST), taken(0, NamedBy::Tree));
+        assert_eq!(channels.take(&LITE), taken(7, NamedBy::Tree));
+        assert_eq!(channels.take(&WIDE), taken(12, NamedBy::Tree));
     }
 
     #[test]
     fn what_the_tree_does_not_name_is_never_taken() {
-        let firmware = Some(ChannelMask::new(u32::MAX));
+        let firmware = Firmware::Leaves(ChannelMask::new(u32::MAX));
         let mut channels = Channels::new(ChannelMask::new(1 << 14), firmware);
         assert_eq!(channels.take(&FAST), None);
         assert_eq!(channels.take(&LITE), None);

@@ -94,7 +94,7 @@ pub enum FwCfgError {
     /// The device did not clear the control word in time. It may still access memory.
     #[error("fw_cfg did not end a transfer within {TIMEOUT_NS} ns")]
     Timeout,
-    /// An earlier transfer never ended.
+    /// An earlier transfer has not ended yet.
     #[error("fw_cfg still owes the end of a transfer")]
     Lost,
     /// The memory cannot be used for DMA.
@@ -115,6 +115,7 @@ struct Inner<Io> {
     io: Io,
     page: Coherent,
     timer: Timer,
+    /// The transfer started last had not ended when it was looked at last.
     lost: bool,
 }
 
@@ -349,9 +350,10 @@ impl<Io: RegisterIo> Inner<Io> {
 
     /// Runs one descriptor and waits for its end.
     fn run(&mut self, control: u32, addr: u64, len: u32) -> Result<(), FwCfgError> {
-        if self.lost {
+        if self.lost && !self.is_over() {
             return Err(FwCfgError::Lost);
         }
+        self.lost = false;
         let words = [control, len, (addr >> 32) as u32, addr as u32];
         self.page.write_words(0, &words.map(u32::to_be))?;
         // The descriptor, and the maintenance of the buffer, are complete before the device looks.
@@ -359,8 +361,7 @@ impl<Io: RegisterIo> Inner<Io> {
         let descriptor: DmaAddr = self.page.dma_addr();
         self.io.write64(DMA_ADDRESS, descriptor.get().to_be());
         let timer = self.timer;
-        let is_over = || u32::from_be(self.word(0)) & !CONTROL_ERROR == 0;
-        if !timer.poll_until(TIMEOUT_NS, is_over) {
+        if !timer.poll_until(TIMEOUT_NS, || self.is_over()) {
             self.lost = true;
             return Err(FwCfgError::Timeout);
         }
@@ -370,6 +371,11 @@ impl<Io: RegisterIo> Inner<Io> {
             0 => Ok(()),
             error => Err(FwCfgError::Refused(error)),
         }
+    }
+
+    /// Whether the device is done with the descriptor.
+    fn is_over(&self) -> bool {
+        u32::from_be(self.word(0)) & !CONTROL_ERROR == 0
     }
 
     /// The word at byte `offset` of the page, as the device left it.

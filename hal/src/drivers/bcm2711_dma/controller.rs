@@ -1,7 +1,7 @@
 //! What the channels share: the registers, `ENABLE`, and interrupt lines.
 
 use super::Kind;
-use super::registers::{CHANNEL_STRIDE, CS, CS_OFFSET, ENABLE, ENABLE_OFFSET};
+use super::registers::{CHANNEL_STRIDE, CS, CS_OFFSET, DEBUG, DEBUG_OFFSET, ENABLE, ENABLE_OFFSET};
 use crate::arch::barrier;
 use crate::drivers::bcm2711_channels::ChannelMask;
 use crate::drivers::mmio::RegisterIo;
@@ -45,6 +45,13 @@ impl<Io: RegisterIo> Controller<Io> {
     /// Interrupts of channels that nobody drives, which were made to stop.
     pub fn strays(&self) -> u64 {
         self.shared.lock().strays
+    }
+
+    /// Whether the controller is QEMU's model, whose channels have version 0. Channel 0 is looked at,
+    /// which every controller has; reading `DEBUG` disturbs nobody who uses it.
+    pub fn is_modelled(&self) -> bool {
+        let debug = self.io.read32(DEBUG_OFFSET);
+        LocalRegisterCopy::<u32, DEBUG::Register>::new(debug).read(DEBUG::VERSION) == 0
     }
 
     /// The registers, for the driver of a claimed channel.

@@ -114,6 +114,14 @@ fn writes_that_never_land_keep_the_memory() {
 }
 
 #[test]
+fn qemu_s_model_is_told_from_silicon() {
+    assert!(Bench::new(0).controller.is_modelled());
+    assert!(!Bench::new(SILICON).controller.is_modelled());
+    // An error that a boot loader left does not make it silicon.
+    assert!(Bench::new(1 << 2).controller.is_modelled());
+}
+
+#[test]
 fn qemu_s_model_takes_words_only() {
     let mut bench = Bench::new(0);
     let engine = bench.engine(0);

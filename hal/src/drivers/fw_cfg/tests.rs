@@ -29,6 +29,8 @@ struct Model {
     offset: usize,
     /// Control word and length of each descriptor.
     log: Vec<(u32, u32)>,
+    /// The descriptor of a transfer that hangs.
+    hung: Option<u64>,
 }
 
 const FIRST_FILE: u16 = 0x20;
@@ -73,6 +75,7 @@ impl Model {
         let addr = u64::from(word(8)) << 32 | u64::from(word(12));
         self.log.push((control, len));
         if self.fault == Fault::Hangs(len) {
+            self.hung = Some(descriptor);
             return;
         }
         if control & 8 != 0 {
@@ -89,6 +92,14 @@ impl Model {
         }
         self.offset += len as usize;
         bytes_at(descriptor, 4).copy_from_slice(&ended.to_be_bytes());
+    }
+}
+
+impl Model {
+    /// Ends the transfer that hangs.
+    fn end(&mut self, control: u32) {
+        let descriptor = self.hung.take().unwrap();
+        bytes_at(descriptor, 4).copy_from_slice(&control.to_be_bytes());
     }
 }
 
@@ -133,6 +144,7 @@ fn io(fault: Fault) -> Io {
         item: 0,
         offset: 0,
         log: Vec::new(),
+        hung: None,
     })))
 }
 
@@ -310,4 +322,26 @@ fn a_transfer_that_never_ends_does_not_give_the_buffer_back() {
     assert!(std::panic::catch_unwind(read).is_err());
     assert_eq!(fw_cfg.read(&file, 0, buffer(1)), Err(FwCfgError::Lost));
     assert_eq!(fw_cfg.find("opt/test"), Err(FwCfgError::Lost));
+}
+
+#[test]
+fn a_transfer_that_ends_late_frees_the_device() {
+    const HANGS: u32 = 777;
+    // Done, and done with an error.
+    for control in [0, CONTROL_ERROR] {
+        let io = io(Fault::Hangs(HANGS));
+        let fw_cfg = probe(&io).unwrap();
+        let file = fw_cfg.find("opt/test").unwrap();
+        let hangs = || fw_cfg.read(&file, 0, buffer(HANGS as usize));
+        for _ in 0..2 {
+            assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(hangs)).is_err());
+            let started = io.0.lock().unwrap().log.len();
+            assert_eq!(fw_cfg.find("opt/test"), Err(FwCfgError::Lost));
+            assert_eq!(io.0.lock().unwrap().log.len(), started, "nothing started");
+            io.0.lock().unwrap().end(control);
+            let bytes = buffer(10);
+            assert_eq!(fw_cfg.read(&file, 0, bytes), Ok(()));
+            assert_eq!(bytes, &content()[..10]);
+        }
+    }
 }

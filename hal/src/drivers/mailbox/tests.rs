@@ -310,8 +310,34 @@ fn a_lost_answer_blocks_the_mailbox_until_it_comes() {
             );
             firmware.outbox.push(doorbell);
         });
-        assert_eq!(bench.ask(&Temperature, &[0, 3]), Ok(3));
+        let (asked, ops) = record_during(|| bench.ask(&Temperature, &[0, 3]));
+        assert_eq!(asked, Ok(3));
+        let line = bench.streaming;
+        let late: &[Op] = match via {
+            Via::Coherent => &[Op::DmbOshld],
+            Via::Streaming => &[Op::DmbOshld, Op::Invalidate(line), Op::DsbSy],
+        };
+        assert!(ops.starts_with(late), "the loan ends: {ops:?}");
+        let cleaned = Op::Clean(line);
+        assert_eq!(ops.get(late.len()), Some(&cleaned), "the next begins");
     }
+}
+
+#[test]
+fn a_late_answer_ends_the_loan_whatever_memory_is_asked_by_next() {
+    let bench = Bench::new();
+    bench.edit(|firmware| firmware.silent = true);
+    assert!(bench.mailbox.request(Via::Streaming, &Temperature).is_err());
+    bench.edit(|firmware| {
+        firmware.silent = false;
+        firmware.outbox.push(firmware.doorbells[0]);
+        firmware.answer = vec![DONE, Temperature::TAG, 8, ANSWERED | 8, 0, 4];
+    });
+    let (asked, ops) = record_during(|| bench.mailbox.request(Via::Coherent, &Temperature));
+    assert_eq!(asked, Ok(4));
+    let late = [Op::DmbOshld, Op::Invalidate(bench.streaming), Op::DsbSy];
+    let exchange = [Op::DsbSy, Op::DmbOshld];
+    assert_eq!(ops, [&late[..], &exchange].concat());
 }
 
 #[test]
