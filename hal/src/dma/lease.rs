@@ -71,7 +71,7 @@ impl Lease {
             check_owner(pa, len, is_maintained)?;
         }
         #[cfg(feature = "slab-debug")]
-        check_in_use(pa)?;
+        check_in_use(pa, len)?;
         let shown = layout::phys_to_virt(pa);
         let shares_lines = is_maintained && direction.device_writes() && !fills_lines(shown, len);
         match device.plain_addr(pa, len) {
@@ -373,12 +373,12 @@ fn check_owner(pa: PhysAddr, len: usize, is_maintained: bool) -> Result<(), DmaE
     }
 }
 
-/// Refuses memory of a free object: whoever lends it has given it up.
+/// Refuses memory with a free object in it: whoever lends it has given that up.
 #[cfg(feature = "slab-debug")]
-fn check_in_use(pa: PhysAddr) -> Result<(), DmaError> {
-    match mm::freed_object_at(pa) {
-        Some(cache) => Err(DmaError::Freed {
-            addr: layout::phys_to_virt(pa),
+fn check_in_use(pa: PhysAddr, len: usize) -> Result<(), DmaError> {
+    match mm::freed_object_in(pa, len) {
+        Some((at, cache)) => Err(DmaError::Freed {
+            addr: layout::phys_to_virt(at),
             cache,
         }),
         None => Ok(()),
