@@ -115,8 +115,8 @@ pub struct BouncePool {
 #[derive(Debug)]
 struct State {
     segments: [Segment; MAX_SEGMENTS],
-    /// Where the buffer of each slot that is lent has its bytes (`orig_addr`).
-    buffers: [VirtAddr; MAX_SEGMENTS * SEGMENT_SLOTS as usize],
+    /// What each slot is lent for.
+    notes: [Note; MAX_SEGMENTS * SEGMENT_SLOTS as usize],
     /// Segments the pool has.
     count: usize,
     /// The segment in which slots were found last, where the next search begins.
@@ -125,6 +125,37 @@ struct State {
     high_water: usize,
     maps: u64,
     exhausted: u64,
+}
+
+/// What is noted of a slot.
+#[derive(Clone, Copy, Debug)]
+struct Note {
+    /// Where the buffer begins whose bytes the slot has some of (`orig_addr`).
+    buffer: VirtAddr,
+    /// Bytes of that buffer (`alloc_size`); 0 of a slot that is not lent.
+    len: u32,
+    /// Where in the buffer the slot's bytes begin.
+    offset: u32,
+}
+
+impl Note {
+    /// Of a slot that is not lent.
+    const FREE: Self = Self {
+        buffer: VirtAddr::new(0),
+        len: 0,
+        offset: 0,
+    };
+}
+
+/// What an address is to a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// None of the pool's.
+    Outside,
+    /// In the pool, and no part of a mapping.
+    Free,
+    /// In a mapping: where its buffer has that byte, and how many bytes it has from there on.
+    Lent { buffer: VirtAddr, len: usize },
 }
 
 impl BouncePool {
@@ -140,7 +171,7 @@ impl BouncePool {
             frames: PhysRange::new(frames.start, frames.start + count * MAX_BOUNCE),
             state: IrqLock::new(State {
                 segments: [Segment::EMPTY; MAX_SEGMENTS],
-                buffers: [VirtAddr::new(0); MAX_SEGMENTS * SEGMENT_SLOTS as usize],
+                notes: [Note::FREE; MAX_SEGMENTS * SEGMENT_SLOTS as usize],
                 count,
                 hint: 0,
                 used: 0,
@@ -172,12 +203,12 @@ impl BouncePool {
         }
     }
 
-    /// Takes slots for `len` bytes, more than none and at most [`MAX_BOUNCE`].
+    /// Takes slots for the `len` bytes at `buffer`, more than none and at most [`MAX_BOUNCE`].
     ///
     /// # Errors
     ///
     /// [`DmaError::BounceExhausted`].
-    pub(super) fn take(&self, len: usize) -> Result<PhysAddr, DmaError> {
+    pub(super) fn take(&self, buffer: VirtAddr, len: usize) -> Result<PhysAddr, DmaError> {
         let wanted = slots_for(len);
         let mut state = self.state.lock();
         let State { count, hint, .. } = *state;
@@ -195,37 +226,52 @@ impl BouncePool {
         state.used += wanted as usize;
         state.high_water = state.high_water.max(state.used);
         state.maps += 1;
-        Ok(self.frames.start + index * MAX_BOUNCE + slot as usize * SLOT_SIZE)
-    }
-
-    /// Notes that the slots at `slots`, which were taken, are those of the `len` bytes at `buffer`.
-    pub(super) fn remember(&self, slots: PhysAddr, buffer: VirtAddr, len: usize) {
-        let first = (slots.get() - self.frames.start.get()) as usize / SLOT_SIZE;
-        let mut state = self.state.lock();
-        let places = state.buffers[first..].iter_mut();
-        for (place, offset) in places.zip((0..len).step_by(SLOT_SIZE)) {
-            *place = buffer + offset;
+        let first = index * SEGMENT_SLOTS as usize + slot as usize;
+        let notes = state.notes[first..].iter_mut();
+        for (note, offset) in notes.zip((0..len).step_by(SLOT_SIZE)) {
+            *note = Note {
+                buffer,
+                len: len as u32,
+                offset: offset as u32,
+            };
         }
+        Ok(self.frames.start + first * SLOT_SIZE)
     }
 
-    /// Where what is copied through slots at `shown` lies, if that is in the pool: for who keeps
-    /// nothing but the device's address.
-    pub(super) fn buffer_of(&self, shown: PhysAddr) -> Option<VirtAddr> {
+    /// What the address `shown` is: for who keeps nothing but the device's address.
+    pub(super) fn place_of(&self, shown: PhysAddr) -> Place {
         if !self.frames.contains(shown) {
-            return None;
+            return Place::Outside;
         }
-        let offset = (shown.get() - self.frames.start.get()) as usize;
-        let buffer = self.state.lock().buffers[offset / SLOT_SIZE];
-        Some(buffer + offset % SLOT_SIZE)
+        let at = (shown.get() - self.frames.start.get()) as usize;
+        let note = self.state.lock().notes[at / SLOT_SIZE];
+        let offset = note.offset as usize + at % SLOT_SIZE;
+        match (note.len as usize).saturating_sub(offset) {
+            0 => Place::Free,
+            len => Place::Lent {
+                buffer: note.buffer + offset,
+                len,
+            },
+        }
     }
 
-    /// Takes back the slots that [`take`](Self::take) gave at `start` for `len` bytes.
-    pub(super) fn give_back(&self, start: PhysAddr, len: usize) {
-        let offset = (start.get() - self.frames.start.get()) as usize;
-        let slots = slots_for(len);
+    /// Takes back all slots that [`take`](Self::take) gave at `start`. Nothing happens if no mapping
+    /// begins there: who keeps nothing but the device's address may end one twice.
+    pub(super) fn give_back(&self, start: PhysAddr) {
+        if !self.frames.contains(start) {
+            return;
+        }
+        let at = (start.get() - self.frames.start.get()) as usize;
+        let first = at / SLOT_SIZE;
         let mut state = self.state.lock();
-        let slot = offset % MAX_BOUNCE / SLOT_SIZE;
-        state.segments[offset / MAX_BOUNCE].give_back(slot as u32, slots);
+        let Note { len, offset, .. } = state.notes[first];
+        if len == 0 || offset != 0 || !at.is_multiple_of(SLOT_SIZE) {
+            return;
+        }
+        let slots = slots_for(len as usize);
+        state.notes[first..][..slots as usize].fill(Note::FREE);
+        let slot = first % SEGMENT_SLOTS as usize;
+        state.segments[first / SEGMENT_SLOTS as usize].give_back(slot as u32, slots);
         state.used -= slots as usize;
     }
 

@@ -4,7 +4,7 @@
 //! have its lines for itself; through the [bounce pool](super::bounce) where not; and refused by
 //! name where it is nobody's to lend, or the pool does not help.
 
-use super::bounce::{self, BouncePool, MAX_BOUNCE};
+use super::bounce::{self, BouncePool, MAX_BOUNCE, Place};
 use super::direction::DirectionKind;
 use super::{Device, DmaError, DmaSegment, maintenance};
 use crate::addr::{DmaAddr, PhysAddr, VirtAddr};
@@ -71,7 +71,7 @@ impl Lease {
             check_owner(pa, len, is_maintained)?;
         }
         #[cfg(feature = "slab-debug")]
-        check_in_use(pa)?;
+        check_in_use(pa, len)?;
         let shown = layout::phys_to_virt(pa);
         let shares_lines = is_maintained && direction.device_writes() && !fills_lines(shown, len);
         match device.plain_addr(pa, len) {
@@ -124,15 +124,14 @@ impl Lease {
         let Some(pool) = usable_pool(device, len) else {
             return Err(refusal);
         };
-        let slots = pool.take(len)?;
+        let slots = pool.take(buffer, len)?;
         let addr = match device.dma_addr(slots, len) {
             Ok(addr) => addr,
             Err(error) => {
-                pool.give_back(slots, len);
+                pool.give_back(slots);
                 return Err(error);
             }
         };
-        pool.remember(slots, buffer, len);
         let lease = Self {
             shown: layout::phys_to_virt(slots),
             segment: DmaSegment { addr, len },
@@ -148,24 +147,39 @@ impl Lease {
     }
 
     /// The lease of the memory that `device` was given as `segment`, a part of what was lent, and
-    /// where it lies in the direct map: for callers that keep nothing but the segment. `None` if the
-    /// device sees no memory there. It is maintained if the device is not coherent now.
+    /// where it lies in the direct map: for callers that keep nothing but the segment. It is
+    /// maintained if the device is not coherent now, and of slots no longer than what they are lent
+    /// for. `None` for no bytes, if the device sees no memory there, and for slots that are not lent.
     pub(super) fn again(device: &Device, segment: DmaSegment) -> Option<(Self, VirtAddr)> {
-        let pa = device.phys_addr(segment.addr, segment.len)?;
+        let DmaSegment { addr, len } = segment;
+        if len == 0 {
+            return None;
+        }
+        // The length may be wrong, and of slots is known better.
+        let pa = device.phys_addr(addr, 1)?;
+        let place = bounce::pool().map_or(Place::Outside, |pool| pool.place_of(pa));
         let shown = layout::phys_to_virt(pa);
-        let bounced = bounce::pool().and_then(|pool| pool.buffer_of(pa));
-        let upkeep = match (bounced, device.is_coherent()) {
-            (None, true) => Upkeep::Nothing,
-            (None, false) => Upkeep::Lines,
-            (Some(_), true) => Upkeep::Copy,
-            (Some(_), false) => Upkeep::CopyAndLines,
+        let (buffer, len, upkeep) = match (place, device.is_coherent()) {
+            (Place::Free, _) => return None,
+            (Place::Lent { buffer, len: lent }, true) => (buffer, len.min(lent), Upkeep::Copy),
+            (Place::Lent { buffer, len: lent }, false) => {
+                (buffer, len.min(lent), Upkeep::CopyAndLines)
+            }
+            (Place::Outside, is_coherent) => {
+                device.phys_addr(addr, len)?;
+                let upkeep = match is_coherent {
+                    true => Upkeep::Nothing,
+                    false => Upkeep::Lines,
+                };
+                (shown, len, upkeep)
+            }
         };
         let lease = Self {
             shown,
-            segment,
+            segment: DmaSegment { addr, len },
             upkeep,
         };
-        Some((lease, bounced.unwrap_or(shown)))
+        Some((lease, buffer))
     }
 
     /// The address and length the device must be given.
@@ -240,8 +254,8 @@ impl Lease {
         self.is_maintained()
     }
 
-    /// Gives the slots back, if there are any: the memory is the CPU's from now on. To be called
-    /// once, and nothing after it.
+    /// Gives the slots back, all that the memory was lent through, if there are any: it is the CPU's
+    /// from now on. To be called once, and nothing after it.
     #[inline(always)]
     pub(super) fn end(&self) {
         if self.is_bounced() {
@@ -323,7 +337,7 @@ impl Lease {
     #[cold]
     fn release_slots(&self) {
         if let (Some(pool), Some(start)) = (bounce::pool(), layout::virt_to_phys(self.shown)) {
-            pool.give_back(start, self.segment.len);
+            pool.give_back(start);
         }
     }
 }
@@ -359,12 +373,12 @@ fn check_owner(pa: PhysAddr, len: usize, is_maintained: bool) -> Result<(), DmaE
     }
 }
 
-/// Refuses memory of a free object: whoever lends it has given it up.
+/// Refuses memory with a free object in it: whoever lends it has given that up.
 #[cfg(feature = "slab-debug")]
-fn check_in_use(pa: PhysAddr) -> Result<(), DmaError> {
-    match mm::freed_object_at(pa) {
-        Some(cache) => Err(DmaError::Freed {
-            addr: layout::phys_to_virt(pa),
+fn check_in_use(pa: PhysAddr, len: usize) -> Result<(), DmaError> {
+    match mm::freed_object_in(pa, len) {
+        Some((at, cache)) => Err(DmaError::Freed {
+            addr: layout::phys_to_virt(at),
             cache,
         }),
         None => Ok(()),

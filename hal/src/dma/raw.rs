@@ -299,8 +299,8 @@ unsafe fn unmap(device: &Device, kind: Kind, segment: DmaSegment, direction: Dir
     complete_if(unsafe { end(device, segment, direction) });
 }
 
-/// Takes memory back, the completing barrier apart: returns whether one is due. An address that
-/// the device sees no memory at is left alone.
+/// Takes memory back, the completing barrier apart: returns whether one is due. Nothing is done to
+/// no bytes, where the device sees no memory, and to slots that are not lent.
 ///
 /// # Safety
 ///
@@ -315,7 +315,8 @@ unsafe fn take(device: &Device, segment: DmaSegment, direction: DirectionKind) -
     pending
 }
 
-/// Takes memory back for good, as [`take`].
+/// Takes memory back for good, as [`take`]. Slots are given back as they were lent, whatever the
+/// length.
 ///
 /// # Safety
 ///

@@ -37,7 +37,7 @@ pub use cache::Constructor;
 #[cfg(feature = "slab-debug")]
 pub use debug::{Site, SlabFault, SlabReport, set_slab_hook, take_slab_report};
 #[cfg(feature = "slab-debug")]
-pub(super) use debug::{Slot, freed_object_at};
+pub(super) use debug::{Slot, freed_object_in};
 pub use error::ObjectError;
 pub(super) use fast::{alloc_fast, free_fast};
 pub use flags::SlabFlags;

@@ -20,27 +20,71 @@ fn small_pool() -> BouncePool {
     unsafe { BouncePool::new(frames) }
 }
 
+/// Where the buffers of mappings begin that copy nothing.
+const BUFFER: VirtAddr = VirtAddr::new(0x1000);
+
 #[test]
 fn one_mapping_takes_at_most_a_segment() {
     let pool = small_pool();
-    let first = pool.take(MAX_BOUNCE).unwrap();
+    let first = pool.take(BUFFER, MAX_BOUNCE).unwrap();
     assert_eq!(first, pool.frames().start);
-    let second = pool.take(1).unwrap();
+    let second = pool.take(BUFFER, 1).unwrap();
     assert_eq!(second, first + MAX_BOUNCE, "no run crosses segments");
     assert_eq!(
-        pool.take(MAX_BOUNCE),
+        pool.take(BUFFER, MAX_BOUNCE),
         Err(DmaError::BounceExhausted {
             len: MAX_BOUNCE,
             free: MAX_BOUNCE - SLOT_SIZE
         })
     );
-    pool.give_back(second, 1);
-    assert_eq!(pool.take(MAX_BOUNCE), Ok(second));
-    pool.give_back(second, MAX_BOUNCE);
-    pool.give_back(first, MAX_BOUNCE);
+    pool.give_back(second);
+    assert_eq!(pool.take(BUFFER, MAX_BOUNCE), Ok(second));
+    pool.give_back(second);
+    pool.give_back(first);
     let stats = pool.stats();
     assert_eq!((stats.used, stats.high_water), (0, 256));
     assert_eq!((stats.maps, stats.exhausted), (3, 1));
+}
+
+#[test]
+fn an_address_is_known_by_the_mapping_it_is_in() {
+    let pool = small_pool();
+    let len = SLOT_SIZE + 7;
+    let (before, slots, after) = (
+        pool.take(BUFFER, SLOT_SIZE).unwrap(),
+        pool.take(BUFFER, len).unwrap(),
+        pool.take(BUFFER, 1).unwrap(),
+    );
+    let lent = |offset| Place::Lent {
+        buffer: BUFFER + offset,
+        len: len - offset,
+    };
+    for offset in [0, 1, SLOT_SIZE - 1, SLOT_SIZE, len - 1] {
+        assert_eq!(pool.place_of(slots + offset), lent(offset));
+    }
+    assert_eq!(pool.place_of(slots + len), Place::Free, "behind the end");
+    for outside in [
+        PhysAddr::new(pool.frames().start.get() - 1),
+        pool.frames().end,
+    ] {
+        assert_eq!(pool.place_of(outside), Place::Outside);
+        pool.give_back(outside);
+    }
+    // Nothing begins at these.
+    for offset in [1, SLOT_SIZE, len] {
+        pool.give_back(slots + offset);
+        assert_eq!((pool.stats().used, pool.place_of(slots)), (4, lent(0)));
+    }
+    for _ in 0..2 {
+        pool.give_back(slots);
+        assert_eq!(pool.stats().used, 2);
+        assert_eq!(pool.place_of(slots + SLOT_SIZE), Place::Free);
+    }
+    for held in [before, after] {
+        assert!(matches!(pool.place_of(held), Place::Lent { .. }));
+        pool.give_back(held);
+    }
+    assert_eq!(pool.stats().used, 0);
 }
 
 #[test]
@@ -55,7 +99,7 @@ fn the_default_follows_ram() {
 fn copies_are_counted() {
     let pool = small_pool();
     let buffer = layout::phys_to_virt(host::ram(4096, 4096).start);
-    let slots = layout::phys_to_virt(pool.take(4096).unwrap());
+    let slots = layout::phys_to_virt(pool.take(buffer, 4096).unwrap());
     // SAFETY: both are this test's own.
     unsafe {
         buffer.as_ptr::<u8>().write_bytes(7, 4096);

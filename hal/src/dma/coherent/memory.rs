@@ -245,7 +245,12 @@ impl CoherentMemory {
         for cma in self.runs.areas_for(Some(device)) {
             match run::take(cma, Some(device), len, gfp.contains(Gfp::NOWARN)) {
                 Ok(pfn) => {
-                    let addr = device.coherent_addr(pfn.phys(), len)?;
+                    let reached = device.coherent_addr(pfn.phys(), len);
+                    let addr = reached.inspect_err(|_| {
+                        // SAFETY: the frames were just allocated, and nobody knows of them.
+                        let freed = unsafe { cma.release(pfn, (len / PAGE_SIZE) as u32) };
+                        debug_assert_eq!(freed, Ok(()));
+                    })?;
                     let cpu = layout::phys_to_virt(pfn.phys());
                     let origin = Origin::Area { cma, pfn };
                     let segment = DmaSegment { addr, len };

@@ -1,11 +1,11 @@
 //! Scattered buffers.
 
-use super::{DMA_MAPPING_ERROR, end, give, lend, take, wanted};
+use super::{DMA_MAPPING_ERROR, end, give, lend, refused, take, wanted};
 use crate::addr::{DmaAddr, PhysAddr, VirtAddr};
 use crate::dma::debug::{self, Call, Kind, SgPlace};
 use crate::dma::direction::DirectionKind;
 use crate::dma::streaming::complete_if;
-use crate::dma::{Device, DmaSegment};
+use crate::dma::{Device, DmaError, DmaSegment};
 use crate::layout;
 
 /// One run of memory of a scattered buffer (`struct scatterlist`).
@@ -41,7 +41,7 @@ impl Scatter {
 }
 
 /// Lends every run of `list` to `device`, or none. Returns how many segments the device must be
-/// told, at most the length of the list; 0 for a failure.
+/// told, at most the length of the list; 0 for a failure, which an empty list is.
 ///
 /// # Safety
 ///
@@ -49,6 +49,12 @@ impl Scatter {
 #[track_caller]
 pub unsafe fn dma_map_sg(device: &Device, list: &mut [Scatter], direction: DirectionKind) -> usize {
     let count = list.len();
+    if count == 0 {
+        let nowhere = VirtAddr::default();
+        let mut call = Call::new(Kind::Sg, nowhere, wanted(0), direction);
+        call.sg = Some(SgPlace { index: 0, count });
+        refused(device, &call, DmaError::ZeroLength);
+    }
     let mut pending = false;
     for index in 0..count {
         let Scatter { start, len, .. } = list[index];

@@ -166,3 +166,115 @@ fn bounced_buffers_are_found_by_the_address_of_their_slots() {
     unsafe { dma_unmap_single(device, addr, len, FromDevice) };
     assert!(bytes.iter().all(|&byte| byte == 0x22));
 }
+
+/// A buffer that is bounced: it shares its lines with bytes before and behind it.
+struct Bounced {
+    addr: DmaAddr,
+    start: VirtAddr,
+    len: usize,
+}
+
+impl Bounced {
+    const MARGIN: usize = 5;
+
+    /// Maps `len` bytes of 0x11, with 0x33 around them; then a device writes 0x22.
+    fn map(len: usize) -> Self {
+        let size = (len + 2 * Self::MARGIN).next_multiple_of(PAGE_SIZE);
+        let start = line(host::ram(size as u64, PAGE_SIZE as u64).start);
+        let (ptr, buffer) = (start.as_ptr::<u8>(), start + Self::MARGIN);
+        // SAFETY: the pages are this test's, and the host's device accesses nothing.
+        let addr = unsafe {
+            ptr.write_bytes(0x33, size);
+            ptr.add(Self::MARGIN).write_bytes(0x11, len);
+            dma_map_single(device(), buffer.as_ptr(), len, FromDevice)
+        };
+        let this = Self { addr, start, len };
+        assert!(this.is_lent());
+        // SAFETY: the slots are this mapping's, and this is the device's part.
+        unsafe { line(this.slots()).as_ptr::<u8>().write_bytes(0x22, len) };
+        this
+    }
+
+    fn slots(&self) -> PhysAddr {
+        device().phys_addr(self.addr, 1).unwrap()
+    }
+
+    fn is_lent(&self) -> bool {
+        let place = bounce::tests::with_pool().place_of(self.slots());
+        matches!(place, bounce::Place::Lent { .. })
+    }
+
+    fn unmap(&self, len: usize) {
+        // SAFETY: with a wrong length, or twice, it is up to this test that nothing is touched but
+        // this buffer.
+        unsafe { dma_unmap_single(device(), self.addr, len, FromDevice) };
+    }
+
+    /// Stores to the whole buffer.
+    fn fill(&self, byte: u8) {
+        let buffer = self.start + Self::MARGIN;
+        // SAFETY: the page is this test's.
+        unsafe { buffer.as_ptr::<u8>().write_bytes(byte, self.len) };
+    }
+
+    /// Whether the buffer begins with `count` times `first`, goes on with `rest`, and nothing around
+    /// it has changed.
+    fn holds(&self, count: usize, first: u8, rest: u8) -> bool {
+        let size = self.len + 2 * Self::MARGIN;
+        // SAFETY: the page is this test's, and nobody stores to it meanwhile.
+        let bytes = unsafe { core::slice::from_raw_parts(self.start.as_ptr::<u8>(), size) };
+        bytes.iter().enumerate().all(|(at, &byte)| {
+            byte == match at.checked_sub(Self::MARGIN) {
+                Some(at) if at < count.min(self.len) => first,
+                Some(at) if at < self.len => rest,
+                _ => 0x33,
+            }
+        })
+    }
+}
+
+/// Such calls break the contract, and yet do as little harm as they can.
+#[test]
+fn wrong_unmaps_touch_nothing_but_what_was_bounced() {
+    bounce::tests::with_pool();
+    let len = bounce::SLOT_SIZE + 7;
+    // Other tests find room in the slots before those of this one, even when these are free.
+    let room = Bounced::map(bounce::MAX_BOUNCE / 2);
+    let keeper = Bounced::map(len);
+    let kept = [Bounced::map(len), Bounced::map(len), Bounced::map(len)];
+    let neighbours = [Bounced::map(len), Bounced::map(len)];
+    room.unmap(room.len);
+
+    // An unmap of no bytes does nothing.
+    let ((), ops) = record_during(|| keeper.unmap(0));
+    assert!(ops.is_empty() && keeper.is_lent() && keeper.holds(0, 0, 0x11));
+    // Any other length ends the whole mapping, and copies what was lent at most.
+    for (buffer, wrong) in kept.iter().zip([len, 1, 3 * bounce::SLOT_SIZE]) {
+        buffer.unmap(wrong);
+        assert!(!buffer.is_lent() && buffer.holds(wrong, 0x22, 0x11));
+        let tail = buffer.slots() + bounce::SLOT_SIZE;
+        let pool = bounce::tests::with_pool();
+        assert_eq!(pool.place_of(tail), bounce::Place::Free, "no slot leaks");
+        // The CPU's stores outlive another unmap, and another sync.
+        buffer.fill(0x44);
+        let ((), ops) = record_during(|| {
+            buffer.unmap(len);
+            // SAFETY: no longer mapped, which is to have no effect.
+            unsafe { dma_sync_single_for_cpu(device(), buffer.addr, len, FromDevice) };
+        });
+        assert!(ops.is_empty() && buffer.holds(len, 0x44, 0));
+    }
+    for buffer in neighbours.iter().chain([&keeper]) {
+        assert!(buffer.is_lent() && buffer.holds(0, 0, 0x11));
+        buffer.unmap(len);
+        assert!(!buffer.is_lent() && buffer.holds(len, 0x22, 0));
+    }
+}
+
+#[test]
+fn empty_lists_are_refused() {
+    // SAFETY: nothing is lent.
+    let (count, ops) = record_during(|| unsafe { dma_map_sg(device(), &mut [], ToDevice) });
+    assert_eq!(count, 0);
+    assert!(ops.is_empty());
+}

@@ -63,13 +63,12 @@ pub fn unlendable_at(pa: PhysAddr, len: usize) -> Option<(PhysAddr, Unlendable)>
     lend::unlendable(frames, pa, len).map(|(pfn, why)| (pfn.phys().max(pa), why))
 }
 
-/// The name of the slab cache whose free object the memory at `pa` is part of, if it is. The debug
-/// build only.
+/// Where the `len` bytes at `pa`, more than none, first are part of a free object, to the unit of
+/// slab memory, and the name of its slab cache; `None` if they nowhere are. The range does not wrap.
+/// The debug build only.
 #[cfg(feature = "slab-debug")]
-pub fn freed_object_at(pa: PhysAddr) -> Option<&'static str> {
-    let frames = pages()?.frames();
-    let frame = frames.get(pa.pfn()).ok()?;
-    slab::freed_object_at(frames.lookup(), pa, frame)
+pub fn freed_object_in(pa: PhysAddr, len: usize) -> Option<(PhysAddr, &'static str)> {
+    slab::freed_object_in(pages()?.frames().lookup(), pa, len)
 }
 
 /// Checks all objects of all slab caches; how many are not as they should be, see [`SlabReport`].

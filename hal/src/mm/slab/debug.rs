@@ -11,6 +11,10 @@
 //! What is found wrong is reported and put right, and the call goes on. Packed caches have none of
 //! this; each of their frees is checked in every build.
 
+mod freed;
+
+pub(in crate::mm) use freed::freed_object_in;
+
 use super::{Cache, Geometry, KmemCache, SLOT};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::layout;
@@ -478,18 +482,6 @@ pub(super) fn report_wrong_cache(va: VirtAddr, pa: PhysAddr, frame: &Frame) {
     with_owner(frame, |owner| {
         owner.wrong_free(SlabFault::WrongCache, va, pa, frame, site);
     });
-}
-
-/// The name of the cache whose free object the memory at `pa` is part of, if it is.
-pub(in crate::mm) fn freed_object_at(
-    frames: FrameLookup,
-    pa: PhysAddr,
-    frame: &Frame,
-) -> Option<&'static str> {
-    with_owner(frame, |owner| {
-        owner.is_freed(frames, pa, frame).then(|| owner.name())
-    })
-    .flatten()
 }
 
 #[cfg(test)]

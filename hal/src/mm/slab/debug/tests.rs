@@ -105,3 +105,33 @@ fn wrong_frees_are_reported_with_the_owner() {
     assert_eq!(report.fault, SlabFault::AlreadyFree);
     assert_eq!(report.freed.unwrap().location.line(), line!() - 4);
 }
+
+#[test]
+fn memory_that_runs_into_a_free_object_is_found() {
+    let pages = machine();
+    let frames = pages.frames().lookup();
+    // Of an object, with its meta data, aligned to its size.
+    const STRIDE: usize = (128 + META).next_multiple_of(128);
+    let cache = cache("stale", 128);
+    let mut objects: Vec<_> = (0..4)
+        .map(|_| cache.alloc(pages, Gfp::KERNEL).unwrap().as_ptr())
+        .collect();
+    objects.sort_unstable();
+    let pa = |object| layout::virt_to_phys(VirtAddr::from_ptr(object)).unwrap();
+    let start = pa(objects[0]);
+    assert_eq!(pa(objects[2]), start + 2 * STRIDE, "neighbours");
+    let found = |offset, len| freed_object_in(frames, start + offset, len);
+    assert_eq!(found(0, 4 * STRIDE), None);
+    // SAFETY: the object is ours.
+    unsafe { cache.free(pages, objects[2]) }.unwrap();
+    let stale = start + 2 * STRIDE;
+    for offset in [0, 1, 63, 64, 127, STRIDE] {
+        let to_stale = 2 * STRIDE - offset;
+        assert_eq!(found(offset, 1), None);
+        assert_eq!(found(offset, to_stale), None);
+        assert_eq!(found(offset, to_stale + 1), Some((stale, "stale")));
+        assert_eq!(found(offset, 4 * STRIDE - offset), Some((stale, "stale")));
+    }
+    assert_eq!(found(2 * STRIDE + 5, 1), Some((stale + 5, "stale")));
+    assert_eq!(found(3 * STRIDE, 128), None);
+}
