@@ -11,8 +11,12 @@ pub(in crate::mm) fn block_at(frames: &FrameTable, pfn: Pfn) -> Option<(Pfn, &'s
     (0..=MAX_ORDER).find_map(|order| {
         let head = Pfn::new(pfn.get() & !((1 << order) - 1));
         let frame = frames.get(head).ok()?;
-        let holds =
-            frame.kind() != FrameKind::Tail && (pfn.get() - head.get()) >> frame.order() == 0;
+        let holds = match frame.kind() {
+            FrameKind::Tail => false,
+            // Each frame of a slab says so itself, and no order.
+            FrameKind::Slab => head == pfn,
+            _ => (pfn.get() - head.get()) >> frame.order() == 0,
+        };
         holds.then_some((head, frame))
     })
 }
