@@ -396,10 +396,11 @@ fn storm() -> Outcome {
         get(&counts.served) == cores * lightly(ROUNDS),
         "calls are missing"
     );
-    // A light run may be over before the first interrupt.
+    // A light run may be over before the first interrupt. How many come depends on when QEMU, which
+    // counts instructions as time, lets another core run.
     let is_light = lightly(ROUNDS) != ROUNDS;
     check!(
-        is_light || get(&counts.inside) >= cores,
+        is_light || get(&counts.inside) > 0,
         "the interrupts missed the allocators"
     );
     check!(
