@@ -232,13 +232,18 @@ fn unaligned() -> Outcome {
 
 fn exhaustion() -> Outcome {
     const HELD: usize = 64;
+    settle()?;
     let pool = machine().pool;
     let before = pool.free_pages();
     let mut held = heapless::Vec::<Coherent, HELD>::new();
     let mut size = MAX_ALLOCATION;
     let refusal = loop {
         match pool.alloc(device(), size) {
-            Ok(memory) => check!(held.push(memory).is_ok(), "more blocks than the pool has"),
+            Ok(memory) => {
+                check!(held.push(memory).is_ok(), "more blocks than the pool has");
+                // An idle core may have brought a chunk meanwhile: take it in large pieces too.
+                size = MAX_ALLOCATION;
+            }
             Err(error) if size == PAGE_SIZE => break error,
             Err(_) => size /= 2,
         }
@@ -318,6 +323,7 @@ fn bad_frees() -> Outcome {
 
 fn all_cores() -> Outcome {
     const ROUNDS: usize = 40;
+    settle()?;
     let before = machine().pool.free_pages();
     let (refused, shared) = (AtomicUsize::new(0), AtomicUsize::new(0));
     check_ok!(smp::run_on_all(|core| {

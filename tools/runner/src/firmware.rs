@@ -60,19 +60,14 @@ impl Firmware {
 
     /// Builds the firmware of `board`; cargo's messages go to the terminal.
     pub(crate) fn build(board: Board, build: Build) -> Result<Self> {
-        let status = build_command(board, build)
-            .status()
-            .context("cannot start cargo")?;
-        if !status.success() {
-            bail!("the firmware for {board} does not build ({build:?})");
-        }
+        compile(&[board], build)?;
         Self::from_elf(Self::path_of(board, build))
     }
 
     /// Builds the firmware of `board` without benchmarks and keeps it in `directory`. Where
     /// [`path`](Self::path) points is then to be built again.
     pub(crate) fn build_bare(board: Board, directory: &Path) -> Result<Self> {
-        let status = build_command(board, Build::Plain)
+        let status = build_command(&[board], Build::Plain)
             .arg("--no-default-features")
             .status()
             .context("cannot start cargo")?;
@@ -100,12 +95,24 @@ impl Firmware {
     }
 }
 
-/// The cargo invocation that builds the firmware of `board`.
-fn build_command(board: Board, build: Build) -> Command {
+/// Compiles and links the firmware of several boards, each on a core of its own: linking one takes
+/// most of a minute. Cargo's messages go to the terminal.
+pub(crate) fn compile(boards: &[Board], build: Build) -> Result<()> {
+    let status = build_command(boards, build)
+        .status()
+        .context("cannot start cargo")?;
+    if !status.success() {
+        bail!("the firmware for {boards:?} does not build ({build:?})");
+    }
+    Ok(())
+}
+
+/// The cargo invocation that builds the firmware of `boards`.
+fn build_command(boards: &[Board], build: Build) -> Command {
     let mut command = cargo();
     command
-        .args(["build", "--package", "firmware", "--bin"])
-        .args([board.name(), "--target", TARGET])
+        .args(["build", "--package", "firmware", "--target", TARGET])
+        .args(boards.iter().flat_map(|board| ["--bin", board.name()]))
         .args(["--profile", build.profile()])
         .args(["--features", build.features()]);
     command

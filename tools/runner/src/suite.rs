@@ -3,7 +3,7 @@
 use crate::bench;
 use crate::boot::{Outcome, boot};
 use crate::console::Show;
-use crate::firmware::{Build, Firmware, cargo};
+use crate::firmware::{self, Build, Firmware, cargo};
 use crate::ktap::Counts;
 use crate::lanes::{self, Boot, CHECK_LIMIT, Check, Count, Expect, Lane, Work};
 use crate::paths;
@@ -345,6 +345,7 @@ struct Built {
 }
 
 fn build_all(build: Build, built: &mut HashMap<Build, Built>) -> Result<Counts> {
+    firmware::compile(&[Board::QemuVirt, Board::Rpi4], build)?;
     let firmware = Built {
         virt: Firmware::build(Board::QemuVirt, build)?,
         rpi4: Firmware::build(Board::Rpi4, build)?,
