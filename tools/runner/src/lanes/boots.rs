@@ -99,12 +99,30 @@ pub(super) fn failslab() -> Vec<Boot> {
 /// Longest sweep of failing allocations in seconds: thrice what it takes on two idle cores.
 const FAILSLAB_TIMEOUT: &str = "180";
 
-/// Cores that really run at the same time; without `dma` and `dmatest`, whose engine waits 100 ms a
-/// transfer.
+/// Cores that really run at the same time; without `dma` and `dmatest`, whose many copies wait 100 ms
+/// each.
 pub(super) fn parallel() -> Vec<Boot> {
     let suites = [
-        "boot", "pages", "gfp", "zones", "slab", "kmalloc", "vmalloc", "kvmalloc", "cma",
-        "reclaim", "ioremap", "stress", "alloc", "fw_cfg",
+        "boot",
+        "pages",
+        "gfp",
+        "zones",
+        "slab",
+        "kmalloc",
+        "vmalloc",
+        "kvmalloc",
+        "cma",
+        "reclaim",
+        "ioremap",
+        "stress",
+        "alloc",
+        "coherent",
+        "pool",
+        "streaming",
+        "sg",
+        "bounce",
+        "debug",
+        "fw_cfg",
     ];
     suites
         .map(|suite| {
