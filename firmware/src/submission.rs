@@ -13,6 +13,10 @@ use hal::layout;
 /// # Errors
 ///
 /// Those of the engine.
+///
+/// # Panics
+///
+/// If the engine cannot be stopped: it may still write the memory.
 #[expect(
     clippy::needless_pass_by_ref_mut,
     reason = "the engine writes through it"
@@ -36,13 +40,18 @@ pub(crate) fn copy_while(
         len: from.len.min(to.len),
     };
     let irq = cpu::irq_save();
-    // SAFETY: source and destination are borrowed until this returns, which is after `wait`.
+    // SAFETY: source and destination are borrowed until this returns, which is after `wait`, and not
+    // if the engine runs on.
     let started = unsafe { engine.submit(&[transfer]) };
     if started.is_ok() {
         during();
     }
     cpu::irq_restore(irq);
-    engine.wait(started?, timeout_ns)
+    let ended = engine.wait(started?, timeout_ns);
+    if ended == Err(DmaError::Wedged) {
+        panic!("{} does not stop", engine.device().name());
+    }
+    ended
 }
 
 /// What the engine says to a submission of `transfers`, if its own check refuses them.

@@ -49,9 +49,6 @@ const DEBUG_SETTING: u32 = DEBUG::INT_ON_ERROR::SET.value
     | DEBUG::HALT_ON_ERROR::SET.value
     | DEBUG::ABORT_ON_ERROR::SET.value;
 
-/// Looks before a channel counts as one that does not stop.
-const HALT_LOOKS: u32 = 10_000;
-
 /// Why a channel cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeError {
@@ -158,13 +155,6 @@ impl<Io: RegisterIo> Dma4Registers<Io> {
             && !status.is_set(CS::WAITING_FOR_OUTSTANDING_WRITES)
             && self.read(DEBUG2_OFFSET) == 0
     }
-
-    fn becomes_quiet(&self) -> bool {
-        (0..HALT_LOOKS).any(|_| {
-            core::hint::spin_loop();
-            self.is_quiet()
-        })
-    }
 }
 
 impl<Io: RegisterIo> Registers for Dma4Registers<Io> {
@@ -208,7 +198,7 @@ impl<Io: RegisterIo> Registers for Dma4Registers<Io> {
             if !quiet {
                 // ACTIVE stays: a paused channel would not get to its end.
                 self.write(CS_OFFSET, self.status().get() | how.value);
-                quiet = self.becomes_quiet();
+                quiet = chain::becomes_quiet(|| self.is_quiet());
             }
         }
         if quiet {

@@ -24,6 +24,22 @@ pub(in crate::drivers) const fn timeout_ns(len: usize) -> u64 {
     TIMEOUT_BASE_NS.saturating_add((len as u64).saturating_mul(TIMEOUT_BYTE_NS))
 }
 
+/// Looks before a channel counts as one that does not stop, as in Linux's driver.
+const STOP_LOOKS: u32 = 10_000;
+/// Looks in a row at which a channel must be quiet: a write that was on its way to the counter when
+/// the first was taken shows at the second.
+const QUIET_LOOKS: u32 = 2;
+
+/// Whether a channel becomes quiet, and stays so, within a bounded number of looks.
+pub(in crate::drivers) fn becomes_quiet(is_quiet: impl Fn() -> bool) -> bool {
+    let mut in_a_row = 0;
+    (0..STOP_LOOKS).any(|_| {
+        core::hint::spin_loop();
+        in_a_row = if is_quiet() { in_a_row + 1 } else { 0 };
+        in_a_row == QUIET_LOOKS
+    })
+}
+
 /// What a channel signals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::drivers) enum Signal {
@@ -51,7 +67,8 @@ pub(in crate::drivers) trait Registers {
     fn errors(&self) -> u32;
 
     /// Stops the channel whatever it is doing and leaves it without signals and errors. Returns
-    /// whether it is known to be quiet: nothing of it is on the bus any more.
+    /// whether it is known to be quiet: nothing of it is on the bus any more. A channel that is not is
+    /// not reset: a reset would forget what is under way, not take it back.
     fn stop(&self) -> bool;
 }
 
@@ -63,8 +80,8 @@ pub(in crate::drivers) struct Chain<R> {
     blocks: Coherent,
     progress: Progress,
     /// The channel did not stop when told to. It may still access the memory of the submission that
-    /// ended so; it gets no other before stopping has worked.
-    is_wedged: bool,
+    /// ended so, and gets no other any more.
+    is_condemned: bool,
 }
 
 impl<R: Registers> Chain<R> {
@@ -82,7 +99,7 @@ impl<R: Registers> Chain<R> {
             registers,
             blocks,
             progress: Progress::new(),
-            is_wedged: false,
+            is_condemned: false,
         };
         chain.stop();
         chain
@@ -102,7 +119,7 @@ impl<R: Registers> Chain<R> {
         if self.progress.is_taken() {
             return Err(DmaError::Busy);
         }
-        if self.is_wedged && !self.stop() {
+        if self.is_condemned {
             return Err(DmaError::Wedged);
         }
         for index in 0..count {
@@ -129,9 +146,9 @@ impl<R: Registers> Chain<R> {
     }
 
     fn stop(&mut self) -> bool {
-        self.is_wedged = !self.registers.stop();
+        self.is_condemned |= !self.registers.stop();
         barrier::dsb_sy();
-        !self.is_wedged
+        !self.is_condemned
     }
 
     /// Stops the channel and closes its submission with `error`.

@@ -25,9 +25,6 @@ const DEBUG_ERRORS: u32 = DEBUG::READ_ERROR::SET.value
     | DEBUG::FIFO_ERROR::SET.value
     | DEBUG::READ_LAST_NOT_SET_ERROR::SET.value;
 
-/// Looks at `CS` before outstanding writes count as lost, as in Linux's driver.
-const ABORT_LOOKS: u32 = 10_000;
-
 /// A legacy channel as a [`DmaEngine`].
 #[derive(Debug)]
 pub struct Channel<Io: 'static> {
@@ -121,6 +118,21 @@ impl<Io: RegisterIo> LegacyRegisters<Io> {
     fn debug(&self) -> LocalRegisterCopy<u32, DEBUG::Register> {
         LocalRegisterCopy::new(self.read(DEBUG_OFFSET))
     }
+
+    /// Whether the channel has no control block to go on with.
+    fn is_idle(&self) -> bool {
+        !self.status().is_set(CS::ACTIVE) && self.read(CONBLK_AD_OFFSET) == 0
+    }
+
+    /// Whether the channel transfers nothing and none of its writes is under way.
+    fn is_quiet(&self) -> bool {
+        let status = self.status();
+        !status.is_set(CS::WAITING_FOR_OUTSTANDING_WRITES)
+            // QEMU's model says that it is paused only after a copy.
+            && (status.is_set(CS::PAUSED) || self.is_idle())
+            // Last: a channel that is paused sends no more.
+            && self.debug().read(DEBUG::OUTSTANDING_WRITES) == 0
+    }
 }
 
 impl<Io: RegisterIo> Registers for LegacyRegisters<Io> {
@@ -155,17 +167,20 @@ impl<Io: RegisterIo> Registers for LegacyRegisters<Io> {
         self.debug().get() & DEBUG_ERRORS
     }
 
-    /// Pauses, lets outstanding writes land for a bounded time, resets.
+    /// Pauses; if that does not help, has the control block given up; lets outstanding writes land
+    /// for a bounded time; resets.
     ///
     /// A chain may have ended with writes still outstanding, so they are waited for in any case,
-    /// and before the reset, which forgets them.
+    /// and before the reset, which sets their counter to zero without waiting for them.
     fn stop(&self) -> bool {
-        self.write(CS_OFFSET, CS::WAIT_FOR_OUTSTANDING_WRITES::SET.value);
-        let landed = (0..ABORT_LOOKS).any(|_| {
-            core::hint::spin_loop();
-            !self.status().is_set(CS::WAITING_FOR_OUTSTANDING_WRITES)
-                && self.debug().read(DEBUG::OUTSTANDING_WRITES) == 0
+        let pause = CS::WAIT_FOR_OUTSTANDING_WRITES::SET;
+        let landed = [pause, pause + CS::ABORT::SET].into_iter().any(|how| {
+            self.write(CS_OFFSET, how.value);
+            chain::becomes_quiet(|| self.is_quiet())
         });
+        if !landed {
+            return false;
+        }
         self.write(CS_OFFSET, CS::RESET::SET.value);
         self.acknowledge();
         // Only where there is something to clear: QEMU's model keeps what is written to DEBUG.
@@ -173,7 +188,7 @@ impl<Io: RegisterIo> Registers for LegacyRegisters<Io> {
             0 => {}
             flags => self.write(DEBUG_OFFSET, flags),
         }
-        landed && !self.status().is_set(CS::ACTIVE) && self.read(CONBLK_AD_OFFSET) == 0
+        self.is_idle()
     }
 }
 

@@ -20,6 +20,8 @@ register_bitfields! [u32,
     pub(super) CS [
         /// Resets the channel. Clears itself.
         RESET OFFSET(31) NUMBITS(1) [],
+        /// Gives the current control block up. Clears itself.
+        ABORT OFFSET(30) NUMBITS(1) [],
         /// Defers the end of a control block until the last write was acknowledged.
         WAIT_FOR_OUTSTANDING_WRITES OFFSET(28) NUMBITS(1) [],
         /// Bus priority while a peripheral's panic line is up.
@@ -30,6 +32,8 @@ register_bitfields! [u32,
         ERROR OFFSET(8) NUMBITS(1) [],
         /// Writes are not acknowledged yet.
         WAITING_FOR_OUTSTANDING_WRITES OFFSET(6) NUMBITS(1) [],
+        /// The channel transfers nothing: it is not active, or waits.
+        PAUSED OFFSET(4) NUMBITS(1) [],
         /// Interrupt raised by a control block with INTEN. Write 1 to clear.
         INT OFFSET(2) NUMBITS(1) [],
         /// A control block was completed. Write 1 to clear.
@@ -72,7 +76,7 @@ register_bitfields! [u32,
     pub(super) DEBUG [
         /// The version of the channel: 2 on silicon.
         VERSION OFFSET(25) NUMBITS(3) [],
-        /// Writes whose responses have not come yet.
+        /// Writes whose responses have not come yet. A reset forgets them, and so does a start.
         OUTSTANDING_WRITES OFFSET(4) NUMBITS(4) [],
         /// A read was answered with an error. Write 1 to clear.
         READ_ERROR OFFSET(2) NUMBITS(1) [],

@@ -8,6 +8,7 @@ use crate::dma::engine::copy_2d;
 use crate::dma::streaming::map_slice;
 use crate::dma::{Completion, DmaEngine, FromDevice, Rectangle, ToDevice, Transfer};
 use crate::drivers::bcm2711_channels::ChannelMask;
+use crate::drivers::mmio::RegisterIo;
 use model::{BUS, Bench, POOL, SILICON, STRAY_CS, pattern};
 
 #[test]
@@ -105,11 +106,7 @@ fn a_hung_channel_times_out_and_is_reset() {
 fn writes_that_never_land_keep_the_memory() {
     let mut bench = Bench::new(SILICON);
     let engine = bench.engine(6);
-    let one_outstanding = 1 << 4;
-    bench.edit(|model| {
-        model.hang = true;
-        model.debug |= one_outstanding;
-    });
+    bench.edit(|model| (model.hang, model.unanswered) = (true, 1));
     let _ = bench.copy_of(engine, 64);
 }
 
@@ -186,24 +183,54 @@ fn a_disabled_channel_is_enabled_and_the_pages_are_left_alone() {
 }
 
 #[test]
-fn a_wedged_channel_takes_nothing_before_a_reset_has_worked() {
+fn a_channel_whose_writes_do_not_land_is_not_reset_and_takes_nothing_more() {
     let mut bench = Bench::new(SILICON);
     let engine = bench.engine(6);
     let transfer = bench.transfer();
-    let one_outstanding = 1 << 4;
-    bench.edit(|model| {
-        model.hang = true;
-        model.debug |= one_outstanding;
-    });
+    bench.edit(|model| (model.hang, model.unanswered) = (true, 1));
     // SAFETY: the buffers belong to the test for good.
     let submit = || unsafe { engine.submit(&[transfer]) };
     let ticket = submit().unwrap();
     assert_eq!(engine.wait(ticket, 1), Err(DmaError::Wedged));
-    bench.edit(|model| model.log.clear());
-    assert_eq!(submit(), Err(DmaError::Wedged));
     bench.edit(|model| {
-        assert!(!model.log.contains(&(0x604, BUS as u32)), "it was started");
-        model.debug &= !one_outstanding;
+        assert_eq!((model.outstanding(), model.forgotten), (1, 0));
+        // They land after all; whose memory it was by then nobody knows.
+        (model.hang, model.debug) = (false, SILICON);
+        model.log.clear();
+    });
+    assert_eq!(submit(), Err(DmaError::Wedged));
+    assert_eq!(bench.copy_of(engine, 64), Err(DmaError::Wedged));
+    bench.edit(|model| assert!(model.log.is_empty(), "it was touched"));
+}
+
+/// The same with a driver that resets first: the channel then looks as if nothing were under way.
+#[test]
+fn a_channel_whose_writes_do_not_land_is_not_reset_and_takes_nothing_more_planted() {
+    let mut bench = Bench::new(SILICON);
+    let engine = bench.engine(6);
+    let transfer = bench.transfer();
+    bench.edit(|model| (model.hang, model.unanswered) = (true, 1));
+    // SAFETY: the buffers belong to the test for good.
+    let ticket = unsafe { engine.submit(&[transfer]) }.unwrap();
+    model::Io(bench.model.clone()).write32(0x600, 1 << 31);
+    assert_eq!(engine.wait(ticket, 1), Err(DmaError::Timeout(1)));
+    bench.edit(|model| assert_eq!((model.outstanding(), model.forgotten), (0, 1)));
+}
+
+#[test]
+fn a_channel_that_does_not_pause_gives_its_block_up() {
+    let mut bench = Bench::new(SILICON);
+    let engine = bench.engine(6);
+    bench.edit(|model| {
+        (model.hang, model.stubborn) = (true, true);
+        model.log.clear();
+    });
+    let timeout = engine.timeout_ns(64);
+    assert_eq!(bench.copy_of(engine, 64), Err(DmaError::Timeout(timeout)));
+    bench.edit(|model| {
+        let (pause, abort) = (1 << 28, 1 << 28 | 1 << 30);
+        let stop = [pause, abort, 1 << 31, 6].map(|cs| (0x600, cs));
+        assert_eq!(model.log[2..], stop);
         model.hang = false;
     });
     assert_eq!(bench.copy_of(engine, 64), Ok(pattern(64)));

@@ -26,6 +26,12 @@ pub(super) struct Model {
     pub(super) enable: u32,
     /// Never completes a block.
     pub(super) hang: bool,
+    /// Goes on when it is to pause, until the block is aborted.
+    pub(super) stubborn: bool,
+    /// Writes of the next transfer that the bus does not answer.
+    pub(super) unanswered: u32,
+    /// Writes under way that a reset forgot: they land in whatever the memory is by then.
+    pub(super) forgotten: u32,
     /// Reports this error instead of copying.
     pub(super) error: u32,
     /// Raises no interrupt for an error.
@@ -38,8 +44,11 @@ pub(super) struct Model {
 /// `CS` of channel 8, in those tests that drive channel 7.
 pub(super) const STRAY_CS: usize = 0x800;
 
+/// `DEBUG.OUTSTANDING_WRITES`.
+const OUTSTANDING: u32 = 0xF << 4;
+
 #[derive(Clone)]
-pub(super) struct Io(Arc<Mutex<Model>>);
+pub(super) struct Io(pub(super) Arc<Mutex<Model>>);
 
 impl std::fmt::Debug for Io {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -55,6 +64,19 @@ impl Model {
             "the channel leaves its memory: {bus:#x}"
         );
         layout::phys_to_virt(pa).as_ptr()
+    }
+
+    /// Writes the bus has not answered.
+    pub(super) fn outstanding(&self) -> u32 {
+        (self.debug & OUTSTANDING) >> 4
+    }
+
+    /// `CS` as it reads: what is not active is paused, and waits for its writes.
+    fn status(&self) -> u32 {
+        let active = self.cs & 1 != 0;
+        let paused = !active && !(self.stubborn && self.conblk != 0);
+        let waiting = !active && self.outstanding() != 0;
+        self.cs | u32::from(paused) << 4 | u32::from(waiting) << 6
     }
 
     /// Runs the chain, if the channel is active.
@@ -99,7 +121,7 @@ impl RegisterIo for Io {
         match (offset, offset & 0xFF) {
             (0xFF0, _) => model.enable,
             (STRAY_CS, _) => u32::from(model.stray) << 2,
-            (_, 0x00) => model.cs,
+            (_, 0x00) => model.status(),
             (_, 0x04) => model.conblk,
             (_, 0x20) => model.debug,
             _ => panic!("read of {offset:#x}"),
@@ -113,13 +135,20 @@ impl RegisterIo for Io {
             (0xFF0, _) => model.enable = value,
             (STRAY_CS, _) => model.stray &= value & 1 << 2 == 0,
             (_, 0x00) if value & 1 << 31 != 0 => {
+                model.forgotten += model.outstanding();
+                model.debug &= !OUTSTANDING;
                 model.cs = 0;
                 model.conblk = 0;
             }
             (_, 0x00) => {
                 let kept = model.cs & !value & 0b110;
                 let error = model.cs & 1 << 8;
+                let starts = model.cs & 1 == 0 && value & 1 != 0;
                 model.cs = (value & 0x10FF_0001) | kept | error;
+                if starts {
+                    model.debug = model.debug & !OUTSTANDING | model.unanswered << 4;
+                }
+                model.stubborn &= value & 1 << 30 == 0;
             }
             (_, 0x04) => model.conblk = value,
             // QEMU's model, version 0, keeps what is written.
@@ -167,6 +196,9 @@ impl Bench {
             debug,
             enable: 0x7FFF,
             hang: false,
+            stubborn: false,
+            unanswered: 0,
+            forgotten: 0,
             error: 0,
             mute: false,
             log: Vec::new(),
