@@ -160,31 +160,30 @@ pub(crate) fn bring_up(
 
     for (slot, kinds) in LEGACY_SLOTS.iter().zip(LEGACY) {
         match bring_up.legacy(slot, kinds) {
-            Ok(engine) => {
-                devices.expected_engines += 1;
-                // As many as there are slots, fewer than MAX_ENGINES.
-                let _ = devices.engines.push(engine);
-            }
+            // As many as there are slots, fewer than MAX_ENGINES.
+            Ok(engine) => drop(devices.engines.push(engine)),
             Err(error) => {
-                devices.expected_engines += usize::from(!matches!(error, ChannelError::NoneLeft));
                 (platform.note)(format_args!("no legacy DMA channel: {error}"));
+                if !matches!(error, ChannelError::NoneLeft) {
+                    devices.lack_engine(format_args!("legacy: {error}"));
+                }
             }
         }
     }
     match bring_up.dma4(&DMA4_SLOT) {
-        Ok(engine) => {
-            devices.expected_engines += 1;
-            // As above.
-            let _ = devices.engines.push(engine);
-        }
+        // As above.
+        Ok(engine) => drop(devices.engines.push(engine)),
         Err(error) => {
-            let is_expected = !is_modelled && !matches!(error, ChannelError::NoneLeft);
-            devices.expected_engines += usize::from(is_expected);
             (platform.note)(format_args!("no DMA4 channel: {error}"));
+            if !is_modelled && !matches!(error, ChannelError::NoneLeft) {
+                devices.lack_engine(format_args!("DMA4: {error}"));
+            }
         }
     }
     // A board whose every channel is kept has nothing to prove anything with.
-    devices.expected_engines = devices.expected_engines.max(1);
+    if devices.engines.is_empty() && devices.absent_engines.is_empty() {
+        devices.lack_engine(format_args!("{}", ChannelError::NoneLeft));
+    }
 }
 
 /// The command line decides whether a device is taken as coherent, then the tree, then the board.

@@ -67,6 +67,9 @@ pub enum ProbeError {
     /// The channel has a driver already.
     #[error(transparent)]
     Taken(#[from] Taken),
+    /// The channel is at work, and does not stop. It may write memory at any time.
+    #[error("DMA channel {0} does not stop and is not used")]
+    Wedged(u8),
     /// The channel sees another GiB of DRAM than the first.
     #[error("DMA channel sees GiB {0} of the DRAM, not the first")]
     DramPage(u32),

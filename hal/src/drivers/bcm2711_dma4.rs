@@ -66,6 +66,9 @@ pub enum ProbeError {
     /// The channel has a driver already.
     #[error(transparent)]
     Taken(#[from] Taken),
+    /// The channel is at work, and does not stop. It may write memory at any time.
+    #[error("DMA channel {0} does not stop and is not used")]
+    Wedged(u8),
     /// No coherent memory for control blocks.
     #[error("no memory for control blocks: {0}")]
     ControlBlocks(#[from] DmaError),
@@ -89,7 +92,8 @@ struct Dma4Registers<Io: 'static> {
 
 impl<Io: RegisterIo> Channel<Io> {
     /// Takes channel `number` over: enables and stops it, and allocates its control blocks. `mask`
-    /// says which channels are the Arm's, and `device` describes the channel's reach.
+    /// says which channels are the Arm's, and `device` describes the channel's reach. A channel that
+    /// does not stop stays [`Taken`].
     ///
     /// # Errors
     ///
@@ -115,11 +119,12 @@ impl<Io: RegisterIo> Channel<Io> {
         }
         let blocks = Chain::<Dma4Registers<Io>>::allocate(pool, device)?;
         controller.claim(number)?;
+        let chain = Chain::new(registers, blocks).ok_or(ProbeError::Wedged(number))?;
         Ok(Self {
             number,
             device,
             clock,
-            chain: IrqLock::new(Chain::new(registers, blocks)),
+            chain: IrqLock::new(chain),
         })
     }
 

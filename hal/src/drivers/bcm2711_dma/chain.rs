@@ -93,16 +93,16 @@ impl<R: Registers> Chain<R> {
         pool.alloc(device, MAX_BLOCKS * BLOCK_SIZE)
     }
 
-    /// A channel that is stopped first. `blocks` come from [`allocate`](Self::allocate).
-    pub(in crate::drivers) fn new(registers: R, blocks: Coherent) -> Self {
+    /// A channel that is stopped first; `None` if it does not stop. `blocks` come from
+    /// [`allocate`](Self::allocate).
+    pub(in crate::drivers) fn new(registers: R, blocks: Coherent) -> Option<Self> {
         let mut chain = Self {
             registers,
             blocks,
             progress: Progress::new(),
             is_condemned: false,
         };
-        chain.stop();
-        chain
+        chain.stop().then_some(chain)
     }
 
     pub(in crate::drivers) fn registers(&self) -> &R {

@@ -47,7 +47,8 @@ struct LegacyRegisters<Io: 'static> {
 
 impl<Io: RegisterIo> Channel<Io> {
     /// Takes channel `number` over: stops it, enables it, and allocates its control blocks. `mask`
-    /// says which channels are the Arm's, and `device` describes the channel's reach.
+    /// says which channels are the Arm's, and `device` describes the channel's reach. A channel that
+    /// does not stop stays [`Taken`](super::Taken).
     ///
     /// # Errors
     ///
@@ -73,7 +74,7 @@ impl<Io: RegisterIo> Channel<Io> {
             io: controller.io(),
             base: usize::from(number) * CHANNEL_STRIDE,
         };
-        let chain = Chain::new(registers, blocks);
+        let chain = Chain::new(registers, blocks).ok_or(ProbeError::Wedged(number))?;
         // QEMU's model copies words and reads DEBUG as 0; silicon is version 2 and copies bytes.
         let granule = match chain.registers().debug().read(DEBUG::VERSION) {
             0 => 4,

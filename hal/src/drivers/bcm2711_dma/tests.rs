@@ -175,6 +175,21 @@ fn only_usable_channels_probe() {
 }
 
 #[test]
+fn a_channel_found_at_work_that_does_not_stop_does_not_probe() {
+    let bench = Bench::new(SILICON);
+    let two_outstanding = 2 << 4;
+    // As a boot loader may leave it.
+    bench.edit(|model| {
+        (model.cs, model.conblk, model.hang) = (1, 0xC000_0020, true);
+        model.debug |= two_outstanding;
+    });
+    assert_eq!(bench.probe(5).unwrap_err(), ProbeError::Wedged(5));
+    bench.edit(|model| assert_eq!((model.outstanding(), model.forgotten), (2, 0)));
+    assert_eq!(bench.pool.free_pages(), POOL as usize / PAGE_SIZE);
+    assert_eq!(bench.probe(5).unwrap_err(), ProbeError::Taken(Taken(5)));
+}
+
+#[test]
 fn a_disabled_channel_is_enabled_and_the_pages_are_left_alone() {
     let bench = Bench::new(SILICON);
     bench.edit(|model| model.enable = 0x3000_7FDF);

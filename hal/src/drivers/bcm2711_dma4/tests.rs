@@ -438,6 +438,14 @@ fn only_usable_channels_probe() {
 }
 
 #[test]
+fn a_channel_found_at_work_that_does_not_stop_does_not_probe() {
+    let bench = Bench::new();
+    bench.edit(|model| (model.cs, model.hang, model.debug2) = (ACTIVE, true, 1));
+    assert_eq!(bench.probe(12).unwrap_err(), ProbeError::Wedged(12));
+    assert_eq!(bench.pool.free_pages(), POOL as usize / PAGE_SIZE);
+}
+
+#[test]
 fn addresses_of_another_device_are_refused_before_the_doorbell() {
     let mut bench = Bench::new();
     let engine = bench.probe(12).unwrap();
