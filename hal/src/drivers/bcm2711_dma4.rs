@@ -75,8 +75,12 @@ pub enum ProbeError {
 }
 
 /// A DMA4 channel as a [`DmaEngine`].
+///
+/// Dropping it stops the channel, whose control blocks are leaked if it does not stop: it may still
+/// read them. The memory of a submission is the submitter's until its `wait` has returned. The
+/// channel stays [taken](Taken).
 #[derive(Debug)]
-pub struct Channel<Io: 'static> {
+pub struct Channel<Io: RegisterIo + 'static> {
     number: u8,
     device: &'static Device,
     clock: &'static dyn Clock,

@@ -4,6 +4,7 @@ use crate::addr::{DmaAddr, PAGE_SIZE};
 use crate::arch::barrier;
 use crate::dma::engine::submission::{Control, Progress};
 use crate::dma::{Coherent, CoherentPool, Device, DmaError, Ticket};
+use core::mem::ManuallyDrop;
 
 /// Bytes in a control block, and its alignment.
 pub(in crate::drivers) const BLOCK_SIZE: usize = 32;
@@ -74,10 +75,12 @@ pub(in crate::drivers) trait Registers {
 
 /// A channel with its control blocks and its submission: what the lock of a channel protects. No
 /// other lock is taken under it.
+///
+/// Dropping it stops the channel. One that does not stop keeps its control blocks for good.
 #[derive(Debug)]
-pub(in crate::drivers) struct Chain<R> {
+pub(in crate::drivers) struct Chain<R: Registers> {
     registers: R,
-    blocks: Coherent,
+    blocks: ManuallyDrop<Coherent>,
     progress: Progress,
     /// The channel did not stop when told to. It may still access the memory of the submission that
     /// ended so, and gets no other any more.
@@ -94,15 +97,16 @@ impl<R: Registers> Chain<R> {
     }
 
     /// A channel that is stopped first; `None` if it does not stop. `blocks` come from
-    /// [`allocate`](Self::allocate).
+    /// [`allocate`](Self::allocate). A channel that does not stop was never told of them.
     pub(in crate::drivers) fn new(registers: R, blocks: Coherent) -> Option<Self> {
-        let mut chain = Self {
+        let is_quiet = registers.stop();
+        barrier::dsb_sy();
+        is_quiet.then(|| Self {
             registers,
-            blocks,
+            blocks: ManuallyDrop::new(blocks),
             progress: Progress::new(),
             is_condemned: false,
-        };
-        chain.stop().then_some(chain)
+        })
     }
 
     pub(in crate::drivers) fn registers(&self) -> &R {
@@ -155,6 +159,15 @@ impl<R: Registers> Chain<R> {
     fn stop_with(&mut self, error: DmaError) {
         let error = if self.stop() { error } else { DmaError::Wedged };
         self.progress.finish(Err(error));
+    }
+}
+
+impl<R: Registers> Drop for Chain<R> {
+    fn drop(&mut self) {
+        if !self.is_condemned && self.stop() {
+            // SAFETY: they are dropped here only, and used nowhere afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.blocks) };
+        }
     }
 }
 

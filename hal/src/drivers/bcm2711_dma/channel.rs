@@ -26,8 +26,12 @@ const DEBUG_ERRORS: u32 = DEBUG::READ_ERROR::SET.value
     | DEBUG::READ_LAST_NOT_SET_ERROR::SET.value;
 
 /// A legacy channel as a [`DmaEngine`].
+///
+/// Dropping it stops the channel, whose control blocks are leaked if it does not stop: it may still
+/// read them. The memory of a submission is the submitter's until its `wait` has returned. The
+/// channel stays [taken](super::Taken).
 #[derive(Debug)]
-pub struct Channel<Io: 'static> {
+pub struct Channel<Io: RegisterIo + 'static> {
     number: u8,
     kind: Kind,
     granule: usize,

@@ -252,6 +252,21 @@ fn a_channel_that_does_not_pause_gives_its_block_up() {
 }
 
 #[test]
+fn a_dropped_channel_is_stopped_and_keeps_its_blocks_if_it_does_not_stop() {
+    let pages = POOL as usize / PAGE_SIZE;
+    for (unanswered, free_pages) in [(0, pages), (1, pages - 1)] {
+        let mut bench = Bench::new(SILICON);
+        let engine = bench.probe(6).unwrap();
+        bench.edit(|model| (model.hang, model.unanswered) = (true, unanswered));
+        // SAFETY: the buffers belong to the test for good.
+        let _ticket = unsafe { engine.submit(&[bench.transfer()]) }.unwrap();
+        drop(engine);
+        bench.edit(|model| assert_eq!((model.cs & 1, model.forgotten), (0, 0)));
+        assert_eq!(bench.pool.free_pages(), free_pages);
+    }
+}
+
+#[test]
 fn a_stray_interrupt_on_a_shared_line_is_withdrawn() {
     let mut bench = Bench::new(SILICON);
     let engine = bench.engine(7);
