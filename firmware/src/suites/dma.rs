@@ -2,6 +2,7 @@
 
 mod engines;
 mod lengths;
+mod lost;
 pub(super) mod maintained;
 mod rectangles;
 mod refused;
@@ -39,6 +40,8 @@ pub(super) const SUITE: Suite = Suite {
         fragmented_vmalloc_is_gathered_run_by_run_planted: scattered::planted,
         copies_end_by_interrupt: engines::interrupts,
         copies_end_by_interrupt_planted: engines::interrupts_planted,
+        no_interrupt_is_lost: lost::none,
+        no_interrupt_is_lost_planted: lost::planted,
         polled_copies_need_no_interrupt: engines::polled,
         rectangles_arrive_and_their_surroundings_stay: rectangles::arrive,
         rectangles_arrive_and_their_surroundings_stay_planted: rectangles::planted,

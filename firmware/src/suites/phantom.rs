@@ -143,6 +143,10 @@ unsafe impl DmaEngine for Narrowed {
         self.engine.interrupts()
     }
 
+    fn lost_interrupts(&self) -> u64 {
+        self.engine.lost_interrupts()
+    }
+
     fn wait(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
         self.engine.wait(ticket, timeout_ns)
     }

@@ -121,6 +121,10 @@ pub unsafe trait DmaEngine: Sync {
     /// Interrupts of the engine that [`Self::on_interrupt`] has served.
     fn interrupts(&self) -> u64;
 
+    /// How often a [`wait`](Self::wait) came to its deadline and found that the engine had something to
+    /// say which no interrupt had said: a line that is silenced, or a controller set up wrong.
+    fn lost_interrupts(&self) -> u64;
+
     /// Sleeps until the submission has ended, at most `timeout_ns`, and returns how it ended.
     ///
     /// When it returns, the engine does not access the submission's memory any more and takes new
@@ -141,7 +145,8 @@ pub unsafe trait DmaEngine: Sync {
     /// Those of [`wait`](Self::wait), without [`DmaError::IrqsMasked`].
     fn wait_polled(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError>;
 
-    /// Stops the current submission, if any; its `wait` returns [`DmaError::Aborted`].
+    /// Stops the current submission, if any; its `wait` returns [`DmaError::Aborted`]. One that is over
+    /// by now ends as it did.
     fn abort(&self);
 
     /// Checks what a submission asks for.

@@ -16,8 +16,10 @@ pub(super) mod chain;
 mod channel;
 mod control_block;
 mod controller;
+mod legacy;
 mod registers;
 pub(super) mod shape;
+pub(super) mod window;
 
 pub use channel::Channel;
 pub use controller::{Controller, Taken};

@@ -22,7 +22,7 @@ const LEN: usize = PAGE_SIZE;
 const LONG: usize = 256 << 10;
 
 /// A copy of kmalloc memory into the pool, verified.
-fn verified_copy(engine: &dyn DmaEngine, seed: u64) -> Result<(), CopyFault> {
+pub(super) fn verified_copy(engine: &dyn DmaEngine, seed: u64) -> Result<(), CopyFault> {
     let device = engine.device();
     let mut source = Object::zeroed(LEN, reachable(device))?;
     let mut pooled = machine().pool.alloc(device, LEN)?;
@@ -50,7 +50,7 @@ const PAUSE_NS: u64 = 5_000_000;
 static BUSY: AtomicU32 = AtomicU32::new(0);
 
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-enum CopyFault {
+pub(super) enum CopyFault {
     #[error(transparent)]
     Dma(#[from] DmaError),
     #[error(transparent)]
@@ -66,7 +66,7 @@ impl OutOfMemory for CopyFault {
 }
 
 /// What the end of a copy means for a test.
-fn outcome_of(copy: Result<(), CopyFault>) -> Outcome {
+pub(super) fn outcome_of(copy: Result<(), CopyFault>) -> Outcome {
     copy.or_else(|fault| report::failed_operation(&fault))
 }
 
@@ -113,13 +113,13 @@ pub(super) fn interrupts() -> Outcome {
 }
 
 /// Two buffers of an engine, for submissions that end in another way.
-struct Ends {
+pub(super) struct Ends {
     source: Object,
     pooled: Coherent,
 }
 
 impl Ends {
-    fn new(engine: &dyn DmaEngine, len: usize) -> Result<Self, CopyFault> {
+    pub(super) fn new(engine: &dyn DmaEngine, len: usize) -> Result<Self, CopyFault> {
         let device = engine.device();
         Ok(Self {
             source: Object::zeroed(len, reachable(device))?,
@@ -128,7 +128,7 @@ impl Ends {
     }
 
     /// Runs `during` between start and end of a copy.
-    fn copy_while(
+    pub(super) fn copy_while(
         &mut self,
         engine: &dyn DmaEngine,
         timeout_ns: u64,

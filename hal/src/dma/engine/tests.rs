@@ -131,6 +131,9 @@ unsafe impl DmaEngine for Recorder {
     fn interrupts(&self) -> u64 {
         0
     }
+    fn lost_interrupts(&self) -> u64 {
+        0
+    }
     fn wait(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
         self.limits.lock().unwrap().push(timeout_ns);
         if self.fail_batch == Some(u64::from(ticket.0)) {

@@ -2,11 +2,6 @@
 
 use tock_registers::register_bitfields;
 
-/// Bytes from one channel's registers to the next one's.
-pub(super) const CHANNEL_STRIDE: usize = 0x100;
-
-/// Control and status, of a channel.
-pub(super) const CS_OFFSET: usize = 0x00;
 /// Bus address of the current control block, of a channel; 0 when it is idle.
 pub(super) const CONBLK_AD_OFFSET: usize = 0x04;
 /// Errors and version, of a channel.
@@ -34,10 +29,8 @@ register_bitfields! [u32,
         WAITING_FOR_OUTSTANDING_WRITES OFFSET(6) NUMBITS(1) [],
         /// The channel transfers nothing: it is not active, or waits.
         PAUSED OFFSET(4) NUMBITS(1) [],
-        /// Interrupt raised by a control block with INTEN. Write 1 to clear.
+        /// An interrupt is raised. Write 1 to clear.
         INT OFFSET(2) NUMBITS(1) [],
-        /// A control block was completed. Write 1 to clear.
-        END OFFSET(1) NUMBITS(1) [],
         /// Runs the channel; clears itself after the last control block.
         ACTIVE OFFSET(0) NUMBITS(1) []
     ],

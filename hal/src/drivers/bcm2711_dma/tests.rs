@@ -6,10 +6,10 @@ use crate::arch::cpu;
 use crate::arch::trace::{Op, record_during};
 use crate::dma::engine::copy_2d;
 use crate::dma::streaming::map_slice;
-use crate::dma::{Completion, DmaEngine, FromDevice, Rectangle, ToDevice, Transfer};
+use crate::dma::{Clock, Completion, DmaEngine, FromDevice, Rectangle, ToDevice, Transfer};
 use crate::drivers::bcm2711_channels::ChannelMask;
 use crate::drivers::mmio::RegisterIo;
-use model::{BUS, Bench, POOL, SILICON, STRAY_CS, pattern};
+use model::{BUS, Bench, Model, POOL, SILICON, STRAY_CS, pattern};
 
 #[test]
 fn copies_of_every_length_arrive() {
@@ -47,6 +47,39 @@ fn the_doorbell_rings_after_a_full_barrier() {
     engine.abort();
     assert_eq!(engine.wait(ticket, 1), Err(DmaError::Aborted));
     assert_eq!(engine.wait(ticket, 1), Err(DmaError::StaleTicket(1)));
+}
+
+#[test]
+fn a_copy_that_is_over_is_not_aborted() {
+    let mut bench = Bench::new(SILICON);
+    let engine = bench.probe(5).unwrap();
+    // SAFETY: the buffers belong to the test for good.
+    let ticket = unsafe { engine.submit(&[bench.transfer()]) }.unwrap();
+    bench.edit(Model::run);
+    engine.abort();
+    assert_eq!(engine.wait(ticket, 1), Ok(()));
+    assert!(engine.on_interrupt(), "its interrupt, late");
+    assert_eq!(engine.lost_interrupts(), 0);
+}
+
+#[test]
+fn an_end_is_acknowledged_once_the_channel_is_idle() {
+    let mut bench = Bench::new(SILICON);
+    let engine = bench.probe(5).unwrap();
+    // SAFETY: the buffers belong to the test for good.
+    let ticket = unsafe { engine.submit(&[bench.transfer()]) }.unwrap();
+    bench.edit(|model| {
+        model.run();
+        model.cs |= 1;
+        model.log.clear();
+    });
+    assert!(!engine.on_interrupt());
+    bench.edit(|model| {
+        assert!(model.log.is_empty(), "it would be paused");
+        model.cs &= !1;
+    });
+    assert!(engine.on_interrupt());
+    assert_eq!(engine.wait(ticket, 1), Ok(()));
 }
 
 #[test]
@@ -282,6 +315,36 @@ fn a_stray_interrupt_on_a_shared_line_is_withdrawn() {
 }
 
 #[test]
+fn a_stray_error_on_a_shared_line_is_cleared() {
+    let bench = Bench::new(SILICON);
+    let engine = bench.engine(7);
+    bench.edit(|model| model.stray_debug = 0b101);
+    assert!(engine.on_interrupt());
+    bench.edit(|model| assert_eq!(model.stray_debug, 0, "the line would stay up"));
+    assert!(!engine.on_interrupt(), "nobody's");
+    assert_eq!(bench.controller.strays(), 1);
+}
+
+#[test]
+fn a_stray_channel_that_does_not_stop_is_not_reset_and_left_alone() {
+    let bench = Bench::new(SILICON);
+    let engine = bench.engine(7);
+    bench.edit(|model| {
+        (model.stray, model.stray_debug) = (true, 1 << 4);
+        model.log.clear();
+    });
+    assert!(!engine.on_interrupt(), "the storm limit has to end it");
+    bench.edit(|model| {
+        assert!(!model.log.is_empty());
+        assert!(model.log.iter().all(|(_, value)| value & 1 << 31 == 0));
+        model.log.clear();
+    });
+    assert!(!engine.on_interrupt());
+    bench.edit(|model| assert!(model.log.is_empty()));
+    assert_eq!(bench.probe(8).unwrap_err(), ProbeError::Taken(Taken(8)));
+}
+
+#[test]
 fn a_channel_of_somebody_else_on_a_shared_line_is_left_alone() {
     let bench = Bench::new(SILICON);
     let only_seven = ChannelMask::new(1 << 7);
@@ -319,9 +382,12 @@ fn polled_copies_need_no_interrupt() {
     assert!(engine.on_interrupt(), "its interrupt, late");
     assert!(!engine.on_interrupt(), "somebody else's");
     assert_eq!(engine.interrupts(), 0);
-    // The twin: by interrupt it does not end.
-    let timeout = engine.timeout_ns(64);
-    assert_eq!(bench.copy_of(engine, 64), Err(DmaError::Timeout(timeout)));
+    // The twin: by interrupt it is found at the deadline only.
+    assert_eq!(engine.lost_interrupts(), 0);
+    let (before, timeout) = (bench.clock.now_ns(), engine.timeout_ns(64));
+    assert_eq!(bench.copy_of(engine, 64), Ok(pattern(64)));
+    assert_eq!(engine.lost_interrupts(), 1);
+    assert_eq!(bench.clock.now_ns() - before, timeout);
 }
 
 #[test]

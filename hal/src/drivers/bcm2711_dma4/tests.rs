@@ -106,11 +106,21 @@ impl Model {
 
     fn write_cs(&mut self, value: u32) {
         let cleared = value & (INT | END);
+        let paused = self.cs & value & ACTIVE == 0 && self.cs & ACTIVE != 0;
+        assert!(!paused, "an acknowledgement pauses the channel");
         let kept = self.cs & (INT | END | ERROR) & !cleared;
         self.cs = value & !(INT | END | ERROR | BUSY) | kept;
         if value & HALT != 0 && (!self.stubborn || value & ABORT != 0) {
             self.cs &= !(HALT | ABORT | ACTIVE);
         }
+    }
+
+    /// The errors are cleared by reading them.
+    fn read_debug(&mut self) -> u32 {
+        let debug = self.debug;
+        self.debug &= !0xF;
+        self.cs &= !ERROR;
+        debug
     }
 
     fn write_debug(&mut self, value: u32) {
@@ -119,22 +129,21 @@ impl Model {
             assert!(!busy, "a reset while the bus is in use is fatal");
             (self.cs, self.cb, self.debug) = (0, 0, 0x1000_0400);
         } else {
-            let errors = self.debug & 0xF & !value;
-            self.debug = 0x1000_0000 | value & 0x700 | errors;
+            self.debug = 0x1000_0000 | value & 0x700 | self.debug & 0xF;
         }
     }
 }
 
 impl RegisterIo for Io {
     fn read32(&self, offset: usize) -> u32 {
-        let model = self.0.lock().unwrap();
+        let mut model = self.0.lock().unwrap();
         match offset {
             0xFF0 => model.enable,
             0xC00 => {
                 let busy = model.cs & ACTIVE != 0 || model.debug2 != 0;
                 model.cs | if busy { BUSY } else { 0 }
             }
-            0xC0C => model.debug,
+            0xC0C => model.read_debug(),
             0xC2C => model.debug2,
             _ => panic!("read of {offset:#x}"),
         }
@@ -336,6 +345,44 @@ fn errors_are_decoded_and_cleared_and_the_engine_goes_on() {
         });
         assert_eq!(bench.copy_of(engine, 64), Ok(pattern(64)));
     }
+}
+
+#[test]
+fn a_copy_that_is_over_is_neither_aborted_nor_timed_out() {
+    let mut bench = Bench::new();
+    let engine = bench.probe(12).unwrap();
+    let transfer = bench.transfer();
+    // SAFETY: the buffers belong to the test for good.
+    let submit = || unsafe { engine.submit(&[transfer]) }.unwrap();
+    let ticket = submit();
+    bench.edit(Model::run);
+    engine.abort();
+    assert_eq!(engine.wait(ticket, 1), Ok(()));
+    assert_eq!(engine.lost_interrupts(), 0);
+    let ticket = submit();
+    let model = bench.model.clone();
+    bench.clock.on_sleep(move || model.lock().unwrap().run());
+    assert_eq!(engine.wait(ticket, 1_000), Ok(()));
+    assert_eq!(engine.lost_interrupts(), 1);
+}
+
+#[test]
+fn what_halts_a_channel_acknowledges_nothing() {
+    let mut bench = Bench::new();
+    let engine = bench.probe(12).unwrap();
+    // SAFETY: the buffers belong to the test for good.
+    let ticket = unsafe { engine.submit(&[bench.transfer()]) }.unwrap();
+    bench.edit(|model| {
+        // A block of the chain has ended, the chain has not.
+        model.cs |= INT | END;
+        model.log.clear();
+    });
+    engine.abort();
+    assert_eq!(engine.wait(ticket, 1), Err(DmaError::Aborted));
+    bench.edit(|model| {
+        let (_, halt) = model.log[0];
+        assert_eq!(halt & (HALT | INT | END), HALT);
+    });
 }
 
 #[test]

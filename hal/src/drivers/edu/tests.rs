@@ -260,8 +260,28 @@ fn a_lost_interrupt_is_a_timeout_and_the_engine_goes_on() {
     io.0.lock().unwrap().mute = true;
     let timeout = edu.timeout_ns(64);
     assert_eq!(copy_of(edu, device, 64), Err(DmaError::Timeout(timeout)));
+    assert_eq!(edu.lost_interrupts(), 1);
     io.0.lock().unwrap().mute = false;
     assert_eq!(copy_of(edu, device, 64), Ok(pattern(64)));
+}
+
+/// The line of the second half step is never seen.
+#[test]
+fn a_copy_that_is_over_is_none_that_timed_out() {
+    let io = io();
+    let device = identity_device(DmaMask::new::<64>());
+    let clock = FakeClock::leaked();
+    let edu: &'static _ = Box::leak(Box::new(Edu::probe(io.clone(), device, clock).unwrap()));
+    let model = io.clone();
+    clock.on_sleep(move || {
+        model.0.lock().unwrap().run();
+        if edu.interrupts() == 0 {
+            edu.on_interrupt();
+        }
+    });
+    assert_eq!(copy_of(edu, device, 64), Ok(pattern(64)));
+    assert_eq!((edu.interrupts(), edu.lost_interrupts()), (1, 1));
+    assert_eq!(io.0.lock().unwrap().pending, 0, "it was acknowledged");
 }
 
 #[test]

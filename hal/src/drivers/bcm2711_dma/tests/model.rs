@@ -39,10 +39,16 @@ pub(super) struct Model {
     pub(super) log: Vec<(usize, u32)>,
     /// Channel 8 raises the line it shares with 7.
     pub(super) stray: bool,
+    /// `DEBUG` of channel 8, whose errors raise the line as well.
+    pub(super) stray_debug: u32,
 }
 
 /// `CS` of channel 8, in those tests that drive channel 7.
 pub(super) const STRAY_CS: usize = 0x800;
+/// `CONBLK_AD` of it.
+const STRAY_CONBLK: usize = 0x804;
+/// `DEBUG` of it.
+const STRAY_DEBUG: usize = 0x820;
 
 /// `DEBUG.OUTSTANDING_WRITES`.
 const OUTSTANDING: u32 = 0xF << 4;
@@ -120,7 +126,11 @@ impl RegisterIo for Io {
         let model = self.0.lock().unwrap();
         match (offset, offset & 0xFF) {
             (0xFF0, _) => model.enable,
-            (STRAY_CS, _) => u32::from(model.stray) << 2,
+            (STRAY_CS, _) => {
+                u32::from(model.stray) << 2 | u32::from(model.stray_debug & 0b111 != 0) << 8
+            }
+            (STRAY_CONBLK, _) => 0,
+            (STRAY_DEBUG, _) => model.stray_debug,
             (_, 0x00) => model.status(),
             (_, 0x04) => model.conblk,
             (_, 0x20) => model.debug,
@@ -134,6 +144,7 @@ impl RegisterIo for Io {
         match (offset, offset & 0xFF) {
             (0xFF0, _) => model.enable = value,
             (STRAY_CS, _) => model.stray &= value & 1 << 2 == 0,
+            (STRAY_DEBUG, _) => model.stray_debug &= !(value & 0b111),
             (_, 0x00) if value & 1 << 31 != 0 => {
                 model.forgotten += model.outstanding();
                 model.debug &= !OUTSTANDING;
@@ -203,6 +214,7 @@ impl Bench {
             mute: false,
             log: Vec::new(),
             stray: false,
+            stray_debug: 0,
         }));
         Self {
             controller: Box::leak(Box::new(Controller::new(Io(model.clone())))),
