@@ -53,7 +53,7 @@ register_bitfields! [u32,
     ],
     /// Length, with TI.TDMODE; a number of bytes without.
     pub(super) TXFR_LEN [
-        /// Rows after the first.
+        /// Rows after the first; the datasheet says rows.
         YLENGTH OFFSET(16) NUMBITS(14) [],
         /// Bytes in a row.
         XLENGTH OFFSET(0) NUMBITS(16) []
