@@ -1,12 +1,11 @@
 //! How submissions end: by interrupt, by abort, by timeout; on every core, and from two at once.
 
 use super::each_engine;
-use crate::clock;
 use crate::machine::machine;
 use crate::memory::{Object, reachable};
 use crate::oom::OutOfMemory;
 use crate::report::{self, Outcome, Stop};
-use crate::submission::{copy_while, submit_while_busy};
+use crate::submission::{copy_while, submit_while_busy, when_free};
 use crate::{check, check_ok, check_served, pattern};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use hal::addr::PAGE_SIZE;
@@ -28,23 +27,16 @@ pub(super) fn verified_copy(engine: &dyn DmaEngine, seed: u64) -> Result<(), Cop
     let mut pooled = machine().pool.alloc(device, LEN)?;
     pattern::fill(&mut source, seed);
     let mapping = map_slice::<ToDevice>(device, &mut source)?;
-    loop {
+    when_free(engine.timeout_ns(LEN), || {
         pooled.as_mut_slice().fill(pattern::POISON);
-        match copy(engine, &mapping, &mut pooled.part_mut(0, LEN)?) {
-            // Another core's submission runs.
-            Err(DmaError::Busy) => {
-                BUSY.fetch_add(1, Ordering::Relaxed);
-                clock::pause(PAUSE_NS);
-            }
-            done => break done?,
-        }
-    }
+        let copied = copy(engine, &mapping, &mut pooled.part_mut(0, LEN)?);
+        let is_refused = copied == Err(DmaError::Busy);
+        BUSY.fetch_add(is_refused.into(), Ordering::Relaxed);
+        copied
+    })?;
     mapping.unmap();
     Ok(pattern::verify(pooled.as_slice(), 0, LEN, seed)?)
 }
-
-/// Nanoseconds between two tries to submit.
-const PAUSE_NS: u64 = 5_000_000;
 
 /// Submissions that another core's kept from starting.
 static BUSY: AtomicU32 = AtomicU32::new(0);
@@ -188,6 +180,8 @@ pub(super) fn polled() -> Outcome {
 }
 
 pub(super) fn busy() -> Outcome {
+    /// Long enough to try again.
+    const SHORT_NS: u64 = 1_000_000;
     each_engine(|engine| {
         let mut ends = check_ok!(Ends::new(engine, 64));
         let device = engine.device();
@@ -198,11 +192,13 @@ pub(super) fn busy() -> Outcome {
         let mut second = None;
         let patience = engine.timeout_ns(64);
         let first = ends.copy_while(engine, patience, || {
-            second = submit_while_busy(engine, &mapping, &mut part);
+            // Who waits until the engine is free gives up.
+            let submit = || submit_while_busy(engine, &mapping, &mut part).map_or(Ok(()), Err);
+            second = Some(when_free(SHORT_NS, submit));
         });
         check_ok!(first);
         check!(
-            second == Some(DmaError::Busy),
+            second == Some(Err(DmaError::Busy)),
             "a second submission: {second:?}"
         );
         outcome_of(verified_copy(engine, machine().seed))?;
@@ -227,13 +223,38 @@ fn ends_with(
     Ok(())
 }
 
+/// A copy that is over when it is to be aborted ends well, and shows nothing here.
 pub(super) fn abort() -> Outcome {
+    /// Bytes that the engine comes to last.
+    const TAIL: usize = 64;
+    let shown = AtomicU32::new(0);
     each_engine(|engine| {
-        let mut ends = check_ok!(Ends::new(engine, LEN));
-        let patience = engine.timeout_ns(LEN);
-        let ended = ends.copy_while(engine, patience, || engine.abort());
+        let len = LONG.min(engine.max_len());
+        let mut ends = check_ok!(Ends::new(engine, len));
+        ends.pooled.as_mut_slice().fill(pattern::POISON);
+        let ended = ends.copy_while(engine, engine.timeout_ns(len), || engine.abort());
+        if ended.is_ok() {
+            return Ok(());
+        }
+        shown.fetch_add(1, Ordering::Relaxed);
+        let tail = &ends.pooled.as_slice()[len - TAIL..len];
+        check!(
+            tail.iter().all(|&byte| byte == pattern::POISON),
+            "what was aborted was not under way"
+        );
         ends_with(engine, ended, |error| *error == DmaError::Aborted)
-    })
+    })?;
+    shown_or_skipped(shown.into_inner())
+}
+
+/// Skipped if no copy was under way when it was to be stopped.
+fn shown_or_skipped(shown: u32) -> Outcome {
+    match shown {
+        0 => Err(Stop::Skipped(
+            "the engines end inside the store that starts them (QEMU's Pi model)",
+        )),
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn timeout() -> Outcome {
@@ -248,12 +269,7 @@ pub(super) fn timeout() -> Outcome {
         shown.fetch_add(1, Ordering::Relaxed);
         ends_with(engine, ended, |error| *error == DmaError::Timeout(1))
     })?;
-    match shown.into_inner() {
-        0 => Err(Stop::Skipped(
-            "the engines end inside the store that starts them (QEMU's Pi model)",
-        )),
-        _ => Ok(()),
-    }
+    shown_or_skipped(shown.into_inner())
 }
 
 pub(super) fn every_core() -> Outcome {
