@@ -1,6 +1,7 @@
 //! The DMA engines: what they copy, what they refuse, how they end.
 
 mod engines;
+mod gone;
 mod lengths;
 mod lost;
 pub(super) mod maintained;
@@ -49,6 +50,8 @@ pub(super) const SUITE: Suite = Suite {
         a_second_submission_is_busy: engines::busy,
         aborted_engines_copy_again: engines::abort,
         timed_out_engines_copy_again: engines::timeout,
+        a_device_that_is_gone_is_named: gone::named,
+        a_device_that_is_gone_is_named_planted: gone::planted,
         every_core_copies: engines::every_core,
         two_cores_share_an_engine: engines::two_cores,
         coherent_memory_is_not_cacheable: maintained::coherent_attributes,

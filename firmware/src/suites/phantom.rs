@@ -64,6 +64,9 @@ const SHORT: SegmentLimits = match SegmentLimits::new(3 * PAGE_SIZE, 16 << 10) {
     Err(_) => panic!("a power of two above a page"),
 };
 
+/// As [`WIDE`], of an engine whose registers are a program's.
+pub(super) static REMOVABLE: Device = phantom("removable", DmaMask::new::<64>(), &EVERYWHERE);
+
 static EVERYWHERE: [BusWindow; 1] = window(0);
 static FAR_AWAY: [BusWindow; 1] = window(1 << 48);
 
@@ -77,7 +80,7 @@ const fn window(bus: u64) -> [BusWindow; 1] {
 }
 
 const fn phantom(name: &'static str, width: DmaMask, windows: &'static [BusWindow]) -> Device {
-    // SAFETY: no engine names it as its device, so its addresses reach nobody.
+    // SAFETY: no engine of hardware names it as its device, so its addresses reach nobody.
     unsafe { Device::new(name, width, windows) }
 }
 

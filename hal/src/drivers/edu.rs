@@ -316,6 +316,10 @@ impl<Io: RegisterIo> Control for Inner<Io> {
         if !self.progress.is_running() || self.cancelled.is_some() {
             return false;
         }
+        if self.is_gone() {
+            self.progress.finish(Err(DmaError::Gone));
+            return false;
+        }
         if self.is_busy() {
             self.cancelled = Some(error);
             return false;
