@@ -81,4 +81,6 @@ pub enum ProbeError {
 }
 
 #[cfg(test)]
+pub(super) mod bench;
+#[cfg(test)]
 mod tests;

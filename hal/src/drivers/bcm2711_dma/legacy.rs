@@ -33,7 +33,8 @@ impl<'a, Io: RegisterIo> LegacyRegisters<'a, Io> {
 
     /// Whether the channel raises its line.
     pub(super) fn raises_line(&self) -> bool {
-        self.status().any_matching_bits_set(CS::INT::SET + CS::ERROR::SET)
+        self.status()
+            .any_matching_bits_set(CS::INT::SET + CS::ERROR::SET)
     }
 
     fn status(&self) -> LocalRegisterCopy<u32, CS::Register> {

@@ -9,7 +9,8 @@ use crate::dma::streaming::map_slice;
 use crate::dma::{Clock, Completion, DmaEngine, FromDevice, Rectangle, ToDevice, Transfer};
 use crate::drivers::bcm2711_channels::ChannelMask;
 use crate::drivers::mmio::RegisterIo;
-use model::{BUS, Bench, Model, POOL, SILICON, STRAY_CS, pattern};
+use bench::{POOL, pattern};
+use model::{BUS, Bench, Model, SILICON, STRAY_CS};
 
 #[test]
 fn copies_of_every_length_arrive() {

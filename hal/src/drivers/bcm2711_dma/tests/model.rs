@@ -1,21 +1,16 @@
 //! A model of the controller, from the datasheet, and a channel to drive it.
 
 use super::super::*;
-use crate::addr::{PhysAddr, PhysRange, VirtAddr};
-use crate::dma::device::fake;
-use crate::dma::engine::{copy_with, tests::FakeClock};
-use crate::dma::streaming::map_slice;
-use crate::dma::{
-    CoherentPool, Completion, Device, DmaEngine, DmaMask, FromDevice, ToDevice, Transfer,
-};
+use crate::addr::PhysRange;
+use crate::dma::{DmaEngine, DmaMask};
 use crate::drivers::bcm2711_channels::ChannelMask;
+use crate::drivers::bcm2711_dma::bench::Memory;
 use crate::drivers::mmio::RegisterIo;
-use crate::layout::{self, host};
+use crate::layout;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
 
 pub(super) const BUS: u64 = 0xC000_0000;
-const WINDOW: u64 = 1 << 20;
-pub(super) const POOL: u64 = 64 << 10;
 
 /// A model of the controller, from the datasheet: it copies what its control blocks say.
 pub(super) struct Model {
@@ -186,22 +181,30 @@ impl RegisterIo for Io {
 pub(super) struct Bench {
     pub(super) model: Arc<Mutex<Model>>,
     pub(super) controller: &'static Controller<Io>,
-    pub(super) device: &'static Device,
-    pub(super) pool: &'static CoherentPool,
-    pub(super) clock: &'static FakeClock,
-    pub(super) next: PhysAddr,
+    memory: Memory,
+}
+
+impl Deref for Bench {
+    type Target = Memory;
+
+    fn deref(&self) -> &Memory {
+        &self.memory
+    }
+}
+
+impl DerefMut for Bench {
+    fn deref_mut(&mut self) -> &mut Memory {
+        &mut self.memory
+    }
 }
 
 pub(super) const SILICON: u32 = 2 << 25;
 
 impl Bench {
     pub(super) fn new(debug: u32) -> Self {
-        let ram = host::ram(WINDOW, 4096);
-        let frames = PhysRange::from_size(ram.start, POOL).unwrap();
-        // SAFETY: the first pages of this test's RAM; the host has no memory types.
-        let pool = unsafe { CoherentPool::new(frames, layout::phys_to_virt(frames.start)) };
+        let memory = Memory::new("dma", DmaMask::new::<32>(), BUS);
         let model = Arc::new(Mutex::new(Model {
-            ram,
+            ram: memory.ram,
             cs: 0,
             conblk: 0,
             debug,
@@ -219,10 +222,7 @@ impl Bench {
         Self {
             controller: Box::leak(Box::new(Controller::new(Io(model.clone())))),
             model,
-            device: fake("dma", DmaMask::new::<32>(), [ram.start.get(), BUS, WINDOW]),
-            pool: Box::leak(Box::new(pool.unwrap())),
-            clock: FakeClock::leaked(),
-            next: ram.start + POOL as usize,
+            memory,
         }
     }
 
@@ -249,64 +249,7 @@ impl Bench {
         channel
     }
 
-    pub(super) fn buffer(&mut self, len: usize, fill: u8) -> &'static mut [u8] {
-        let ptr = layout::phys_to_virt(self.next).as_ptr();
-        self.next = self.next + len.next_multiple_of(64);
-        // SAFETY: each piece of this test's RAM is handed out once.
-        let buffer = unsafe { std::slice::from_raw_parts_mut(ptr, len) };
-        buffer.fill(fill);
-        buffer
-    }
-
-    pub(super) fn copy_of(
-        &mut self,
-        engine: &dyn DmaEngine,
-        len: usize,
-    ) -> Result<Vec<u8>, DmaError> {
-        self.copy_by(engine, len, Completion::Interrupt)
-    }
-
-    pub(super) fn copy_by(
-        &mut self,
-        engine: &dyn DmaEngine,
-        len: usize,
-        completion: Completion,
-    ) -> Result<Vec<u8>, DmaError> {
-        let src = self.buffer(len, 0);
-        for (index, byte) in src.iter_mut().enumerate() {
-            *byte = (index % 251) as u8 + 1;
-        }
-        let dst = self.buffer(len, 0);
-        // So that a buffer may end within a line.
-        self.device.set_coherent(true);
-        let from = map_slice::<ToDevice>(self.device, src)?;
-        let mut to = map_slice::<FromDevice>(self.device, dst)?;
-        let result = copy_with(engine, &from, &mut to, completion);
-        to.unmap();
-        from.unmap();
-        result.map(|()| dst.to_vec())
-    }
-
     pub(super) fn edit(&self, f: impl FnOnce(&mut Model)) {
         f(&mut self.model.lock().unwrap());
     }
-
-    /// A transfer of 64 bytes between buffers that stay.
-    pub(super) fn transfer(&mut self) -> Transfer {
-        let mut side = |fill| {
-            let bytes = self.buffer(64, fill);
-            let va = VirtAddr::from_ptr(bytes.as_ptr());
-            let pa = layout::virt_to_phys(va).unwrap();
-            self.device.dma_addr(pa, bytes.len()).unwrap()
-        };
-        Transfer {
-            src: side(1),
-            dst: side(0),
-            len: 64,
-        }
-    }
-}
-
-pub(super) fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|index| (index % 251) as u8 + 1).collect()
 }
