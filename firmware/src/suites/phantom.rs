@@ -4,7 +4,9 @@
 use crate::machine::machine;
 use hal::addr::{PAGE_SIZE, PhysAddr};
 use hal::dma::engine::Ticket;
-use hal::dma::{BusWindow, Device, DmaEngine, DmaError, DmaMask, SegmentLimits, Transfer, bounce};
+use hal::dma::{
+    BusWindow, Completion, Device, DmaEngine, DmaError, DmaMask, SegmentLimits, Transfer, bounce,
+};
 use hal::sync::Once;
 
 /// Reaches all memory where the CPU does.
@@ -150,12 +152,8 @@ unsafe impl DmaEngine for Narrowed {
         self.engine.lost_interrupts()
     }
 
-    fn wait(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
-        self.engine.wait(ticket, timeout_ns)
-    }
-
-    fn wait_polled(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
-        self.engine.wait_polled(ticket, timeout_ns)
+    fn wait_by(&self, by: Completion, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
+        self.engine.wait_by(by, ticket, timeout_ns)
     }
 
     fn abort(&self) {

@@ -252,13 +252,7 @@ unsafe impl<Io: RegisterIo + Send + Sync> DmaEngine for Channel<Io> {
         self.chain.lock().progress().interrupts()
     }
 
-    fn wait(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
-        let by = Completion::Interrupt;
-        submission::wait(&self.chain, self.clock, ticket, timeout_ns, by)
-    }
-
-    fn wait_polled(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
-        let by = Completion::Polled;
+    fn wait_by(&self, by: Completion, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
         submission::wait(&self.chain, self.clock, ticket, timeout_ns, by)
     }
 

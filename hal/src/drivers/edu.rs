@@ -270,13 +270,7 @@ unsafe impl<Io: RegisterIo + Send> DmaEngine for Edu<Io> {
         self.inner.lock().progress.lost_interrupts()
     }
 
-    fn wait(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
-        let by = Completion::Interrupt;
-        submission::wait(&self.inner, self.clock, ticket, timeout_ns, by)
-    }
-
-    fn wait_polled(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
-        let by = Completion::Polled;
+    fn wait_by(&self, by: Completion, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
         submission::wait(&self.inner, self.clock, ticket, timeout_ns, by)
     }
 
