@@ -75,7 +75,8 @@ impl Model {
     /// `CS` as it reads: what is not active is paused, and waits for its writes.
     fn status(&self) -> u32 {
         let active = self.cs & 1 != 0;
-        let paused = !active && !(self.stubborn && self.conblk != 0);
+        let goes_on = self.stubborn && self.conblk != 0;
+        let paused = !active && !goes_on;
         let waiting = !active && self.outstanding() != 0;
         self.cs | u32::from(paused) << 4 | u32::from(waiting) << 6
     }
