@@ -1,6 +1,7 @@
 //! Coherent memory: type, place, content, refusals; where it comes from.
 
 mod contiguous;
+mod ring;
 mod sources;
 
 use super::phantom::{NARROW, SNOOPING, WIDE};
@@ -45,6 +46,8 @@ pub(super) const SUITE: Suite = Suite {
         devices_that_snoop_get_cached_memory: sources::cached,
         devices_that_snoop_get_cached_memory_planted: sources::cached_planted,
         wrong_flags_and_contexts_are_named: sources::refused,
+        slots_that_an_engine_gives_back_are_the_cpus: ring::given_back,
+        slots_that_an_engine_gives_back_are_the_cpus_planted: ring::given_back_planted,
     },
 };
 
