@@ -53,6 +53,14 @@ fn lent(call: &Call) -> Lent {
     }
 }
 
+/// As [`lent`], by a map that nobody has looked at yet.
+fn unseen(call: &Call) -> Lent {
+    Lent {
+        checked: false,
+        ..lent(call)
+    }
+}
+
 fn kinds(found: &Reports) -> Vec<Check> {
     found.iter().map(|report| report.check).collect()
 }
@@ -116,10 +124,7 @@ fn all_that_is_wrong_with_an_unmap_is_said() {
     let mut checker = checker(4);
     let mut mapped = call(Kind::Sg, 0, 256, FromDevice);
     mapped.sg = Some(SgPlace { index: 0, count: 3 });
-    let unchecked = Lent {
-        checked: false,
-        ..lent(&mapped)
-    };
+    let unchecked = unseen(&mapped);
     checker.map(NET, mapped, &unchecked);
     let mut wrong = call(Kind::Sg, 0, 64, ToDevice);
     wrong.sg = Some(SgPlace { index: 0, count: 2 });
@@ -304,10 +309,7 @@ fn segments_that_a_device_does_not_take() {
 fn a_map_is_checked_by_looking_at_its_address() {
     let mut checker = checker(4);
     let buffer = call(Kind::Single, 0, 64, ToDevice);
-    let unchecked = Lent {
-        checked: false,
-        ..lent(&buffer)
-    };
+    let unchecked = unseen(&buffer);
     checker.map(NET, buffer, &unchecked);
     checker.look(DISK, buffer.addr);
     checker.look(NET, buffer.addr + 1);
@@ -328,10 +330,7 @@ fn a_map_is_checked_by_looking_at_its_address() {
 fn of_two_mappings_at_an_address_each_is_looked_at() {
     let mut checker = checker(4);
     let buffer = call(Kind::Single, 0, 64, ToDevice);
-    let unchecked = Lent {
-        checked: false,
-        ..lent(&buffer)
-    };
+    let unchecked = unseen(&buffer);
     checker.map(NET, buffer, &unchecked);
     checker.look(NET, buffer.addr);
     checker.map(NET, buffer, &unchecked);
