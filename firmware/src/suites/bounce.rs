@@ -1,5 +1,7 @@
 //! Bounce buffers: what devices cannot be given as it is reaches them through slots.
 
+mod high;
+
 use super::phantom::{NARROW, Narrowed, STRICT, WIDE};
 use super::refusal::{is_usable, refusal};
 use crate::machine::machine;
@@ -31,6 +33,8 @@ pub(super) const SUITE: Suite = Suite {
         copies_are_made_as_tabled_planted: tabled_planted,
         what_slots_cannot_help_is_refused: refused,
         an_exhausted_pool_is_named_and_serves_again: exhausted,
+        memory_above_4_gib_arrives_with_32_address_bits: high::arrives,
+        memory_above_4_gib_arrives_with_32_address_bits_planted: high::planted,
     },
 };
 

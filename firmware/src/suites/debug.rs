@@ -55,6 +55,8 @@ pub(super) const SUITE: Suite = Suite {
         segments_cross_no_boundary_planted: || with(maps::sg_boundary, Twin::Planted),
         no_line_is_shared_with_a_writer: || with(maps::overlap, Twin::Right),
         no_line_is_shared_with_a_writer_planted: || with(maps::overlap, Twin::Planted),
+        no_bytes_are_bounced_twice: || with(maps::bounced, Twin::Right),
+        no_bytes_are_bounced_twice_planted: || with(maps::bounced, Twin::Planted),
         devices_that_snoop_may_share_lines: || with(maps::snooped, Twin::Right),
         devices_that_snoop_may_share_lines_planted: || with(maps::snooped, Twin::Planted),
         what_is_mapped_is_synchronised: || with(syncs::unallocated, Twin::Right),

@@ -63,7 +63,7 @@ pub(super) const SUITE: Suite = Suite {
 };
 
 /// Runs `test` with each engine; without one there is nothing to show.
-fn each_engine(test: impl Fn(&'static dyn DmaEngine) -> Outcome) -> Outcome {
+pub(super) fn each_engine(mut test: impl FnMut(&'static dyn DmaEngine) -> Outcome) -> Outcome {
     if machine().engines.is_empty() {
         return Err(Stop::Skipped("no DMA engine"));
     }

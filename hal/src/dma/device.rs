@@ -4,10 +4,11 @@ mod limits;
 
 pub use limits::{BadLimits, SegmentLimits};
 
-use super::{BusWindow, DmaError, DmaMask, bounce};
+use super::{BusWindow, DmaError, DmaMask, bounce, debug};
 use crate::addr::{DmaAddr, PhysAddr, PhysRange, VirtAddr};
 use crate::layout;
 use crate::mm;
+use core::panic::Location;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A device: what it reaches, at which addresses, and whether its accesses snoop the CPU's caches.
@@ -292,6 +293,21 @@ impl Device {
         }
         let mut windows = self.windows.iter();
         windows.find_map(|window| window.untranslate(addr, len))
+    }
+
+    /// Says that the driver is done with the device: each mapping it still has is a leak, and
+    /// [reported](super::debug) with the place of the map and of this call. Returns how many there
+    /// are; 0 while DMA calls are not checked.
+    ///
+    /// Nothing ends by it. To be called where the device is given up, after it was stopped. May be
+    /// called in any context.
+    #[doc(alias = "dma_debug_device_change")]
+    #[track_caller]
+    pub fn release(&self) -> usize {
+        match debug::is_on() {
+            true => debug::on_release(self, Location::caller()),
+            false => 0,
+        }
     }
 
     /// Whether streaming maps reach all of the machine's RAM, so that nothing is bounced for its

@@ -1,7 +1,7 @@
 //! The checks, apart from the machine they run on: a table of live mappings and what is wrong with
 //! a call that it knows nothing of, or something else.
 
-use super::order::Order;
+use super::ranges::Ranges;
 use super::report::{Call, Kind, Lender, Report};
 use super::{Check, Site};
 use crate::addr::{DmaAddr, PhysAddr};
@@ -10,6 +10,7 @@ use crate::dma::direction::DirectionKind;
 use crate::dma::raw::DMA_MAPPING_ERROR;
 use crate::dma::{DmaError, SegmentLimits};
 use core::fmt;
+use core::ops::Range;
 
 /// The most that can be wrong with one call: an unmap's size, function, CPU address or number of
 /// entries, direction, and a map that was not checked.
@@ -23,12 +24,32 @@ pub(super) type Reports = heapless::Vec<Report, MAX_REPORTS>;
 struct Record {
     lender: Lender,
     call: Call,
-    /// The cache lines it covers, by physical address, first and last byte.
-    lines: Option<(u64, u64)>,
+    /// Where the caller's bytes are, by physical address.
+    memory: Option<Memory>,
     /// Whether its lines are cleaned and invalidated, because the device does not snoop.
     maintained: bool,
     /// Whether the driver has looked at whether the map failed.
     checked: bool,
+}
+
+/// Memory that caches may hold.
+#[derive(Clone, Copy, Debug)]
+struct Memory {
+    /// First and last byte.
+    bytes: (u64, u64),
+    /// First and last byte of the cache lines that these lie in.
+    lines: (u64, u64),
+    /// Whether the device is given a copy.
+    is_copied: bool,
+}
+
+impl Memory {
+    /// Whether a device that writes one of the two can be in the way of the other: by its lines, or
+    /// where one is copied, which the CPU does, by its bytes.
+    fn is_shared_with(&self, other: &Self) -> bool {
+        let copied = self.is_copied || other.is_copied;
+        !copied || (self.bytes.0 <= other.bytes.1 && other.bytes.0 <= self.bytes.1)
+    }
 }
 
 #[derive(Debug)]
@@ -41,8 +62,10 @@ enum Slot {
 /// What a map did, beyond what its call says.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lent {
-    /// The memory the device accesses, if caches may hold it.
+    /// The caller's memory, if caches may hold it.
     pub(super) memory: Option<PhysAddr>,
+    /// Whether the device accesses a copy instead.
+    pub(super) is_copied: bool,
     /// Bytes that caches write back together.
     pub(super) granule: usize,
     pub(super) maintained: bool,
@@ -52,12 +75,16 @@ pub(super) struct Lent {
 }
 
 impl Lent {
-    /// The lines that `len` bytes cover.
-    fn lines(&self, len: usize) -> Option<(u64, u64)> {
+    /// What is recorded of `len` bytes there.
+    fn memory(&self, len: usize) -> Option<Memory> {
         let first = self.memory?.get();
         let last = first.checked_add(len as u64)?.checked_sub(1)?;
         let within = self.granule as u64 - 1;
-        Some((first & !within, last | within))
+        Some(Memory {
+            bytes: (first, last),
+            lines: (first & !within, last | within),
+            is_copied: self.is_copied,
+        })
     }
 }
 
@@ -70,14 +97,14 @@ pub(in crate::dma) enum Sync {
 
 /// The live mappings of a machine, at most a fixed number, and the count of mistakes.
 ///
-/// All memory is allocated when it is made, so a check may be made in any context. A check costs a
-/// search among the live mappings, and a map or unmap a move of at most all of them in an array.
+/// All memory is allocated when it is made, so a check may be made in any context. What a check costs
+/// does not depend on how many mappings there are elsewhere.
 pub struct Checker<A: Allocator = Vmalloc> {
     slots: Vec<Slot, A>,
     capacity: usize,
     free: Option<u32>,
-    by_addr: Order<A>,
-    by_line: Order<A>,
+    by_addr: Ranges<A>,
+    by_line: Ranges<A>,
     live: usize,
     peak: usize,
     counts: [u32; Check::ALL.len()],
@@ -113,8 +140,8 @@ impl<A: Allocator> Checker<A> {
             slots: Vec::with_capacity(capacity, flags)?,
             capacity: capacity.min(u32::MAX as usize),
             free: None,
-            by_addr: Order::with_capacity(capacity, flags)?,
-            by_line: Order::with_capacity(capacity, flags)?,
+            by_addr: Ranges::with_capacity(capacity, flags)?,
+            by_line: Ranges::with_capacity(capacity, flags)?,
             live: 0,
             peak: 0,
             counts: [0; Check::ALL.len()],
@@ -161,14 +188,14 @@ impl<A: Allocator> Checker<A> {
                 self.note(&mut found, Check::SgBoundary, lender, call, None);
             }
         }
-        let lines = lent.lines(call.len);
-        if let Some((check, other)) = self.sharer(&call, lines, lent.maintained) {
+        let memory = lent.memory(call.len);
+        if let Some((check, other)) = self.sharer(&call, memory, lent.maintained) {
             self.note(&mut found, check, lender, call, Some(other));
         }
         let record = Record {
             lender,
             call,
-            lines,
+            memory,
             maintained: lent.maintained,
             checked: lent.checked,
         };
@@ -178,22 +205,29 @@ impl<A: Allocator> Checker<A> {
         found
     }
 
-    /// The mapping that has a line in common with a new one, if one of the two is written by its
-    /// device: the first that makes the worst of it.
+    /// The mapping that has a line in common with a new one, or where one of the two is a copy a byte,
+    /// if one of them is written by its device: the first that makes the worst of it. Of a copy
+    /// nothing is snooped: the last unmap wins.
     fn sharer(
         &self,
         call: &Call,
-        lines: Option<(u64, u64)>,
+        memory: Option<Memory>,
         maintained: bool,
     ) -> Option<(Check, Call)> {
         let writes = call.direction.device_writes();
-        let others = self.by_line.overlapping(lines?);
-        let conflicts = others
-            .filter_map(|slot| self.record(slot))
-            .filter(|other| writes || other.call.direction.device_writes());
+        let memory = memory?;
+        let others = self.by_line.overlapping(memory.lines);
+        let others = others.filter_map(|slot| {
+            let record = self.record(slot)?;
+            Some((record, record.memory?))
+        });
+        let conflicts = others.filter(|(other, of_other)| {
+            (writes || other.call.direction.device_writes()) && memory.is_shared_with(of_other)
+        });
         let mut snooped = None;
-        for other in conflicts {
-            if maintained || other.maintained {
+        for (other, of_other) in conflicts {
+            let is_copied = memory.is_copied || of_other.is_copied;
+            if maintained || other.maintained || is_copied {
                 return Some((Check::Overlap, other.call));
             }
             snooped.get_or_insert((Check::OverlapSnooped, other.call));
@@ -290,25 +324,28 @@ impl<A: Allocator> Checker<A> {
         }
     }
 
-    /// The mapping number `index` of a device that is released at `site`: it is leaked.
-    pub(super) fn leak(&mut self, lender: Lender, index: usize, site: Site) -> Option<Report> {
-        let of_device = |record: &&Record| record.lender == lender;
-        let mapped = self.records().filter(of_device).nth(index)?.call;
-        let call = Call { site, ..mapped };
+    /// What is wrong if the device of `lender` is released at `site` with what slot number `slot` has:
+    /// a mapping of it is leaked.
+    pub(super) fn leak(&mut self, lender: Lender, slot: u32, site: Site) -> Reports {
         let mut found = Reports::new();
-        self.note(&mut found, Check::Leak, lender, call, Some(mapped));
-        found.pop()
+        let record = self.record(slot);
+        if let Some(mapped) = record.filter(|record| record.lender == lender) {
+            let mapped = mapped.call;
+            let call = Call { site, ..mapped };
+            self.note(&mut found, Check::Leak, lender, call, Some(mapped));
+        }
+        found
     }
 
-    /// The live mapping number `index` by device address, with the name of its device.
-    pub(super) fn mapping(&self, index: usize) -> Option<(&'static str, Call)> {
-        let record = self.records().nth(index)?;
+    /// The live mapping in slot number `slot`, with the name of its device.
+    pub(super) fn mapping(&self, slot: u32) -> Option<(&'static str, Call)> {
+        let record = self.record(slot)?;
         Some((record.lender.name, record.call))
     }
 
-    /// All mappings by device address.
-    fn records(&self) -> impl Iterator<Item = &Record> {
-        self.by_addr.slots().filter_map(|slot| self.record(slot))
+    /// The slots that were ever used.
+    pub(super) fn slots(&self) -> Range<u32> {
+        0..self.slots.len() as u32
     }
 
     /// The mapping that an unmap at the same address means: of several, the one most like it.
@@ -413,8 +450,8 @@ impl<A: Allocator> Checker<A> {
             None => return false,
         };
         self.by_addr.insert(range(&record.call), slot);
-        if let Some(lines) = record.lines {
-            self.by_line.insert(lines, slot);
+        if let Some(memory) = record.memory {
+            self.by_line.insert(memory.lines, slot);
         }
         self.live += 1;
         self.peak = self.peak.max(self.live);
@@ -422,9 +459,9 @@ impl<A: Allocator> Checker<A> {
     }
 
     fn remove(&mut self, slot: u32, record: &Record) {
-        self.by_addr.remove(range(&record.call), slot);
-        if let Some(lines) = record.lines {
-            self.by_line.remove(lines, slot);
+        self.by_addr.remove(slot);
+        if record.memory.is_some() {
+            self.by_line.remove(slot);
         }
         self.slots[slot as usize] = Slot::Free(self.free);
         self.free = Some(slot);
