@@ -284,11 +284,7 @@ impl BouncePool {
     pub(super) unsafe fn copy_in(&self, slots: VirtAddr, buffer: VirtAddr, len: usize) {
         self.bytes_in.fetch_add(len as u64, Ordering::Relaxed);
         // SAFETY: the caller's contract; slots never overlap what is not of the pool.
-        unsafe {
-            buffer
-                .as_ptr::<u8>()
-                .copy_to_nonoverlapping(slots.as_ptr(), len);
-        };
+        unsafe { copy(buffer, slots, len) };
     }
 
     /// Copies `len` bytes out of slots into a buffer.
@@ -299,12 +295,23 @@ impl BouncePool {
     pub(super) unsafe fn copy_out(&self, slots: VirtAddr, buffer: VirtAddr, len: usize) {
         self.bytes_out.fetch_add(len as u64, Ordering::Relaxed);
         // SAFETY: as above.
-        unsafe {
-            slots
-                .as_ptr::<u8>()
-                .copy_to_nonoverlapping(buffer.as_ptr(), len);
-        };
+        unsafe { copy(slots, buffer, len) };
     }
+}
+
+/// Copies `len` bytes.
+///
+/// # Safety
+///
+/// Those at `from` are valid for reads, those at `to` for writes, nobody else accesses either
+/// meanwhile, and they do not overlap.
+unsafe fn copy(from: VirtAddr, to: VirtAddr, len: usize) {
+    #[cfg(test)]
+    crate::arch::trace::record(crate::arch::trace::Op::Copy { from, to, len });
+    // SAFETY: the caller's contract.
+    unsafe {
+        from.as_ptr::<u8>().copy_to_nonoverlapping(to.as_ptr(), len);
+    };
 }
 
 /// Slots that `len` bytes take.
