@@ -223,7 +223,7 @@ fn table() -> [Copies; 3] {
     let (into, out, none) = ((len, 0), (0, len), (0, 0));
     [
         [into, none, into, none],
-        [into, out, none, out],
+        [into, out, into, out],
         [into, out, into, out],
     ]
 }

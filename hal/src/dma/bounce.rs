@@ -8,10 +8,12 @@
 //! |---|---|---|---|
 //! | map | in | in | in |
 //! | sync for the CPU, unmap | - | out | out |
-//! | sync for the device | in | - | in |
+//! | sync for the device | in | in | in |
 //!
-//! The copy in at a map from the device keeps what the device does not write, should it write less
-//! than announced. Slots start on cache lines and are whole lines, so maintaining them touches
+//! The copies in of a buffer from the device keep what the device does not write, should it write
+//! less than announced: what was there at the map, and what the CPU stored between two syncs. So a
+//! buffer reads alike, bounced or not. The calls of [`raw`](super::raw) make the one at a sync for the
+//! device only if the device reads, as Linux does. Slots start on cache lines and are whole lines, so maintaining them touches
 //! nobody else's.
 //!
 //! The pool is set up once and then serves any context.

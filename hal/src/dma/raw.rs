@@ -22,8 +22,7 @@
 
 use super::debug::{self, Call, Kind};
 use super::direction::DirectionKind;
-use super::lease::Lease;
-use super::streaming::complete_if;
+use super::lease::{Due, Lease};
 use super::{Device, DmaError, DmaSegment, resource};
 use crate::addr::{DmaAddr, Pfn, PhysAddr, PhysRange, VirtAddr};
 use crate::arch::barrier;
@@ -134,7 +133,7 @@ pub unsafe fn dma_sync_single_for_cpu(
         debug::hand_over(device, &call, debug::Sync::ForCpu);
     }
     // SAFETY: the caller's contract.
-    complete_if(unsafe { take(device, segment, direction) });
+    unsafe { take(device, segment, direction) }.issue();
 }
 
 /// Makes what the CPU stored to mapped memory visible to the device, whose it is again.
@@ -156,7 +155,7 @@ pub unsafe fn dma_sync_single_for_device(
         debug::hand_over(device, &call, debug::Sync::ForDevice);
     }
     // SAFETY: the caller's contract.
-    complete_if(unsafe { give(device, segment, direction) });
+    unsafe { give(device, segment, direction) }.issue();
 }
 
 /// As [`dma_sync_single_for_cpu`], for the `len` bytes from `offset` of the mapping at `addr` on.
@@ -256,12 +255,12 @@ const fn wanted(len: usize) -> DmaSegment {
     }
 }
 
-/// Lends memory, the completing barrier apart: the address, and whether one is due.
+/// Lends memory, the barrier apart: the address, and what is due.
 ///
 /// # Safety
 ///
 /// As for [`dma_map_single`].
-unsafe fn lend(device: &Device, call: Call) -> (DmaAddr, bool) {
+unsafe fn lend(device: &Device, call: Call) -> (DmaAddr, Due) {
     let Call { cpu, len, .. } = call;
     barrier::hand_over(cpu.as_ptr::<u8>());
     let lease = Device::direct_map_range(cpu, len).and_then(|pa| {
@@ -271,16 +270,16 @@ unsafe fn lend(device: &Device, call: Call) -> (DmaAddr, bool) {
     });
     match lease {
         Ok(lease) => {
-            let (addr, maintained) = (lease.segment().addr, lease.is_maintained());
+            let addr = lease.segment().addr;
             let call = Call { addr, ..call };
-            (mapped(device, call, maintained), maintained)
+            (mapped(device, call, lease.is_maintained()), lease.given())
         }
-        Err(error) => (refused(device, &call, error), false),
+        Err(error) => (refused(device, &call, error), Due::Nothing),
     }
 }
 
-fn completed((addr, maintained): (DmaAddr, bool)) -> DmaAddr {
-    complete_if(maintained);
+fn completed((addr, due): (DmaAddr, Due)) -> DmaAddr {
+    due.issue();
     addr
 }
 
@@ -296,23 +295,23 @@ unsafe fn unmap(device: &Device, kind: Kind, segment: DmaSegment, direction: Dir
         );
     }
     // SAFETY: the caller's contract.
-    complete_if(unsafe { end(device, segment, direction) });
+    unsafe { end(device, segment, direction) }.issue();
 }
 
-/// Takes memory back, the completing barrier apart: returns whether one is due. Nothing is done to
-/// no bytes, where the device sees no memory, and to slots that are not lent.
+/// Takes memory back, the barrier apart: returns what is due. Nothing is done to no bytes, where the
+/// device sees no memory, and to slots that are not lent.
 ///
 /// # Safety
 ///
 /// As for [`dma_sync_single_for_cpu`].
-unsafe fn take(device: &Device, segment: DmaSegment, direction: DirectionKind) -> bool {
+unsafe fn take(device: &Device, segment: DmaSegment, direction: DirectionKind) -> Due {
     let Some((lease, buffer)) = Lease::again(device, segment) else {
-        return false;
+        return Due::Nothing;
     };
     // SAFETY: the caller's contract.
-    let pending = unsafe { lease.take(buffer, lease.whole(), direction) };
+    let due = unsafe { lease.take(buffer, lease.whole(), direction) };
     barrier::hand_over(buffer.as_ptr::<u8>());
-    pending
+    due
 }
 
 /// Takes memory back for good, as [`take`]. Slots are given back as they were lent, whatever the
@@ -321,28 +320,31 @@ unsafe fn take(device: &Device, segment: DmaSegment, direction: DirectionKind) -
 /// # Safety
 ///
 /// As for [`dma_unmap_single`].
-unsafe fn end(device: &Device, segment: DmaSegment, direction: DirectionKind) -> bool {
+unsafe fn end(device: &Device, segment: DmaSegment, direction: DirectionKind) -> Due {
     // SAFETY: the caller's contract.
-    let pending = unsafe { take(device, segment, direction) };
+    let due = unsafe { take(device, segment, direction) };
     if let Some((lease, _)) = Lease::again(device, segment) {
         lease.end();
     }
-    pending
+    due
 }
 
-/// Gives memory to the device again, as [`take`].
+/// Gives memory to the device again, as [`take`]. Slots of a device that only writes keep what they
+/// hold, as in Linux: C drivers may give memory that they did not take before.
 ///
 /// # Safety
 ///
 /// As for [`dma_sync_single_for_device`].
-unsafe fn give(device: &Device, segment: DmaSegment, direction: DirectionKind) -> bool {
+unsafe fn give(device: &Device, segment: DmaSegment, direction: DirectionKind) -> Due {
     let Some((lease, buffer)) = Lease::again(device, segment) else {
-        return false;
+        return Due::Nothing;
     };
     barrier::hand_over(buffer.as_ptr::<u8>());
-    // SAFETY: the caller's contract.
-    unsafe { lease.give(buffer, lease.whole(), direction) };
-    lease.is_maintained()
+    match direction.device_reads() {
+        // SAFETY: the caller's contract.
+        true => unsafe { lease.give(buffer, lease.whole()) },
+        false => lease.give_as_it_is(lease.whole()),
+    }
 }
 
 #[cfg(test)]

@@ -12,8 +12,7 @@
 use super::debug::{self, Kind};
 use super::direction::{DeviceReads, DeviceWrites, Direction};
 use super::engine::{Destination, Source};
-use super::lease::Lease;
-use super::streaming::complete_if;
+use super::lease::{Due, Lease};
 use super::{Device, DmaError, DmaSegment, MemoryKind, SegmentLimits};
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::arch::{barrier, translate};
@@ -184,18 +183,18 @@ impl<'a> ScatterList<'a> {
             direction: PhantomData,
         };
         let ScatterList { room, runs, .. } = &mut mapping.list;
-        let mut maintained = false;
+        let mut due = Due::Nothing;
         for entry in &mut room[..*runs] {
             barrier::hand_over(layout::phys_to_virt(entry.start).as_ptr());
             // SAFETY: the list borrows the memory exclusively, and the mapping gives no access to
             // it. What was lent before an error is taken back when the mapping is dropped.
             let lease = unsafe { Lease::begin(device, entry.start, entry.len, D::KIND) }?;
-            maintained |= lease.is_maintained();
+            due = due.max(lease.given());
             let cpu = layout::phys_to_virt(entry.start);
             debug::on_map(device, Kind::Sg, cpu, &lease, D::KIND);
             entry.lease = Some(lease);
         }
-        complete_if(maintained);
+        due.issue();
         gather(room, *runs, device.limits())?;
         Ok(mapping)
     }
@@ -309,16 +308,16 @@ impl<'a, D: Direction> SgMapping<'a, D> {
     }
 
     fn take_from_device(&mut self) {
-        let mut pending = false;
+        let mut due = Due::Nothing;
         for entry in self.runs() {
             let Some(lease) = entry.lease else { continue };
             let buffer = layout::phys_to_virt(entry.start);
             // SAFETY: the list borrows the memory exclusively and gave the CPU no access, so the
             // CPU stored nothing since the run was given.
-            pending |= unsafe { lease.take(buffer, lease.whole(), D::KIND) };
+            due = due.max(unsafe { lease.take(buffer, lease.whole(), D::KIND) });
             barrier::hand_over(buffer.as_ptr());
         }
-        complete_if(pending);
+        due.issue();
     }
 
     #[track_caller]
@@ -407,16 +406,15 @@ impl<'a, D: Direction> SgCpuOwned<'a, D> {
         // SAFETY: `this` is never dropped nor used again, so the mapping is taken once.
         let mut mapping = unsafe { ManuallyDrop::take(&mut this.mapping) };
         mapping.note_sync(debug::Sync::ForDevice);
-        let mut maintained = false;
+        let mut due = Due::Nothing;
         for entry in mapping.runs() {
             let Some(lease) = entry.lease else { continue };
             let buffer = layout::phys_to_virt(entry.start);
             barrier::hand_over(buffer.as_ptr());
             // SAFETY: the list borrows the memory exclusively, and the CPU gives it up here.
-            unsafe { lease.give(buffer, lease.whole(), D::KIND) };
-            maintained |= lease.is_maintained();
+            due = due.max(unsafe { lease.give(buffer, lease.whole()) });
         }
-        complete_if(maintained);
+        due.issue();
         mapping
     }
 }

@@ -131,7 +131,7 @@ use super::debug::{self, Kind};
 use super::direction::{DeviceReads, DeviceWrites, Direction, ToDevice};
 use super::engine::{Destination, Source};
 use super::lease::{Lease, Part};
-use super::{Device, DmaError, DmaSegment, maintenance};
+use super::{Device, DmaError, DmaSegment};
 use crate::addr::{DmaAddr, Pfn, VirtAddr};
 use crate::arch::barrier;
 use crate::layout;
@@ -160,8 +160,8 @@ unsafe impl<D: Direction> Sync for Mapping<'_, D> {}
 
 /// Hands the `len` bytes at `ptr` to `device`.
 ///
-/// Costs one `DC CVAC` a line and one `DSB SY` if the device is not coherent, nothing otherwise;
-/// a copy too if the buffer is [bounced](super::bounce). May be called in any context.
+/// Costs one `DC CVAC` a line and one `DSB SY` if the device is not coherent, one `DMB OSHST`
+/// otherwise; a copy too if the buffer is [bounced](super::bounce). May be called in any context.
 ///
 /// The `Result` is what `dma_mapping_error` asks in C: there is no address without a mapping.
 ///
@@ -191,7 +191,7 @@ pub unsafe fn map_single<'a, D: Direction>(
     // SAFETY: the memory lies in the direct map, so the caller promises that it is valid and left
     // alone during 'a; the mapping gives no access to it while it is the device's.
     let lease = unsafe { Lease::begin(device, pa, len, D::KIND) }?;
-    complete_if(lease.is_maintained());
+    lease.given().issue();
     debug::on_map(
         device,
         Kind::Single,
@@ -259,14 +259,6 @@ pub fn map_shared<'a>(device: &'a Device, buffer: &'a [u8]) -> Result<SharedMapp
     // SAFETY: the slice is valid for reads during 'a. A `ToDevice` mapping is not written through
     // as long as it is not synchronised for the CPU, which `SharedMapping` does not offer.
     unsafe { map_single(device, buffer.as_ptr().cast_mut(), buffer.len()) }.map(SharedMapping)
-}
-
-/// The barrier that completes maintenance, if there was any.
-#[inline(always)]
-pub(super) fn complete_if(maintained: bool) {
-    if maintained {
-        maintenance::complete();
-    }
 }
 
 impl<'a, D: Direction> Mapping<'a, D> {
@@ -356,16 +348,14 @@ impl<'a, D: Direction> Mapping<'a, D> {
         barrier::hand_over(self.ptr);
         // SAFETY: the mapping borrows the buffer exclusively, and whoever had it as the CPU's gave
         // it up.
-        unsafe { self.lease.give(VirtAddr::from_ptr(self.ptr), part, D::KIND) };
-        complete_if(self.lease.is_maintained());
+        unsafe { self.lease.give(VirtAddr::from_ptr(self.ptr), part) }.issue();
     }
 
     #[inline(always)]
     fn take_from_device(&self, part: Part) {
         // SAFETY: the mapping borrows the buffer exclusively and gave the CPU no access, so the CPU
         // stored nothing since the buffer was given. That the device is done is the caller's part.
-        let pending = unsafe { self.lease.take(VirtAddr::from_ptr(self.ptr), part, D::KIND) };
-        complete_if(pending);
+        unsafe { self.lease.take(VirtAddr::from_ptr(self.ptr), part, D::KIND) }.issue();
         barrier::hand_over(self.ptr);
     }
 }
@@ -446,6 +436,10 @@ pub struct CpuOwned<'a, D: Direction> {
 
 impl<'a, D: Direction> CpuOwned<'a, D> {
     /// Gives the buffer to the device again.
+    ///
+    /// Whatever the direction, what the CPU stored meanwhile is there when the buffer is taken back,
+    /// unless the device writes it: also with a device that only writes, on a
+    /// [copy](super::bounce) of the buffer or not.
     #[doc(alias = "dma_sync_single_for_device")]
     #[track_caller]
     pub fn sync_for_device(self) -> Mapping<'a, D> {

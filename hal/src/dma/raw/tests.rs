@@ -167,6 +167,38 @@ fn bounced_buffers_are_found_by_the_address_of_their_slots() {
     assert!(bytes.iter().all(|&byte| byte == 0x22));
 }
 
+/// Where the last bytes of a slot are synchronised by their own address, only their line is touched:
+/// the one behind it is another slot's, or nobody's of the pool.
+#[test]
+fn bytes_at_the_end_of_a_slot_keep_off_the_next_line() {
+    const SLOT: usize = bounce::SLOT_SIZE;
+
+    let buffer = Bounced::map(SLOT);
+    let (slots, bytes) = (line(buffer.slots()), buffer.start + Bounced::MARGIN);
+    let sync = |offset, len| {
+        let ((), ops) = record_during(|| {
+            // SAFETY: mapped above, and the device is nobody.
+            unsafe {
+                dma_sync_single_range_for_cpu(device(), buffer.addr, offset, len, FromDevice);
+            }
+        });
+        let (from, to) = (slots + offset, bytes + offset);
+        (ops, Op::Copy { from, to, len })
+    };
+    let last = slots + (SLOT - 64);
+    let (ops, copy) = sync(SLOT - 3, 3);
+    assert_eq!(ops, [Op::CleanInvalidate(last), Op::DsbSy, copy]);
+    let (ops, copy) = sync(SLOT - 64, 63);
+    assert_eq!(ops, [Op::Invalidate(last), Op::DsbSy, copy]);
+    // For the device, nothing of what it wrote is overwritten by what the CPU sees.
+    // SAFETY: as above.
+    let ((), ops) = record_during(|| unsafe {
+        dma_sync_single_range_for_device(device(), buffer.addr, SLOT - 3, 3, FromDevice);
+    });
+    assert_eq!(ops, [Op::Clean(last), Op::DsbSy]);
+    buffer.unmap(SLOT);
+}
+
 /// A buffer that is bounced: it shares its lines with bytes before and behind it.
 struct Bounced {
     addr: DmaAddr,

@@ -1,5 +1,5 @@
 use super::super::device::fake;
-use super::super::{Bidirectional, DmaMask, FromDevice, MemoryKind};
+use super::super::{Bidirectional, DmaMask, FromDevice, MemoryKind, maintenance};
 use super::*;
 use crate::addr::PhysAddr;
 use crate::arch::trace::{Op, record_during};
@@ -82,11 +82,19 @@ fn what_shares_a_line_with_its_neighbours_is_bounced_for_devices_that_write() {
 
 #[test]
 fn a_coherent_device_needs_no_maintenance() {
-    let device = device(true);
-    assert_eq!(
-        map_and_unmap::<Bidirectional>(device, 3, 100),
-        [[0; 4], [0; 4]]
-    );
+    fn barriers<D: Direction>() -> [Vec<Op>; 4] {
+        let mapped = record_during(|| map_slice::<D>(device(true), buffer(3, 100)).unwrap());
+        let taken = record_during(|| mapped.0.sync_for_cpu());
+        let given = record_during(|| taken.0.sync_for_device());
+        let ((), ended) = record_during(|| given.0.unmap());
+        [mapped.1, taken.1, given.1, ended]
+    }
+    let (stores, loads) = (vec![Op::DmbOshst], vec![Op::DmbOshld]);
+    let both = [&stores, &loads, &stores, &loads].map(Vec::clone);
+    assert_eq!(barriers::<Bidirectional>(), both);
+    assert_eq!(barriers::<FromDevice>(), both);
+    let to_device = [stores.clone(), vec![], stores, vec![]];
+    assert_eq!(barriers::<ToDevice>(), to_device);
 }
 
 #[test]
@@ -222,11 +230,11 @@ fn what_the_device_wrote_is_copied_out_at_syncs_and_unmaps() {
     assert_eq!(cpu[..2], [5, 1]);
     cpu[1] = 6;
     let mut mapping = cpu.sync_for_device();
-    // The slots keep what the device wrote: nothing is copied in for a device that only writes.
-    assert_eq!(shown(&mut mapping)[..2], [5, 1]);
+    // What the CPU stored is kept, as a clean keeps it where nothing is bounced.
+    assert_eq!(shown(&mut mapping)[..2], [5, 6]);
     shown(&mut mapping)[2] = 7;
     mapping.unmap();
-    assert_eq!(bytes[..4], [5, 1, 7, 1]);
+    assert_eq!(bytes[..4], [5, 6, 7, 1]);
 }
 
 #[test]
