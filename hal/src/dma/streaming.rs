@@ -138,10 +138,12 @@ use crate::layout;
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
-use core::ops::{Deref, DerefMut, Range};
+use core::ops::Range;
 
+mod owned;
 mod part;
 
+pub use owned::CpuOwned;
 pub use part::CpuPart;
 
 /// A buffer that belongs to a device. Dropping it unmaps it.
@@ -150,6 +152,8 @@ pub struct Mapping<'a, D: Direction> {
     device: &'a Device,
     ptr: *mut u8,
     lease: Lease,
+    /// What a [`CpuPart`] has, or had when it was forgotten: the CPU may have stored to it.
+    part_of_cpu: Option<Part>,
     buffer: PhantomData<(&'a mut [u8], D)>,
 }
 
@@ -203,6 +207,7 @@ pub unsafe fn map_single<'a, D: Direction>(
         device,
         ptr,
         lease,
+        part_of_cpu: None,
         buffer: PhantomData,
     })
 }
@@ -295,17 +300,18 @@ impl<'a, D: Direction> Mapping<'a, D> {
     /// The device must be done with the buffer.
     #[doc(alias = "dma_sync_single_for_cpu")]
     #[track_caller]
-    pub fn sync_for_cpu(self) -> CpuOwned<'a, D> {
+    pub fn sync_for_cpu(mut self) -> CpuOwned<'a, D> {
+        self.give_back_part();
         self.note_sync(self.lease.whole(), debug::Sync::ForCpu);
         self.take_from_device(self.lease.whole());
-        CpuOwned {
-            mapping: ManuallyDrop::new(self),
-        }
+        CpuOwned::new(self)
     }
 
     /// Takes the bytes in `range` back for as long as the result lives; the rest stays the device's.
     ///
-    /// The device must be done with these bytes, not with the others.
+    /// The device must be done with these bytes, not with the others. A result that is forgotten
+    /// ([`core::mem::forget`]) leaves them with the CPU until the next call that takes bytes back,
+    /// the end of the mapping among them: what the CPU stored to them is kept.
     ///
     /// # Errors
     ///
@@ -318,8 +324,10 @@ impl<'a, D: Direction> Mapping<'a, D> {
         range: Range<usize>,
     ) -> Result<CpuPart<'_, 'a, D>, DmaError> {
         let part = self.lease.part(range, D::KIND)?;
+        self.give_back_part();
         self.note_sync(part, debug::Sync::ForCpu);
         self.take_from_device(part);
+        self.part_of_cpu = Some(part);
         Ok(CpuPart {
             mapping: self,
             part,
@@ -329,7 +337,8 @@ impl<'a, D: Direction> Mapping<'a, D> {
     /// Takes the buffer back for good; to be called once, and nothing after it.
     #[inline(always)]
     #[track_caller]
-    fn finish(&self) {
+    fn finish(&mut self) {
+        self.give_back_part();
         debug::on_unmap(self.device, Kind::Single, &self.lease, D::KIND);
         self.take_from_device(self.lease.whole());
         self.lease.end();
@@ -349,6 +358,16 @@ impl<'a, D: Direction> Mapping<'a, D> {
         // SAFETY: the mapping borrows the buffer exclusively, and whoever had it as the CPU's gave
         // it up.
         unsafe { self.lease.give(VirtAddr::from_ptr(self.ptr), part) }.issue();
+    }
+
+    /// Gives the part that the CPU has to the device again, if there is one. What the CPU stored
+    /// would be lost otherwise when its lines are invalidated.
+    #[inline(always)]
+    #[track_caller]
+    fn give_back_part(&mut self) {
+        if let Some(part) = self.part_of_cpu.take() {
+            self.give_to_device(part);
+        }
     }
 
     #[inline(always)]
@@ -425,61 +444,6 @@ unsafe impl Source for SharedMapping<'_> {
 
     fn segment(&self, index: usize) -> Option<DmaSegment> {
         (index == 0).then_some(self.0.dma_segment())
-    }
-}
-
-/// A mapped buffer that is the CPU's for the moment. Dropping it ends the mapping.
-#[must_use = "dropping it ends the mapping"]
-pub struct CpuOwned<'a, D: Direction> {
-    mapping: ManuallyDrop<Mapping<'a, D>>,
-}
-
-impl<'a, D: Direction> CpuOwned<'a, D> {
-    /// Gives the buffer to the device again.
-    ///
-    /// Whatever the direction, what the CPU stored meanwhile is there when the buffer is taken back,
-    /// unless the device writes it: also with a device that only writes, on a
-    /// [copy](super::bounce) of the buffer or not.
-    #[doc(alias = "dma_sync_single_for_device")]
-    #[track_caller]
-    pub fn sync_for_device(self) -> Mapping<'a, D> {
-        let mut this = ManuallyDrop::new(self);
-        // SAFETY: `this` is never dropped nor used again, so the mapping is taken once.
-        let mapping = unsafe { ManuallyDrop::take(&mut this.mapping) };
-        mapping.give_to_device(mapping.lease.whole());
-        mapping
-    }
-}
-
-impl<D: Direction> Drop for CpuOwned<'_, D> {
-    fn drop(&mut self) {
-        let Mapping { device, lease, .. } = &*self.mapping;
-        debug::on_unmap(device, Kind::Single, lease, D::KIND);
-        // What the CPU stored stays: nothing is taken from the device again.
-        self.mapping.lease.end();
-    }
-}
-
-impl<D: Direction> Deref for CpuOwned<'_, D> {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        // SAFETY: `map_single`'s caller promised the bytes valid and exclusive for 'a, and the
-        // device gave them back.
-        unsafe { core::slice::from_raw_parts(self.mapping.ptr, self.mapping.dma_segment().len) }
-    }
-}
-
-impl<D: Direction> DerefMut for CpuOwned<'_, D> {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as for `deref`; the borrow of `self` is exclusive.
-        unsafe { core::slice::from_raw_parts_mut(self.mapping.ptr, self.mapping.dma_segment().len) }
-    }
-}
-
-impl<D: Direction> fmt::Debug for CpuOwned<'_, D> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("CpuOwned").field(&*self.mapping).finish()
     }
 }
 

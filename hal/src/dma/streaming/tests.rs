@@ -277,6 +277,45 @@ fn a_part_is_taken_back_by_itself() {
     assert_eq!(bytes[64], 3);
 }
 
+/// What the CPU stored to a part that it forgot to give back is cleaned before it is invalidated.
+#[test]
+fn a_part_that_is_forgotten_loses_nothing() {
+    let line = |bytes: &[u8], index: usize| VirtAddr::from_ptr(bytes.as_ptr()) + 64 * index;
+    let bytes = buffer(0, 192);
+    let lines = [0, 1, 2].map(|index| line(bytes, index));
+    let forget = |mapping: &mut Mapping<'_, FromDevice>, range| {
+        let mut part = mapping.sync_part_for_cpu(range).unwrap();
+        part.fill(9);
+        core::mem::forget(part);
+    };
+    let mut mapping = map_slice::<FromDevice>(device(false), bytes).unwrap();
+    forget(&mut mapping, 64..128);
+    let ((), next) = record_during(|| forget(&mut mapping, 128..192));
+    let (clean, invalidate) = (Op::Clean, Op::Invalidate);
+    assert_eq!(
+        next,
+        [clean(lines[1]), Op::DsbSy, invalidate(lines[2]), Op::DsbSy]
+    );
+    let ((), unmap) = record_during(|| mapping.unmap());
+    let mut wanted = vec![clean(lines[2]), Op::DsbSy];
+    wanted.extend(lines.map(invalidate));
+    wanted.push(Op::DsbSy);
+    assert_eq!(unmap, wanted);
+
+    let mut mapping = map_slice::<FromDevice>(device(false), bytes).unwrap();
+    forget(&mut mapping, 0..64);
+    let (cpu, taken) = record_during(|| mapping.sync_for_cpu());
+    assert_eq!(taken[..2], [clean(lines[0]), Op::DsbSy]);
+    let ((), end) = record_during(|| cpu.sync_for_device().unmap());
+    assert_eq!(end[0], clean(lines[0]), "it was given back once");
+
+    // The slots get it.
+    let mut mapping = bounced::<FromDevice>(&mut bytes[1..100]);
+    forget(&mut mapping, 0..64);
+    mapping.unmap();
+    assert_eq!((bytes[1], bytes[64], bytes[65]), (9, 9, 1));
+}
+
 #[test]
 fn a_part_of_slots_is_copied_by_itself() {
     let bytes = buffer(1, 200);
