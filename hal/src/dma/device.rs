@@ -1,5 +1,6 @@
 //! What the library knows of one device that does DMA.
 
+mod coherence;
 mod limits;
 
 pub use limits::{BadLimits, SegmentLimits};
@@ -8,7 +9,8 @@ use super::{BusWindow, DmaError, DmaMask, bounce};
 use crate::addr::{DmaAddr, PhysAddr, PhysRange, VirtAddr};
 use crate::layout;
 use crate::mm;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use coherence::Coherence;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// A device: what it reaches, at which addresses, and whether its accesses snoop the CPU's caches.
 ///
@@ -24,7 +26,7 @@ pub struct Device {
     limits: SegmentLimits,
     streaming: Reach,
     coherent_memory: Reach,
-    is_coherent: AtomicBool,
+    coherence: Coherence,
     may_bounce: bool,
 }
 
@@ -84,7 +86,7 @@ impl Device {
             limits: SegmentLimits::NONE,
             streaming: Reach::new(width, windows),
             coherent_memory: Reach::new(width, windows),
-            is_coherent: AtomicBool::new(false),
+            coherence: Coherence::new(),
             may_bounce: true,
         }
     }
@@ -179,22 +181,6 @@ impl Device {
             .first_window
             .store(reached(used, self.windows), Ordering::Relaxed);
         Ok(())
-    }
-
-    /// Whether the device snoops the CPU's caches, so that maps need no maintenance.
-    #[doc(alias = "dev_is_dma_coherent")]
-    #[inline]
-    pub fn is_coherent(&self) -> bool {
-        self.is_coherent.load(Ordering::Relaxed)
-    }
-
-    /// Decides whether the device is taken as coherent: the command line decides, then the device
-    /// tree, then the board.
-    ///
-    /// A map remembers what it was made under. Treating a coherent device as not coherent is always
-    /// correct.
-    pub fn set_coherent(&self, coherent: bool) {
-        self.is_coherent.store(coherent, Ordering::Relaxed);
     }
 
     /// The address the device must be given for the `len` bytes at `pa`.

@@ -67,7 +67,27 @@ impl Lease {
         len: usize,
         direction: DirectionKind,
     ) -> Result<Self, DmaError> {
-        let is_maintained = !device.is_coherent();
+        // SAFETY: the caller's contract.
+        unsafe { Self::begin_as(device, !device.is_coherent(), pa, len, direction) }
+    }
+
+    /// As [`begin`](Self::begin), for who has decided whether the memory is maintained.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    #[inline(always)]
+    pub(super) unsafe fn begin_as(
+        device: &Device,
+        is_maintained: bool,
+        pa: PhysAddr,
+        len: usize,
+        direction: DirectionKind,
+    ) -> Result<Self, DmaError> {
         if !mm::is_line_object(pa, len) {
             check_owner(pa, len, is_maintained)?;
         }
@@ -148,9 +168,10 @@ impl Lease {
     }
 
     /// The lease of the memory that `device` was given as `segment`, a part of what was lent, and
-    /// where it lies in the direct map: for callers that keep nothing but the segment. It is
-    /// maintained if the device is not coherent now, and of slots no longer than what they are lent
-    /// for. `None` for no bytes, if the device sees no memory there, and for slots that are not lent.
+    /// where it lies in the direct map: for callers that keep nothing but the segment. Whether it is
+    /// maintained is what the device [notes](Device::note_map); of slots it is no longer than what
+    /// they are lent for. `None` for no bytes, if the device sees no memory there, and for slots that
+    /// are not lent.
     pub(super) fn again(device: &Device, segment: DmaSegment) -> Option<(Self, VirtAddr)> {
         let DmaSegment { addr, len } = segment;
         if len == 0 {
@@ -160,7 +181,7 @@ impl Lease {
         let pa = device.phys_addr(addr, 1)?;
         let place = bounce::pool().map_or(Place::Outside, |pool| pool.place_of(pa));
         let shown = layout::phys_to_virt(pa);
-        let (buffer, len, upkeep) = match (place, device.is_coherent()) {
+        let (buffer, len, upkeep) = match (place, device.is_noted_coherent()) {
             (Place::Free, _) => return None,
             (Place::Lent { buffer, len: lent }, true) => (buffer, len.min(lent), Upkeep::Copy),
             (Place::Lent { buffer, len: lent }, false) => {

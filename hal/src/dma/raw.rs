@@ -263,10 +263,11 @@ const fn wanted(len: usize) -> DmaSegment {
 unsafe fn lend(device: &Device, call: Call) -> (DmaAddr, Due) {
     let Call { cpu, len, .. } = call;
     barrier::hand_over(cpu.as_ptr::<u8>());
+    let is_maintained = !device.note_map();
     let lease = Device::direct_map_range(cpu, len).and_then(|pa| {
         // SAFETY: the memory is in the direct map, so the caller promises that it is valid and left
         // alone.
-        unsafe { Lease::begin(device, pa, len, call.direction) }
+        unsafe { Lease::begin_as(device, is_maintained, pa, len, call.direction) }
     });
     match lease {
         Ok(lease) => {
@@ -274,7 +275,10 @@ unsafe fn lend(device: &Device, call: Call) -> (DmaAddr, Due) {
             let call = Call { addr, ..call };
             (mapped(device, call, lease.is_maintained()), lease.given())
         }
-        Err(error) => (refused(device, &call, error), Due::Nothing),
+        Err(error) => {
+            device.note_unmap();
+            (refused(device, &call, error), Due::Nothing)
+        }
     }
 }
 
@@ -325,6 +329,7 @@ unsafe fn end(device: &Device, segment: DmaSegment, direction: DirectionKind) ->
     let due = unsafe { take(device, segment, direction) };
     if let Some((lease, _)) = Lease::again(device, segment) {
         lease.end();
+        device.note_unmap();
     }
     due
 }

@@ -67,6 +67,33 @@ fn what_a_device_only_reads_needs_nothing_at_unmap() {
     assert!(unmap.is_empty());
 }
 
+/// The device was taken as something else between map and unmap.
+#[test]
+fn maps_are_ended_as_they_were_made() {
+    let (device, pa) = (
+        fake("turncoat", DmaMask::new::<40>(), [0, BUS, 1 << 36]),
+        page(),
+    );
+    for is_coherent in [false, true] {
+        device.set_coherent(is_coherent);
+        // SAFETY: the page is this test's, and the host's device accesses nothing.
+        let addr = unsafe { dma_map_page(device, pa.pfn(), 0, 64, FromDevice) };
+        device.set_coherent(!is_coherent);
+        // SAFETY: mapped above.
+        let ((), ops) = record_during(|| unsafe { dma_unmap_page(device, addr, 64, FromDevice) });
+        match is_coherent {
+            true => assert_eq!(ops, [Op::DmbOshld]),
+            false => assert_eq!(ops, [Op::Invalidate(line(pa)), Op::DsbSy]),
+        }
+    }
+    // What was refused is no map.
+    device.set_coherent(false);
+    // SAFETY: no bytes are refused.
+    let refused = unsafe { dma_map_page(device, pa.pfn(), 0, 0, FromDevice) };
+    device.set_coherent(true);
+    assert!(dma_mapping_error(device, refused) && device.is_noted_coherent());
+}
+
 #[test]
 fn refused_maps_return_the_error() {
     let device = device();
