@@ -5,7 +5,8 @@ mod limits;
 
 pub use limits::{BadLimits, SegmentLimits};
 
-use super::{BusWindow, DmaError, DmaMask, bounce};
+use super::bounce::MAX_BOUNCE;
+use super::{BusWindow, DmaError, DmaMask, lease};
 use crate::addr::{DmaAddr, PhysAddr, PhysRange, VirtAddr};
 use crate::layout;
 use crate::mm;
@@ -284,16 +285,31 @@ impl Device {
     /// place.
     #[doc(alias = "dma_addressing_limited")]
     pub fn reaches_all_ram(&self) -> bool {
-        let reached = |ram: &PhysRange| self.streaming_addr(ram.start, ram.size() as usize);
-        mm::ram().iter().all(|ram| reached(ram).is_some())
+        self.reaches_all(mm::ram())
     }
 
-    /// Bytes in the largest buffer that is sure to be mapped. No smaller size is any better.
+    fn reaches_all(&self, ram: &[PhysRange]) -> bool {
+        let reached = |ram: &PhysRange| self.streaming_addr(ram.start, ram.size() as usize);
+        ram.iter().all(|ram| reached(ram).is_some())
+    }
+
+    /// Bytes in the largest buffer of whole cache lines that is mapped wherever it lies, if that
+    /// depends on its size: where the device does not reach all RAM with its mask, and what it does
+    /// not reach is bounced. `usize::MAX` otherwise: everything is reached, or no size helps what is
+    /// not. No smaller size is any better.
+    ///
+    /// A buffer that shares a cache line with its neighbours, which a device writes that is not
+    /// coherent, is bounced wherever it lies, and never longer than
+    /// [`MAX_BOUNCE`].
     #[doc(alias("dma_max_mapping_size", "dma_opt_mapping_size"))]
     pub fn max_mapping_size(&self) -> usize {
-        match self.reaches_all_ram() || bounce::pool().is_none() {
-            true => usize::MAX,
-            false => bounce::MAX_BOUNCE,
+        self.max_mapping_size_in(mm::ram())
+    }
+
+    fn max_mapping_size_in(&self, ram: &[PhysRange]) -> usize {
+        match !self.reaches_all(ram) && lease::usable_pool(self, MAX_BOUNCE).is_some() {
+            true => MAX_BOUNCE,
+            false => usize::MAX,
         }
     }
 

@@ -437,7 +437,7 @@ pub(super) struct Part {
 }
 
 /// The pool if it has room for `len` bytes in one piece, and `device` may bounce and reaches it.
-fn usable_pool(device: &Device, len: usize) -> Option<&'static BouncePool> {
+pub(super) fn usable_pool(device: &Device, len: usize) -> Option<&'static BouncePool> {
     let pool = bounce::pool().filter(|_| device.may_bounce() && len <= MAX_BOUNCE)?;
     let frames = pool.frames();
     let is_reached = device.streaming_addr(frames.start, frames.size() as usize);

@@ -6,14 +6,15 @@
 //! alias the CPU uses as well.
 //!
 //! Mapping the list lends each run to the device, and then merges what is adjacent on the device's
-//! side, up to the device's [limits](super::SegmentLimits); a longer run becomes several segments.
+//! side, up to the device's [limits](super::SegmentLimits) and within one of its windows; a longer
+//! run becomes several segments.
 //! So there may be fewer segments than runs, which is what an engine must go by.
 
 use super::debug::{self, Kind};
 use super::direction::{DeviceReads, DeviceWrites, Direction};
 use super::engine::{Destination, Source};
 use super::lease::{Due, Lease};
-use super::{Device, DmaError, DmaSegment, MemoryKind, SegmentLimits};
+use super::{Device, DmaError, DmaSegment, MemoryKind};
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::arch::{barrier, translate};
 use crate::layout;
@@ -195,14 +196,15 @@ impl<'a> ScatterList<'a> {
             entry.lease = Some(lease);
         }
         due.issue();
-        gather(room, *runs, device.limits())?;
+        gather(room, *runs, device)?;
         Ok(mapping)
     }
 }
 
-/// Makes segments within `limits` of the `runs` leases in `room`, merging neighbours.
-fn gather(room: &mut [ScatterEntry], runs: usize, limits: SegmentLimits) -> Result<(), DmaError> {
-    let capacity = room.len();
+/// Makes segments of the `runs` leases in `room`, merging neighbours, within the limits of `device`
+/// and each in one of its windows: two that meet on the bus need not do so in memory.
+fn gather(room: &mut [ScatterEntry], runs: usize, device: &Device) -> Result<(), DmaError> {
+    let (capacity, limits) = (room.len(), device.limits());
     let mut count = 0_usize;
     for entry in room.iter_mut() {
         entry.segment = None;
@@ -213,7 +215,10 @@ fn gather(room: &mut [ScatterEntry], runs: usize, limits: SegmentLimits) -> Resu
         while len != 0 {
             let before = count.checked_sub(1).and_then(|last| room[last].segment);
             let fits = match before {
-                Some(last) if last.addr + last.len == addr => {
+                Some(last)
+                    if last.addr + last.len == addr
+                        && device.phys_addr(last.addr, last.len + len).is_some() =>
+                {
                     limits.fit(last.addr.get(), last.len + len) - last.len
                 }
                 _ => 0,

@@ -8,6 +8,12 @@ use crate::dma::lease::Due;
 use crate::dma::{Device, DmaError, DmaSegment};
 use crate::layout;
 
+/// What an entry says of a list that is not mapped.
+const NOT_MAPPED: DmaSegment = DmaSegment {
+    addr: DMA_MAPPING_ERROR,
+    len: 0,
+};
+
 /// One run of memory of a scattered buffer (`struct scatterlist`).
 #[derive(Clone, Copy, Debug)]
 pub struct Scatter {
@@ -20,20 +26,17 @@ impl Scatter {
     /// The `len` bytes at `start`.
     #[doc(alias = "sg_set_page")]
     pub const fn new(start: PhysAddr, len: usize) -> Self {
-        let mapped = DmaSegment {
-            addr: DMA_MAPPING_ERROR,
-            len: 0,
-        };
+        let mapped = NOT_MAPPED;
         Self { start, len, mapped }
     }
 
-    /// The address the device must be given once the list is mapped.
+    /// The address the device must be given while the list is mapped, or [`DMA_MAPPING_ERROR`].
     #[doc(alias = "sg_dma_address")]
     pub const fn dma_address(&self) -> DmaAddr {
         self.mapped.addr
     }
 
-    /// Bytes there.
+    /// Bytes there; none while the list is not mapped.
     #[doc(alias = "sg_dma_len")]
     pub const fn dma_len(&self) -> usize {
         self.mapped.len
@@ -140,6 +143,7 @@ unsafe fn unmap_list(
         }
         // SAFETY: the caller's contract.
         due = due.max(unsafe { end(device, entry.mapped, direction) });
+        entry.mapped = NOT_MAPPED;
     }
     due.issue();
 }

@@ -146,9 +146,20 @@ fn lists_are_mapped_whole_or_not_at_all_with_one_barrier() {
         ]
     );
 
+    let is_unmapped =
+        |entry: &Scatter| (entry.dma_address(), entry.dma_len()) == (DMA_MAPPING_ERROR, 0);
+    assert!(list.iter().all(is_unmapped));
+    // SAFETY: nothing is mapped any more, so nothing is done.
+    let ((), again) = record_during(|| unsafe {
+        dma_sync_sg_for_cpu(device, &list, FromDevice);
+        dma_unmap_sg(device, &mut list, FromDevice);
+    });
+    assert!(again.is_empty());
+
     let mut list = [Scatter::new(a, 64), Scatter::new(b, 0)];
     // SAFETY: as above; the second entry is refused.
     assert_eq!(unsafe { dma_map_sg(device, &mut list, FromDevice) }, 0);
+    assert!(list.iter().all(is_unmapped));
 }
 
 #[test]
