@@ -10,6 +10,7 @@
 //! | unmapping twice, or what is not mapped | does not compile: a mapping is consumed |
 //! | another size, address, direction or function at unmap | there is nothing to pass: the mapping knows |
 //! | another number of sg entries | likewise |
+//! | freeing coherent memory twice, or by another size or address | a drop frees it |
 //! | using the address of a failed map, not checking | there is none: a map returns a `Result` |
 //! | memory of a stack, read-only data, vmalloc | an error that names the kind |
 //! | synchronising what is not mapped, or beyond it | there is nothing to pass |
@@ -18,7 +19,7 @@
 //! | mappings that share a cache line | a borrow checks bytes, not lines: found by `debug` in both |
 //! | mappings that outlive their device | a lifetime; forgotten ones are found by `debug` in both |
 //!
-//! Functions may be called in any context.
+//! Functions may be called in any context, [`dma_alloc_coherent`] with flags that do not block.
 
 use super::debug::{self, Call, Kind};
 use super::direction::DirectionKind;
@@ -28,8 +29,10 @@ use crate::addr::{DmaAddr, Pfn, PhysAddr, PhysRange, VirtAddr};
 use crate::arch::barrier;
 use crate::layout;
 
+mod coherent;
 mod list;
 
+pub use coherent::{dma_alloc_coherent, dma_free_coherent};
 pub use list::{Scatter, dma_map_sg, dma_sync_sg_for_cpu, dma_sync_sg_for_device, dma_unmap_sg};
 
 /// What a map that failed returns.
