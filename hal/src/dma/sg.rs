@@ -9,6 +9,31 @@
 //! side, up to the device's [limits](super::SegmentLimits) and within one of its windows; a longer
 //! run becomes several segments.
 //! So there may be fewer segments than runs, which is what an engine must go by.
+//!
+//! # What does not compile
+//!
+//! Touching a buffer of a list that a device owns:
+//!
+//! ```compile_fail,E0499
+//! use hal::dma::{Device, FromDevice, ScatterList, sg::ScatterEntry};
+//!
+//! fn poke(device: &Device, room: &mut [ScatterEntry], buffer: &mut [u8]) {
+//!     let mapping = ScatterList::new(room, buffer).unwrap().map::<FromDevice>(device).unwrap();
+//!     buffer.fill(0);
+//!     mapping.unmap();
+//! }
+//! ```
+//!
+//! Going on with a list that was unmapped:
+//!
+//! ```compile_fail,E0382
+//! use hal::dma::{FromDevice, SgMapping};
+//!
+//! fn late(mapping: SgMapping<'_, FromDevice>) -> usize {
+//!     mapping.unmap();
+//!     mapping.segments().count()
+//! }
+//! ```
 
 use super::debug::{self, Kind};
 use super::direction::{DeviceReads, DeviceWrites, Direction};

@@ -116,6 +116,18 @@
 //! }
 //! ```
 //!
+//! Using the device's address of what is no longer mapped:
+//!
+//! ```compile_fail,E0382
+//! use hal::addr::DmaAddr;
+//! use hal::dma::{FromDevice, Mapping};
+//!
+//! fn late(mapping: Mapping<'_, FromDevice>) -> DmaAddr {
+//!     mapping.unmap();
+//!     mapping.dma_addr()
+//! }
+//! ```
+//!
 //! Letting a device write a buffer that was mapped for reading:
 //!
 //! ```compile_fail,E0277
