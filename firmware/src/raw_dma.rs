@@ -209,6 +209,43 @@ impl List<'_> {
     }
 }
 
+/// Coherent memory of one device, which nobody is: bytes that are never looked at.
+#[derive(Debug)]
+pub(crate) struct LentCoherent {
+    device: &'static Device,
+    cpu: VirtAddr,
+    addr: DmaAddr,
+}
+
+impl LentCoherent {
+    /// `dma_alloc_coherent` of `size` bytes for `device`, which must be one that no engine is.
+    #[track_caller]
+    pub(crate) fn alloc(device: &'static Device, size: usize) -> Result<Self, AllocError> {
+        let (mut addr, gfp) = (DMA_MAPPING_ERROR, Gfp::KERNEL);
+        let cpu = raw::dma_alloc_coherent(device, size, &mut addr, gfp);
+        if cpu.is_null() || addr == DMA_MAPPING_ERROR {
+            // Null is all that the call says.
+            return Err(AllocError::NoMemory { order: 0, gfp });
+        }
+        let cpu = VirtAddr::from_ptr(cpu);
+        Ok(Self { device, cpu, addr })
+    }
+
+    /// The address at which the device sees it.
+    pub(crate) fn addr(&self) -> DmaAddr {
+        self.addr
+    }
+
+    /// `dma_free_coherent` of `size` bytes `offset` bytes into the memory, as the CPU sees it.
+    #[track_caller]
+    pub(crate) fn free(&self, size: usize, offset: usize) {
+        let cpu = self.cpu + offset;
+        // SAFETY: nobody accesses the memory. A wrong call frees all of it, or nothing if it was
+        // freed, so no memory of anybody else's.
+        unsafe { raw::dma_free_coherent(self.device, size, cpu.as_ptr(), self.addr) };
+    }
+}
+
 /// `dma_map_single` of memory outside the direct map, which must be refused; `None` for other memory.
 #[track_caller]
 pub(crate) fn map_outside(device: &Device, va: VirtAddr, len: usize) -> Option<DmaAddr> {

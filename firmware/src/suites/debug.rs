@@ -41,6 +41,8 @@ pub(super) const SUITE: Suite = Suite {
         the_direction_is_the_mapped_one_planted: || with(frees::direction, Twin::Planted),
         lists_are_unmapped_whole: || with(frees::sg_count, Twin::Right),
         lists_are_unmapped_whole_planted: || with(frees::sg_count, Twin::Planted),
+        coherent_memory_is_freed_as_it_was_given: || with(frees::coherent, Twin::Right),
+        coherent_memory_is_freed_as_it_was_given_planted: || with(frees::coherent, Twin::Planted),
         no_stack_is_mapped: || with(maps::stack, Twin::Right),
         no_stack_is_mapped_planted: || with(maps::stack, Twin::Planted),
         no_text_and_no_constants_are_mapped: || with(maps::read_only, Twin::Right),

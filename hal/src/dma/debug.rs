@@ -238,6 +238,12 @@ pub(super) fn forget(device: &Device, call: &Call) {
     check(|checker| checker.unmap(lender(device), *call));
 }
 
+/// Checks a free of coherent memory, whose record ends when the memory is dropped.
+#[cold]
+pub(super) fn free(device: &Device, call: &Call) {
+    check(|checker| checker.free(lender(device), *call));
+}
+
 /// Checks a sync, before it is done.
 #[cold]
 pub(super) fn hand_over(device: &Device, call: &Call, to: Sync) {

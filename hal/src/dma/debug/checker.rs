@@ -254,14 +254,35 @@ impl<A: Allocator> Checker<A> {
     /// A call that is about to unmap or free.
     pub(super) fn unmap(&mut self, lender: Lender, call: Call) -> Reports {
         let mut found = Reports::new();
+        if let Some((slot, record)) = self.compare(&mut found, lender, call) {
+            self.remove(slot, &record);
+        }
+        found
+    }
+
+    /// A call that is about to free what ends its record by itself.
+    pub(super) fn free(&mut self, lender: Lender, call: Call) -> Reports {
+        let mut found = Reports::new();
+        // The record stays.
+        let _ = self.compare(&mut found, lender, call);
+        found
+    }
+
+    /// The mapping that an unmap or free means, and what is wrong with it.
+    fn compare(
+        &mut self,
+        found: &mut Reports,
+        lender: Lender,
+        call: Call,
+    ) -> Option<(u32, Record)> {
         let Some((slot, record)) = self.mapped_at(lender, &call) else {
-            self.note_unknown(&mut found, Check::FreeUnallocated, lender, call);
-            return found;
+            self.note_unknown(found, Check::FreeUnallocated, lender, call);
+            return None;
         };
         let mapped = record.call;
         let mut expect = |holds: bool, check| {
             if !holds {
-                self.note(&mut found, check, lender, call, Some(mapped));
+                self.note(found, check, lender, call, Some(mapped));
             }
         };
         expect(call.kind == mapped.kind, Check::WrongFunction);
@@ -279,8 +300,7 @@ impl<A: Allocator> Checker<A> {
             );
         }
         expect(record.checked, Check::ErrorUnchecked);
-        self.remove(slot, &record);
-        found
+        Some((slot, record))
     }
 
     /// A call that is about to hand mapped memory to `to`.

@@ -193,7 +193,8 @@ fn a_device_taken_as_coherent_is_not_maintained() {
     bench.device.set_coherent(true);
     let (answer, ops) = record_during(|| bench.ask(&Temperature, &[0, 25_000]));
     assert_eq!(answer, Ok(25_000));
-    assert_eq!(ops, [Op::DsbSy, Op::DmbOshld]);
+    // Given, rung, seen done, taken.
+    assert_eq!(ops, [Op::DmbOshst, Op::DsbSy, Op::DmbOshld, Op::DmbOshld]);
 }
 
 #[test]
