@@ -13,6 +13,7 @@ mod check;
 mod checker;
 mod ranges;
 mod report;
+mod table;
 
 pub use check::Check;
 pub use checker::Checker;

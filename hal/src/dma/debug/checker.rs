@@ -1,11 +1,11 @@
-//! The checks, apart from the machine they run on: a table of live mappings and what is wrong with
-//! a call that it knows nothing of, or something else.
+//! The checks, apart from the machine they run on: what is wrong with a call about a mapping that the
+//! table knows nothing of, or something else.
 
-use super::ranges::Ranges;
 use super::report::{Call, Kind, Lender, Report};
+use super::table::{Memory, Record, Table, agrees_on_sg, range};
 use super::{Check, Site};
 use crate::addr::{DmaAddr, PhysAddr};
-use crate::alloc::{AllocError, Allocator, Flags, Vec, Vmalloc};
+use crate::alloc::{AllocError, Allocator, Flags, Vmalloc};
 use crate::dma::direction::DirectionKind;
 use crate::dma::raw::DMA_MAPPING_ERROR;
 use crate::dma::{DmaError, SegmentLimits};
@@ -18,46 +18,6 @@ const MAX_REPORTS: usize = 6;
 
 /// What is wrong with one call.
 pub(super) type Reports = heapless::Vec<Report, MAX_REPORTS>;
-
-/// What is recorded of a mapping.
-#[derive(Clone, Copy, Debug)]
-struct Record {
-    lender: Lender,
-    call: Call,
-    /// Where the caller's bytes are, by physical address.
-    memory: Option<Memory>,
-    /// Whether its lines are cleaned and invalidated, because the device does not snoop.
-    maintained: bool,
-    /// Whether the driver has looked at whether the map failed.
-    checked: bool,
-}
-
-/// Memory that caches may hold.
-#[derive(Clone, Copy, Debug)]
-struct Memory {
-    /// First and last byte.
-    bytes: (u64, u64),
-    /// First and last byte of the cache lines that these lie in.
-    lines: (u64, u64),
-    /// Whether the device is given a copy.
-    is_copied: bool,
-}
-
-impl Memory {
-    /// Whether a device that writes one of the two can be in the way of the other: by its lines, or
-    /// where one is copied, which the CPU does, by its bytes.
-    fn is_shared_with(&self, other: &Self) -> bool {
-        let copied = self.is_copied || other.is_copied;
-        !copied || (self.bytes.0 <= other.bytes.1 && other.bytes.0 <= self.bytes.1)
-    }
-}
-
-#[derive(Debug)]
-enum Slot {
-    /// The next free one.
-    Free(Option<u32>),
-    Used(Record),
-}
 
 /// What a map did, beyond what its call says.
 #[derive(Clone, Copy, Debug)]
@@ -100,33 +60,18 @@ pub(in crate::dma) enum Sync {
 /// All memory is allocated when it is made, so a check may be made in any context. What a check costs
 /// does not depend on how many mappings there are elsewhere.
 pub struct Checker<A: Allocator = Vmalloc> {
-    slots: Vec<Slot, A>,
-    capacity: usize,
-    free: Option<u32>,
-    by_addr: Ranges<A>,
-    by_line: Ranges<A>,
-    live: usize,
-    peak: usize,
+    table: Table<A>,
     counts: [u32; Check::ALL.len()],
 }
 
 impl<A: Allocator> fmt::Debug for Checker<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Checker")
-            .field("live", &self.live)
-            .field("peak", &self.peak)
-            .field("capacity", &self.capacity)
+            .field("live", &self.live())
+            .field("peak", &self.peak())
+            .field("capacity", &self.capacity())
             .finish_non_exhaustive()
     }
-}
-
-/// The first and the last address of a call's bytes.
-fn range(call: &Call) -> (u64, u64) {
-    let first = call.addr.get();
-    (
-        first,
-        first.saturating_add(call.len.saturating_sub(1) as u64),
-    )
 }
 
 impl<A: Allocator> Checker<A> {
@@ -137,30 +82,24 @@ impl<A: Allocator> Checker<A> {
     /// [`AllocError`].
     pub fn new(capacity: usize, flags: Flags) -> Result<Self, AllocError> {
         Ok(Self {
-            slots: Vec::with_capacity(capacity, flags)?,
-            capacity: capacity.min(u32::MAX as usize),
-            free: None,
-            by_addr: Ranges::with_capacity(capacity, flags)?,
-            by_line: Ranges::with_capacity(capacity, flags)?,
-            live: 0,
-            peak: 0,
+            table: Table::with_capacity(capacity, flags)?,
             counts: [0; Check::ALL.len()],
         })
     }
 
     /// How many mappings can be recorded at a time.
     pub fn capacity(&self) -> usize {
-        self.capacity
+        self.table.capacity()
     }
 
     /// Mappings there are.
     pub fn live(&self) -> usize {
-        self.live
+        self.table.live()
     }
 
     /// The most mappings there were at a time.
     pub fn peak(&self) -> usize {
-        self.peak
+        self.table.peak()
     }
 
     /// How often `check` failed.
@@ -199,7 +138,7 @@ impl<A: Allocator> Checker<A> {
             maintained: lent.maintained,
             checked: lent.checked,
         };
-        if !self.insert(record) {
+        if !self.table.insert(record) {
             self.note(&mut found, Check::OutOfEntries, lender, call, None);
         }
         found
@@ -216,11 +155,8 @@ impl<A: Allocator> Checker<A> {
     ) -> Option<(Check, Call)> {
         let writes = call.direction.device_writes();
         let memory = memory?;
-        let others = self.by_line.overlapping(memory.lines);
-        let others = others.filter_map(|slot| {
-            let record = self.record(slot)?;
-            Some((record, record.memory?))
-        });
+        let others = self.table.in_lines(memory.lines);
+        let others = others.filter_map(|record| Some((record, record.memory?)));
         let conflicts = others.filter(|(other, of_other)| {
             (writes || other.call.direction.device_writes()) && memory.is_shared_with(of_other)
         });
@@ -255,7 +191,7 @@ impl<A: Allocator> Checker<A> {
     pub(super) fn unmap(&mut self, lender: Lender, call: Call) -> Reports {
         let mut found = Reports::new();
         if let Some((slot, record)) = self.compare(&mut found, lender, call) {
-            self.remove(slot, &record);
+            self.table.remove(slot, &record);
         }
         found
     }
@@ -275,7 +211,7 @@ impl<A: Allocator> Checker<A> {
         lender: Lender,
         call: Call,
     ) -> Option<(u32, Record)> {
-        let Some((slot, record)) = self.mapped_at(lender, &call) else {
+        let Some((slot, record)) = self.table.mapped_at(lender, &call) else {
             self.note_unknown(found, Check::FreeUnallocated, lender, call);
             return None;
         };
@@ -306,7 +242,7 @@ impl<A: Allocator> Checker<A> {
     /// A call that is about to hand mapped memory to `to`.
     pub(super) fn sync(&mut self, lender: Lender, call: Call, to: Sync) -> Reports {
         let mut found = Reports::new();
-        let Some((slot, record)) = self.mapping_around(lender, &call) else {
+        let Some((slot, record)) = self.table.mapping_around(lender, &call) else {
             self.note_unknown(&mut found, Check::SyncUnallocated, lender, call);
             return found;
         };
@@ -326,21 +262,18 @@ impl<A: Allocator> Checker<A> {
             }
         }
         expect(record.checked, Check::ErrorUnchecked);
-        self.set_checked(slot);
+        self.table.set_checked(slot);
         found
     }
 
     /// The driver looks at whether the map that returned `addr` failed: the first one that it has
     /// not looked at.
     pub(super) fn look(&mut self, lender: Lender, addr: DmaAddr) {
-        let at = self.by_addr.overlapping((addr.get(), addr.get()));
-        let unchecked = at.filter(|&slot| {
-            self.record(slot).is_some_and(|record| {
-                record.lender == lender && record.call.addr == addr && !record.checked
-            })
+        let unchecked = self.table.at(addr).filter(|(_, record)| {
+            record.lender == lender && record.call.addr == addr && !record.checked
         });
-        if let Some(slot) = unchecked.last() {
-            self.set_checked(slot);
+        if let Some((slot, _)) = unchecked.last() {
+            self.table.set_checked(slot);
         }
     }
 
@@ -348,7 +281,7 @@ impl<A: Allocator> Checker<A> {
     /// a mapping of it is leaked.
     pub(super) fn leak(&mut self, lender: Lender, slot: u32, site: Site) -> Reports {
         let mut found = Reports::new();
-        let record = self.record(slot);
+        let record = self.table.record(slot);
         if let Some(mapped) = record.filter(|record| record.lender == lender) {
             let mapped = mapped.call;
             let call = Call { site, ..mapped };
@@ -359,45 +292,13 @@ impl<A: Allocator> Checker<A> {
 
     /// The live mapping in slot number `slot`, with the name of its device.
     pub(super) fn mapping(&self, slot: u32) -> Option<(&'static str, Call)> {
-        let record = self.record(slot)?;
+        let record = self.table.record(slot)?;
         Some((record.lender.name, record.call))
     }
 
     /// The slots that were ever used.
     pub(super) fn slots(&self) -> Range<u32> {
-        0..self.slots.len() as u32
-    }
-
-    /// The mapping that an unmap at the same address means: of several, the one most like it.
-    fn mapped_at(&self, lender: Lender, call: &Call) -> Option<(u32, Record)> {
-        let at = self.by_addr.overlapping((call.addr.get(), call.addr.get()));
-        let known = at.filter_map(|slot| Some((slot, *self.record(slot)?)));
-        known
-            .filter(|(_, record)| record.lender == lender && record.call.addr == call.addr)
-            .max_by_key(|(_, record)| {
-                let mapped = &record.call;
-                let agreements = [
-                    mapped.kind == call.kind,
-                    mapped.len == call.len,
-                    mapped.direction == call.direction,
-                    agrees_on_sg(call, mapped),
-                    record.checked,
-                ];
-                agreements.into_iter().filter(|&agrees| agrees).count()
-            })
-    }
-
-    /// The mapping that a sync means, which need not start where it does: of several, one that
-    /// holds all of it in the same direction.
-    fn mapping_around(&self, lender: Lender, call: &Call) -> Option<(u32, Record)> {
-        let at = self.by_addr.overlapping((call.addr.get(), call.addr.get()));
-        let known = at.filter_map(|slot| Some((slot, *self.record(slot)?)));
-        known
-            .filter(|(_, record)| record.lender == lender)
-            .max_by_key(|(_, record)| {
-                let holds_all = range(call).1 <= range(&record.call).1;
-                (holds_all, record.call.direction == call.direction)
-            })
+        self.table.slots()
     }
 
     /// A call about memory that is not mapped where it says, with the mapping around it, if any.
@@ -405,7 +306,7 @@ impl<A: Allocator> Checker<A> {
         if call.addr == DMA_MAPPING_ERROR {
             self.note(found, Check::ErrorUsed, lender, call, None);
         } else if self.is_complete() {
-            let around = self.mapping_around(lender, &call);
+            let around = self.table.mapping_around(lender, &call);
             self.note(
                 found,
                 check,
@@ -436,65 +337,6 @@ impl<A: Allocator> Checker<A> {
         };
         // There is room for all that can be wrong with a call.
         let _ = found.push(report);
-    }
-
-    fn record(&self, slot: u32) -> Option<&Record> {
-        match self.slots.get(slot as usize)? {
-            Slot::Used(record) => Some(record),
-            Slot::Free(_) => None,
-        }
-    }
-
-    fn set_checked(&mut self, slot: u32) {
-        if let Some(Slot::Used(record)) = self.slots.get_mut(slot as usize) {
-            record.checked = true;
-        }
-    }
-
-    /// Whether there was room.
-    fn insert(&mut self, record: Record) -> bool {
-        let slot = match self.free {
-            Some(slot) => {
-                let place = &mut self.slots[slot as usize];
-                if let Slot::Free(next) = *place {
-                    self.free = next;
-                }
-                *place = Slot::Used(record);
-                slot
-            }
-            None if self.slots.len() < self.capacity => {
-                // As there is room, nothing is refused, here or below.
-                let _ = self.slots.push_within_capacity(Slot::Used(record));
-                (self.slots.len() - 1) as u32
-            }
-            None => return false,
-        };
-        self.by_addr.insert(range(&record.call), slot);
-        if let Some(memory) = record.memory {
-            self.by_line.insert(memory.lines, slot);
-        }
-        self.live += 1;
-        self.peak = self.peak.max(self.live);
-        true
-    }
-
-    fn remove(&mut self, slot: u32, record: &Record) {
-        self.by_addr.remove(slot);
-        if record.memory.is_some() {
-            self.by_line.remove(slot);
-        }
-        self.slots[slot as usize] = Slot::Free(self.free);
-        self.free = Some(slot);
-        self.live -= 1;
-    }
-}
-
-/// Whether two calls for scattered buffers were given lists of the same length. A list is blamed
-/// once, at its first entry.
-fn agrees_on_sg(call: &Call, mapped: &Call) -> bool {
-    match (call.sg, mapped.sg) {
-        (Some(call), Some(mapped)) => call.index != 0 || call.count == mapped.count,
-        _ => true,
     }
 }
 
