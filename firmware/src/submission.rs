@@ -4,7 +4,7 @@ use crate::clock;
 use crate::machine::machine;
 use hal::addr::{PhysAddr, VirtAddr};
 use hal::arch::{cpu, translate};
-use hal::dma::engine::{Destination, Source};
+use hal::dma::engine::{Destination, Source, check_lent_to};
 use hal::dma::{Device, DmaEngine, DmaError, Transfer};
 use hal::{layout, smp};
 
@@ -14,7 +14,7 @@ use hal::{layout, smp};
 ///
 /// # Errors
 ///
-/// Those of the engine.
+/// [`DmaError::OtherDevice`] for memory of another device, and those of the engine.
 ///
 /// # Panics
 ///
@@ -33,6 +33,7 @@ pub(crate) fn copy_while(
     if cpu::irqs_masked() {
         return Err(DmaError::IrqsMasked);
     }
+    check_lent_to(engine, [src.device(), dst.device()])?;
     let (Some(from), Some(to)) = (src.segment(0), dst.segment(0)) else {
         return Err(DmaError::ZeroLength);
     };
@@ -42,8 +43,8 @@ pub(crate) fn copy_while(
         len: from.len.min(to.len),
     };
     let irq = cpu::irq_save();
-    // SAFETY: source and destination are borrowed until this returns, which is after `wait`, and not
-    // if the engine runs on.
+    // SAFETY: source and destination were lent to this engine's device, as was just checked, and are
+    // borrowed until this returns, which is after `wait`, and not if the engine runs on.
     let started = unsafe { engine.submit(&[transfer]) };
     if started.is_ok() {
         during();
@@ -104,7 +105,7 @@ pub(crate) fn submit_refused(
     }
 }
 
-/// What a busy engine says to another submission.
+/// What a busy engine says to another submission, or the refusal of memory of another device.
 ///
 /// # Panics
 ///
@@ -118,14 +119,17 @@ pub(crate) fn submit_while_busy(
     src: &dyn Source,
     dst: &mut dyn Destination,
 ) -> Option<DmaError> {
+    if let Err(refusal) = check_lent_to(engine, [src.device(), dst.device()]) {
+        return Some(refusal);
+    }
     let (from, to) = (src.segment(0)?, dst.segment(0)?);
     let transfer = Transfer {
         src: from.addr,
         dst: to.addr,
         len: from.len.min(to.len),
     };
-    // SAFETY: the memory is borrowed until this returns, and it does not return if the engine took
-    // the submission.
+    // SAFETY: the memory was lent to this engine's device and is borrowed until this returns, and it
+    // does not return if the engine took the submission.
     match unsafe { engine.submit(&[transfer]) } {
         Ok(ticket) => panic!("{ticket:?} from a busy engine"),
         Err(refusal) => Some(refusal),

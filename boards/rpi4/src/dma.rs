@@ -337,3 +337,35 @@ fn controller(platform: &Platform<'_>) -> Result<&'static Controller<Mmio>, Chan
         Ok(Controller::new(unsafe { Mmio::new(base, REGISTERS_SIZE) }))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bus(windows: &[BusWindow], pa: u64) -> Option<u64> {
+        let mut found = windows
+            .iter()
+            .filter_map(|window| window.translate(PhysAddr::new(pa), 4));
+        let addr = found.next().map(|addr| addr.get());
+        assert!(found.next().is_none(), "{pa:#x} has two bus addresses");
+        addr
+    }
+
+    /// Engines, and the VideoCore behind the mailbox.
+    #[test]
+    fn legacy_masters_see_the_first_gib_behind_the_alias_that_is_not_cached() {
+        assert_eq!(bus(&WINDOWS, 0x1000), Some(0xC000_1000));
+        assert_eq!(bus(&WINDOWS, 0x3FFF_FFFC), Some(0xFFFF_FFFC));
+        assert_eq!(bus(&WINDOWS, 0x3FFF_FFFE), None);
+        assert_eq!(bus(&WINDOWS, 0x4000_0000), None);
+        assert_eq!(bus(&WINDOWS, 0x1_0000_1000), None);
+    }
+
+    #[test]
+    fn dma4_sees_all_ram_where_the_arm_does() {
+        assert_eq!(bus(&DMA4_WINDOWS, 0x1000), Some(0x1000));
+        assert_eq!(bus(&DMA4_WINDOWS, 0x1_FFFF_FFFC), Some(0x1_FFFF_FFFC));
+        assert_eq!(bus(&DMA4_WINDOWS, 0x3_FFFF_FFFC), Some(0x3_FFFF_FFFC));
+        assert_eq!(bus(&DMA4_WINDOWS, 0x4_0000_0000), None);
+    }
+}

@@ -331,8 +331,14 @@ fn check_waiting(completion: Completion) -> Result<(), DmaError> {
     Ok(())
 }
 
-/// Refuses memory that was lent to another device than `engine`'s.
-fn check_lent_to(engine: &dyn DmaEngine, lent_to: [&Device; 2]) -> Result<(), DmaError> {
+/// Refuses memory that was lent to another device than `engine`'s, whose addresses mean other memory
+/// to this one. [`copy`] does so itself; whoever submits by [`DmaEngine::submit`] has to ask. May be
+/// called in any context.
+///
+/// # Errors
+///
+/// [`DmaError::OtherDevice`].
+pub fn check_lent_to(engine: &dyn DmaEngine, lent_to: [&Device; 2]) -> Result<(), DmaError> {
     let mut others = lent_to.into_iter();
     match others.find(|&device| !core::ptr::eq(device, engine.device())) {
         Some(other) => Err(DmaError::OtherDevice {

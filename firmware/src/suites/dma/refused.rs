@@ -6,7 +6,7 @@ use super::each_engine;
 use crate::machine::machine;
 use crate::memory::{Area, Object, reachable};
 use crate::report::{self, Outcome, Stop};
-use crate::submission::{map_refused, submit_refused};
+use crate::submission::{copy_while, map_refused, submit_refused};
 use crate::{check, check_ok};
 use hal::addr::{PAGE_SIZE, VirtAddr};
 use hal::dma::engine::{Source, copy};
@@ -234,6 +234,11 @@ pub(super) fn foreign_addresses() -> Outcome {
         let foreign = check_ok!(map_shared(&ELSEWHERE, &memory));
         let refused = copy(engine, &foreign, &mut check_ok!(pooled.part_mut(0, LEN)));
         check_ok!(refusal("memory lent to another device", refused, |error| {
+            matches!(error, DmaError::OtherDevice { .. })
+        }));
+        let part = &mut check_ok!(pooled.part_mut(0, LEN));
+        let refused = copy_while(engine, &foreign, part, 0, || ());
+        check_ok!(refusal("the same, watched", refused, |error| {
             matches!(error, DmaError::OtherDevice { .. })
         }));
         // A driver that fills transfers in by hand.

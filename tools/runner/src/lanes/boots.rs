@@ -13,9 +13,11 @@ pub(super) fn full() -> Vec<Boot> {
         boot.says([cores_line(smp)])
     };
     vec![
-        Boot::new("virt, dma.coherent=no", &[("CMDLINE", "dma.coherent=no")]),
+        taken_as("no", "", "no"),
         Boot::new("rpi4", &[("BOARD", "rpi4")]),
-        Boot::new("virt, dma.coherent=yes", &[("CMDLINE", "dma.coherent=yes")]),
+        taken_as("yes", "", "yes"),
+        // The tree's own word.
+        taken_as("auto", "suite=boot,fw_cfg,coherent", "yes"),
         cores("virt, one core", 1),
         cores("virt, two cores", 2),
         cores("virt, eight cores", 8),
@@ -34,6 +36,16 @@ pub(super) fn full() -> Vec<Boot> {
         ),
         Boot::new("virt, defmt", &[("CMDLINE", "suite=boot defmt")]).expect(Expect::Traced),
     ]
+}
+
+/// A boot with `dma.coherent=asked`, and what the devices are then taken as.
+fn taken_as(asked: &str, suites: &str, taken: &str) -> Boot {
+    let cmdline = format!("dma.coherent={asked} {suites}");
+    let name = format!("virt, dma.coherent={asked}");
+    Boot::new(name, &[("CMDLINE", &cmdline)]).says([
+        format!("# dma engine=edu pci=1234:11e8 slot=1 bar0=0x10000000 irq=SPI 4 coherent={taken}"),
+        format!("# fw_cfg registers=0x9020000 dma=yes coherent={taken}"),
+    ])
 }
 
 /// The contiguous areas of `DTB=areas`, one where the tree says, one anywhere and for everybody.
