@@ -56,7 +56,7 @@ impl Cache {
     }
 
     /// Puts a line in, as it is.
-    pub(super) fn put(&mut self, ram: &mut Ram, index: usize, leftover: Leftover) {
+    pub(super) fn put(&mut self, ram: &Ram, index: usize, leftover: Leftover) {
         let mut held = leftover.bytes;
         if leftover.is_dirty {
             held.copy_from_slice(ram.load(index * LINE, LINE));
@@ -84,7 +84,7 @@ impl Cache {
     }
 
     /// Drops a line with whatever was stored to it: `DC IVAC`.
-    pub(super) fn invalidate(&mut self, ram: &mut Ram, index: usize) {
+    pub(super) fn invalidate(&mut self, ram: &Ram, index: usize) {
         self.settle(ram, index);
         if self.lines[index].take().is_some() {
             ram.reveal(index * LINE, LINE);

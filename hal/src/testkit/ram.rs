@@ -78,7 +78,7 @@ impl Ram {
     }
 
     /// Makes the core see `bytes` at byte `at`; they lie in the stretch.
-    pub(super) fn show(&mut self, at: usize, bytes: &[u8]) {
+    pub(super) fn show(&self, at: usize, bytes: &[u8]) {
         assert!(at + bytes.len() <= self.len());
         let va = layout::phys_to_virt(self.range.start + at);
         // SAFETY: as above, and the memory may change as a device would change it.
@@ -99,9 +99,8 @@ impl Ram {
     }
 
     /// Makes the core see what masters see of `len` bytes at byte `at`.
-    pub(super) fn reveal(&mut self, at: usize, len: usize) {
-        let bytes = self.load(at, len).to_vec();
-        self.show(at, &bytes);
+    pub(super) fn reveal(&self, at: usize, len: usize) {
+        self.show(at, self.load(at, len));
     }
 
     /// Where in the stretch `pa` lies.

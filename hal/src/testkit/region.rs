@@ -154,7 +154,7 @@ impl Region {
     }
 
     /// What a master reads.
-    pub(super) fn load(&mut self, at: usize, len: usize) -> &[u8] {
+    pub(super) fn load(&self, at: usize, len: usize) -> &[u8] {
         self.ram.load(at, len)
     }
 
@@ -190,7 +190,7 @@ impl Region {
     pub(super) fn order_loads(&mut self) {
         let Self { leftovers, .. } = self;
         let hidden = |at| leftovers.hides(at);
-        self.buffer.load_anew(&mut self.ram, hidden);
+        self.buffer.load_anew(&self.ram, hidden);
     }
 
     /// `DSB SY`.

@@ -81,13 +81,13 @@ impl WriteBuffer {
 
     /// Makes loads from now on see what masters wrote until now: `DMB OSHLD`. Where `hidden` says so
     /// something else is in the way.
-    pub(super) fn load_anew(&mut self, ram: &mut Ram, hidden: impl Fn(usize) -> bool) {
+    pub(super) fn load_anew(&mut self, ram: &Ram, hidden: impl Fn(usize) -> bool) {
         for at in std::mem::take(&mut self.unseen) {
             self.notice(ram, at, &hidden);
         }
     }
 
-    fn notice(&mut self, ram: &mut Ram, at: usize, hidden: impl Fn(usize) -> bool) {
+    fn notice(&mut self, ram: &Ram, at: usize, hidden: impl Fn(usize) -> bool) {
         let is_own = self.waiting.keys().any(|(_, own)| *own == at);
         if hidden(at) {
             self.unseen.insert(at);
