@@ -3,11 +3,13 @@
 use super::{Visit, check};
 use hal::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
 use hal::arch::barrier;
-use hal::layout::{self, VMALLOC, host};
+use hal::layout::{self, IOREMAP, VMALLOC, host};
+use hal::mm::{IoKind, Ioremap};
 use hal::mmu::{
     Access, Attributes, KernelMapper, KernelTableMemory, Level, Mapper, MemoryType, Quarantine,
     Stale,
 };
+use hal::sync::IrqLock;
 use hal::testkit::{self, Buffer, CORES, Machine, Master, Wrong, bytes_of};
 
 /// Pages in a mapping.
@@ -38,6 +40,54 @@ pub(crate) fn for_each(visit: Visit<'_>) {
     visit_one(visit, "shared flush", shared_flush);
     visit_one(visit, "block in place of a table", block);
     retype(visit);
+    ioremap(visit);
+}
+
+/// Device registers that come and go in one window.
+fn ioremap(visit: Visit<'_>) {
+    const WATCHED: usize = 8;
+
+    let pages = (0..WATCHED).map(|page| IOREMAP.base + page * PAGE_SIZE);
+    let program = Program::with_pages(pages.collect());
+    visit("ioremap", &program.machine, &mut |machine| {
+        let tables = Box::into_raw(Box::new(IrqLock::new(program.mapper())));
+        // SAFETY: nothing else uses the tree, no range of the program holds RAM, and the window is
+        // gone before the lock is.
+        let result = unsafe {
+            let window = Box::new(Ioremap::new(&*tables, |_| false));
+            registers(machine, &window)
+        };
+        // SAFETY: the box was made above, and its last borrower is gone.
+        drop(unsafe { Box::from_raw(tables) });
+        result
+    });
+}
+
+fn registers(machine: &Machine, window: &Ioremap) -> Result<(), Wrong> {
+    let mut used = Vec::new();
+    for (round, kind) in [(0, IoKind::Posted), (1, IoKind::WriteCombining)] {
+        let va = window.ioremap(frames(round), kind).map_err(|_| REFUSED)?;
+        used.push(va);
+        for offset in (0..SIZE).step_by(PAGE_SIZE) {
+            for core in 0..CORES {
+                let found = machine.translate(core, va + offset);
+                let is_right = found.is_some_and(|found| {
+                    let memory_type = Some(kind.memory_type());
+                    found.pa == frames(round).start + offset && found.memory_type == memory_type
+                });
+                check(is_right, OLD)?;
+            }
+        }
+        // SAFETY: nothing refers to the registers, which no machine has.
+        unsafe { window.iounmap(va) }.map_err(|_| REFUSED)?;
+        window.vm_unmap_aliases();
+        for core in 0..CORES {
+            for offset in (0..SIZE).step_by(PAGE_SIZE) {
+                check(machine.translate(core, va + offset).is_none(), OLD)?;
+            }
+        }
+    }
+    check(used[0] == used[1], "the addresses were not used again")
 }
 
 /// Memory that becomes non-cacheable, and cached again.
@@ -69,13 +119,17 @@ struct Program {
 
 impl Program {
     fn new() -> Self {
+        let pages = (0..PAGES).map(|page| VA + page * PAGE_SIZE);
+        Self::with_pages(pages.chain([OTHER]).collect())
+    }
+
+    fn with_pages(pages: Vec<VirtAddr>) -> Self {
         const TABLES: usize = 6;
 
         let machine = Machine::new();
         let ram = host::ram(((TABLES + 1) * PAGE_SIZE) as u64, PAGE_SIZE as u64);
-        let pages = (0..PAGES).map(|page| VA + page * PAGE_SIZE);
         // SAFETY: the tables are this program's, in pretended RAM for good.
-        unsafe { machine.attach(ram.start, pages.chain([OTHER]).collect()) };
+        unsafe { machine.attach(ram.start, pages) };
         Self { machine, ram }
     }
 
