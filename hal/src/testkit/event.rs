@@ -31,9 +31,11 @@ pub enum EventKind {
     Break,
 }
 
-impl From<Op> for EventKind {
-    fn from(op: Op) -> Self {
-        match op {
+impl EventKind {
+    /// The kind of `op`, if it is an instruction.
+    pub(super) fn of(op: Op) -> Option<Self> {
+        Some(match op {
+            Op::Copy { .. } => return None,
             Op::DsbSy => Self::DsbSy,
             Op::DsbIsh => Self::DsbIsh,
             Op::DsbIshst => Self::DsbIshst,
@@ -44,7 +46,7 @@ impl From<Op> for EventKind {
             Op::CleanInvalidate(_) => Self::CleanInvalidate,
             Op::Invalidate(_) => Self::Invalidate,
             Op::TlbLastLevel(_) | Op::TlbAllLevels(_) | Op::TlbAll => Self::Tlbi,
-        }
+        })
     }
 }
 

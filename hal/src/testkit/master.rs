@@ -143,8 +143,9 @@ impl Control for Registers {
         true
     }
 
-    fn cancel(&mut self, error: DmaError) {
+    fn cancel(&mut self, error: DmaError) -> bool {
         self.progress.finish(Err(error));
+        false
     }
 
     fn give_up(&mut self, error: DmaError) {
@@ -196,13 +197,13 @@ unsafe impl DmaEngine for Master {
         self.registers.lock().progress.interrupts()
     }
 
-    fn wait(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
-        // There are no interrupts.
-        self.wait_polled(ticket, timeout_ns)
+    fn lost_interrupts(&self) -> u64 {
+        self.registers.lock().progress.lost_interrupts()
     }
 
-    fn wait_polled(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
+    fn wait_by(&self, _: Completion, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
         let clock = Sleep(self.machine.clone());
+        // There are no interrupts.
         let completion = Completion::Polled;
         submission::wait(&self.registers, &clock, ticket, timeout_ns, completion)
     }

@@ -114,8 +114,11 @@ impl State {
 
     /// An instruction of the code under test.
     pub(super) fn issue(&mut self, op: Op, site: &'static Location<'static>) {
+        let Some(kind) = EventKind::of(op) else {
+            return;
+        };
         self.pass();
-        if self.happens(op.into(), site) {
+        if self.happens(kind, site) {
             self.execute(op);
         }
         self.pass();
@@ -188,7 +191,7 @@ impl State {
                 self.perform_all();
                 self.each(Region::complete);
             }
-            Op::Isb | Op::TlbLastLevel(_) | Op::TlbAllLevels(_) | Op::TlbAll => {}
+            Op::Isb | Op::TlbLastLevel(_) | Op::TlbAllLevels(_) | Op::TlbAll | Op::Copy { .. } => {}
         }
     }
 

@@ -4,7 +4,7 @@ use super::{Visit, check};
 use hal::addr::{DmaAddr, PAGE_SIZE, PhysRange};
 use hal::arch::barrier;
 use hal::dma::coherent::Field;
-use hal::dma::ring::Descriptor;
+use hal::dma::ring::{Descriptor, Owner};
 use hal::dma::{Coherent, CoherentPool, Ring, engine};
 use hal::layout;
 use hal::testkit::{Machine, Master, Wrong, bytes_of};
@@ -116,16 +116,10 @@ const OWN: u32 = 1 << 31;
 const ARGUMENT: Field<Packet, u64> = hal::dma_field!(Packet, argument);
 const ANSWER: Field<Packet, u32> = hal::dma_field!(Packet, answer);
 
+const STATUS: Field<Packet, u32> = hal::dma_field!(Packet, status);
+
 impl Descriptor for Packet {
-    const OWNER: Field<Self, u32> = hal::dma_field!(Packet, status);
-
-    fn given(word: u32) -> u32 {
-        word | OWN
-    }
-
-    fn is_given(word: u32) -> bool {
-        word & OWN != 0
-    }
+    const OWNER: Owner<Self> = Owner::new(STATUS, 31);
 }
 
 /// What the device answers.
@@ -141,7 +135,7 @@ const PATIENCE: usize = 8;
 
 /// Serves the packet at `addr` once it is the device's.
 fn serve(machine: &Machine, master: &Master, addr: DmaAddr) -> Result<(), Wrong> {
-    let owner = addr + Packet::OWNER.offset();
+    let owner = addr + STATUS.offset();
     let word = || u32::from_le_bytes(master.read(owner));
     let sees = |_: &usize| {
         machine.pass();

@@ -32,6 +32,16 @@ pub enum Op {
     TlbAllLevels(VirtAddr),
     /// `TLBI VMALLE1IS`.
     TlbAll,
+    /// No instruction: `len` bytes copied between a buffer and bounce slots, for its place among
+    /// the others. Noted in builds for tests.
+    Copy {
+        /// First byte read.
+        from: VirtAddr,
+        /// First byte written.
+        to: VirtAddr,
+        /// Bytes.
+        len: usize,
+    },
 }
 
 /// Who is told of everything a thread issues, before the code goes on.
@@ -55,7 +65,7 @@ fn observer() -> Option<Rc<dyn Observer>> {
 }
 
 #[track_caller]
-pub(super) fn record(op: Op) {
+pub(crate) fn record(op: Op) {
     OPS.with_borrow_mut(|ops| {
         if let Some(ops) = ops {
             ops.push(op);
