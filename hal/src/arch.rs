@@ -13,6 +13,8 @@ pub mod counter;
 #[cfg(target_os = "none")]
 pub mod cpu;
 #[cfg(target_os = "none")]
+pub mod entry;
+#[cfg(target_os = "none")]
 pub mod fault_probe;
 #[cfg(target_os = "none")]
 pub mod pmu;
@@ -26,7 +28,7 @@ pub mod translate;
 #[cfg(not(target_os = "none"))]
 mod host;
 #[cfg(not(target_os = "none"))]
-pub use host::{barrier, cache, counter, cpu, fault_probe, tlb, trace, translate};
+pub use host::{barrier, cache, counter, cpu, entry, fault_probe, tlb, trace, translate};
 
 pub mod exception;
 pub mod par;

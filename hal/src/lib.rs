@@ -20,6 +20,7 @@
 //! | [`deferred`] | work put off to an idle core or the next blocking call |
 //! | [`board`] | what a board must say of itself |
 //! | [`drivers`] | interrupt controller, UART, timer, PCI and the DMA engines |
+//! | `testkit` | with the feature of that name: a host machine on which forgotten maintenance shows |
 //!
 //! Dependencies between the modules point up this table only.
 //!
@@ -42,4 +43,6 @@ pub mod mm;
 pub mod mmu;
 pub mod smp;
 pub mod sync;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 mod trace;

@@ -1,106 +1,43 @@
 //! The host's twin of the instruction modules: nothing happens, everything is recorded.
 
-/// What was issued, per thread.
-pub mod trace {
-    use crate::addr::VirtAddr;
-    use std::cell::RefCell;
-
-    /// One instruction as a test sees it.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub enum Op {
-        /// `DSB SY`.
-        DsbSy,
-        /// `DSB ISH`.
-        DsbIsh,
-        /// `DSB ISHST`.
-        DsbIshst,
-        /// `DMB OSHST`.
-        DmbOshst,
-        /// `DMB OSHLD`.
-        DmbOshld,
-        /// `ISB`.
-        Isb,
-        /// `DC CVAC` of a line.
-        Clean(VirtAddr),
-        /// `DC CIVAC` of a line.
-        CleanInvalidate(VirtAddr),
-        /// `DC IVAC` of a line.
-        Invalidate(VirtAddr),
-        /// `TLBI VAALE1IS` of a page.
-        TlbLastLevel(VirtAddr),
-        /// `TLBI VAAE1IS` of a page.
-        TlbAllLevels(VirtAddr),
-        /// `TLBI VMALLE1IS`.
-        TlbAll,
-        /// No instruction: `len` bytes copied between a buffer and bounce slots, for its place among
-        /// the others. Noted in builds for tests.
-        Copy {
-            /// First byte read.
-            from: VirtAddr,
-            /// First byte written.
-            to: VirtAddr,
-            /// Bytes.
-            len: usize,
-        },
-    }
-
-    thread_local! {
-        static OPS: RefCell<Option<Vec<Op>>> = const { RefCell::new(None) };
-    }
-
-    pub(crate) fn record(op: Op) {
-        OPS.with_borrow_mut(|ops| {
-            if let Some(ops) = ops {
-                ops.push(op);
-            }
-        });
-    }
-
-    /// What was issued since the recording on this thread began, but for the first `skip`.
-    #[cfg(test)]
-    pub(crate) fn recorded(skip: usize) -> Vec<Op> {
-        let since = |ops: &Vec<Op>| ops.get(skip..).map(<[Op]>::to_vec);
-        OPS.with_borrow(|ops| ops.as_ref().and_then(since).unwrap_or_default())
-    }
-
-    /// Runs `f` and returns what it issued on this thread.
-    pub fn record_during<R>(f: impl FnOnce() -> R) -> (R, Vec<Op>) {
-        OPS.set(Some(Vec::new()));
-        let result = f();
-        (result, OPS.take().unwrap_or_default())
-    }
-}
+pub mod trace;
 
 /// Barriers.
 pub mod barrier {
     use super::trace::{Op, record};
 
     /// `DSB SY`.
+    #[track_caller]
     pub fn dsb_sy() {
         record(Op::DsbSy);
     }
 
     /// `DSB ISH`.
+    #[track_caller]
     pub fn dsb_ish() {
         record(Op::DsbIsh);
     }
 
     /// `DSB ISHST`.
+    #[track_caller]
     pub fn dsb_ishst() {
         record(Op::DsbIshst);
     }
 
     /// `DMB OSHST`.
+    #[track_caller]
     pub fn dmb_oshst() {
         record(Op::DmbOshst);
     }
 
     /// `DMB OSHLD`.
+    #[track_caller]
     pub fn dmb_oshld() {
         record(Op::DmbOshld);
     }
 
     /// `ISB`.
+    #[track_caller]
     pub fn isb() {
         record(Op::Isb);
     }
@@ -122,11 +59,13 @@ pub mod cache {
     }
 
     /// `DC CVAC`.
+    #[track_caller]
     pub fn clean_line(va: VirtAddr) {
         record(Op::Clean(va));
     }
 
     /// `DC CIVAC`.
+    #[track_caller]
     pub fn clean_invalidate_line(va: VirtAddr) {
         record(Op::CleanInvalidate(va));
     }
@@ -136,6 +75,7 @@ pub mod cache {
     /// # Safety
     ///
     /// As on the target; nothing is lost here.
+    #[track_caller]
     pub unsafe fn invalidate_line(va: VirtAddr) {
         record(Op::Invalidate(va));
     }
@@ -162,18 +102,44 @@ pub mod tlb {
     use crate::addr::VirtAddr;
 
     /// `TLBI VAALE1IS`.
+    #[track_caller]
     pub fn invalidate_last_level(va: VirtAddr) {
         record(Op::TlbLastLevel(va));
     }
 
     /// `TLBI VAAE1IS`.
+    #[track_caller]
     pub fn invalidate_all_levels(va: VirtAddr) {
         record(Op::TlbAllLevels(va));
     }
 
     /// `TLBI VMALLE1IS`.
+    #[track_caller]
     pub fn invalidate_all() {
         record(Op::TlbAll);
+    }
+}
+
+/// Stores to entries of translation tables, which the table walkers of all cores read.
+pub mod entry {
+    use super::trace;
+    use crate::addr::VirtAddr;
+    use core::sync::atomic::{AtomicU64, Ordering};
+
+    /// Stores an entry.
+    #[track_caller]
+    pub fn store(entry: &AtomicU64, raw: u64) {
+        if trace::admits_entry(VirtAddr::from_ptr(entry), raw) {
+            entry.store(raw, Ordering::Relaxed);
+        }
+    }
+
+    /// Stores an entry after everything this core stored before.
+    #[track_caller]
+    pub fn link(entry: &AtomicU64, raw: u64) {
+        if trace::admits_entry(VirtAddr::from_ptr(entry), raw) {
+            entry.store(raw, Ordering::Release);
+        }
     }
 }
 

@@ -84,6 +84,16 @@ pub fn pool() -> Option<&'static BouncePool> {
     POOL.get()
 }
 
+/// The machine's pool, made of pretended RAM if there is none.
+#[cfg(feature = "testkit")]
+pub(crate) fn pool_for_tests() -> &'static BouncePool {
+    POOL.call_once(|| {
+        let frames = crate::layout::host::ram(MAX_POOL as u64, MAX_POOL as u64);
+        // SAFETY: the RAM was just handed out to this pool alone.
+        unsafe { BouncePool::new(frames) }
+    })
+}
+
 /// What a pool has done and holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BounceStats {

@@ -5,6 +5,7 @@
 
 use super::descriptor::Descriptor;
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, VirtAddr};
+use crate::arch::entry;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// log2 of [`ENTRIES`].
@@ -74,16 +75,17 @@ impl Entry {
 
     /// Writes the entry. The barriers are the caller's.
     #[inline]
+    #[track_caller]
     pub(super) fn store(&self, descriptor: Descriptor) {
-        self.0.store(descriptor.raw(), Ordering::Relaxed);
+        entry::store(&self.0, descriptor.raw());
     }
 
     /// Writes an entry that points to a table this core has just cleared: a walker that sees the
     /// entry sees the cleared table.
     #[inline]
+    #[track_caller]
     pub(super) fn link(&self, table: PhysAddr) {
-        self.0
-            .store(Descriptor::table(table).raw(), Ordering::Release);
+        entry::link(&self.0, Descriptor::table(table).raw());
     }
 }
 

@@ -38,6 +38,25 @@ pub(super) const SLAB_DEBUG_TESTS: Check = Check {
     env: &[],
 };
 
+/// The library's own code on a machine where every missing operation shows.
+pub(super) const COHERENCY_TESTS: Check = Check {
+    name: "cargo test, coherency",
+    args: &[
+        "test",
+        "--target",
+        "host-tuple",
+        "--package",
+        "hal",
+        "--profile",
+        "fuzz",
+        "--features",
+        "testkit",
+        "--test",
+        "coherency",
+    ],
+    env: &[("COHERENCY_SEEDS", "10000")],
+};
+
 /// A million random calls of the allocators from a fixed seed.
 pub(super) const FUZZ: Check = Check {
     name: "cargo test, fuzz",
@@ -147,6 +166,8 @@ pub(super) fn lint() -> Vec<Check> {
                 "--target",
                 "host-tuple",
                 "--workspace",
+                "--features",
+                "hal/testkit",
                 "--all-targets",
                 "--",
                 "--deny",
@@ -200,6 +221,8 @@ pub(super) fn lint() -> Vec<Check> {
                 "--no-deps",
                 "--package",
                 "hal",
+                "--features",
+                "testkit",
             ],
             env: &[("RUSTDOCFLAGS", "--deny warnings")],
         },

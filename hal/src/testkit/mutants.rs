@@ -1,0 +1,177 @@
+//! Programs without one of the operations they need.
+
+use super::event::{Event, EventKind};
+use super::machine::{Machine, Wrong};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+
+/// Operations that a program may do without, and why they are there all the same.
+#[derive(Clone, Debug)]
+pub struct Excuse {
+    /// The program.
+    pub program: &'static str,
+    /// What it may do without,
+    pub kind: EventKind,
+    /// issued in a file whose name ends so.
+    pub file: &'static str,
+    /// Which of the program's operations of that kind in that file, from 0.
+    pub which: Range<usize>,
+    /// Why the architecture does not ask for it there.
+    pub reason: &'static str,
+}
+
+impl Excuse {
+    /// Whether an operation is of the kind and the file.
+    fn is_about(&self, program: &str, event: &Event) -> bool {
+        self.program == program && self.kind == event.kind && event.site.file().ends_with(self.file)
+    }
+}
+
+/// What became of the mutants of one line of code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tally {
+    planted: usize,
+    killed: usize,
+    excused: usize,
+}
+
+/// Adversaries that an operation has to get past that may be left out: enough to see that the
+/// excuse still holds.
+const SEEDS_OF_EXCUSED: u64 = 30;
+
+/// Runs programs without one of their operations, each in turn: those are the mutants. One is
+/// killed by a seed under which its program goes wrong.
+///
+/// The list of mutants grows with the code under test by itself: it is what the code issues.
+#[derive(Debug, Default)]
+pub struct Mutants {
+    /// With how often each was needed.
+    excuses: Vec<(Excuse, usize)>,
+    rows: BTreeMap<(&'static str, Event), Tally>,
+    survivors: Vec<String>,
+}
+
+impl Mutants {
+    /// No mutants yet. The operations of `excuses` may be left out.
+    pub fn new(excuses: &[Excuse]) -> Self {
+        Self {
+            excuses: excuses.iter().map(|excuse| (excuse.clone(), 0)).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Runs the mutants of `program` under the adversaries of the first `seeds` seeds, until one
+    /// kills it.
+    ///
+    /// # Panics
+    ///
+    /// If the program itself goes wrong.
+    pub fn plant(
+        &mut self,
+        machine: &Machine,
+        name: &'static str,
+        seeds: u64,
+        mut program: impl FnMut(&Machine) -> Result<(), Wrong>,
+    ) {
+        if let Err(wrong) = machine.run(0, &mut program) {
+            panic!("{name} is wrong by itself: {wrong}");
+        }
+        // Of each excuse, how many operations it was about.
+        let mut met = vec![0; self.excuses.len()];
+        for (number, event) in machine.events().into_iter().enumerate() {
+            let mut kills = |seed| {
+                let result = machine.run_without(seed, Some(number), &mut program);
+                result.is_err()
+            };
+            let about = self.excuses.iter_mut().zip(&mut met);
+            let mut about = about.filter(|((excuse, _), _)| excuse.is_about(name, &event));
+            let excuse = about.find_map(|(excuse, met)| {
+                *met += 1;
+                excuse.0.which.contains(&(*met - 1)).then_some(excuse)
+            });
+            let seeds = match &excuse {
+                Some(_) => seeds.min(SEEDS_OF_EXCUSED),
+                None => seeds,
+            };
+            let is_killed = (0..seeds).any(&mut kills);
+            let tally = self.rows.entry((name, event)).or_default();
+            tally.planted += 1;
+            if is_killed {
+                tally.killed += 1;
+                continue;
+            }
+            match excuse {
+                Some((_, used)) => {
+                    *used += 1;
+                    tally.excused += 1;
+                }
+                None => self.survivors.push(format!(
+                    "{name}: operation {number}, {} of {}, is not missed",
+                    event.kind,
+                    event.place()
+                )),
+            }
+        }
+    }
+
+    /// The mutants that were neither killed nor excused, and the excuses for another number of
+    /// operations than needed one.
+    pub fn objections(&self) -> Vec<String> {
+        let wrong = self.excuses.iter();
+        let wrong = wrong.filter(|(excuse, used)| excuse.which.len() != *used);
+        let wrong = wrong.map(|(excuse, used)| {
+            let Excuse {
+                program,
+                kind,
+                file,
+                which,
+                ..
+            } = excuse;
+            let count = which.len();
+            format!("{program}: {kind} of {file} excused {count} times and {used} times needed")
+        });
+        self.survivors.iter().cloned().chain(wrong).collect()
+    }
+}
+
+impl fmt::Display for Mutants {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut all = Tally::default();
+        for ((program, event), tally) in &self.rows {
+            let Tally {
+                planted,
+                killed,
+                excused,
+            } = *tally;
+            writeln!(
+                f,
+                "{program:<24} {:<10} planted {planted:>3}, killed {killed:>3}, excused \
+                 {excused:>3}  {}",
+                event.kind,
+                event.place()
+            )?;
+            all.planted += planted;
+            all.killed += killed;
+            all.excused += excused;
+        }
+        for (excuse, used) in &self.excuses {
+            let Excuse {
+                program,
+                kind,
+                file,
+                reason,
+                ..
+            } = excuse;
+            writeln!(f, "excused {used} of {program}, {kind} in {file}: {reason}")?;
+        }
+        write!(
+            f,
+            "planted {}, killed {}, survived {}, excused {}",
+            all.planted,
+            all.killed,
+            self.survivors.len(),
+            all.excused
+        )
+    }
+}

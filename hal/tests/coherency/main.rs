@@ -1,0 +1,121 @@
+//! The library's own code on a machine where every missing operation shows.
+//!
+//! Right programs are right for every seed, wrong ones are wrong for some, and a right program that
+//! loses one operation is a wrong one. `COHERENCY_SEEDS` says under how many adversaries each right
+//! program runs: 10,000 in the lane `host` of `make test`. The tables that the tests print are shown
+//! with `-- --nocapture`.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at what should not be")]
+
+mod coherent;
+mod hazards;
+mod streaming;
+mod tables;
+
+use hal::testkit::{EventKind, Excuse, Machine, Mutants, Wrong};
+
+/// Adversaries of a run that is not told otherwise.
+const SEEDS: u64 = 200;
+
+/// Adversaries that a mutant has to get past.
+const SEEDS_PER_MUTANT: u64 = 2_000;
+
+/// A program that runs on a machine.
+type Program<'a> = &'a mut dyn FnMut(&Machine) -> Result<(), Wrong>;
+
+/// What is done with each program: its name, its machine, itself.
+type Visit<'a> = &'a mut dyn FnMut(&'static str, &Machine, Program<'_>);
+
+/// Operations that nothing misses, by hand.
+const EXCUSES: &[Excuse] = &[
+    Excuse {
+        program: "lines of a loader",
+        kind: EventKind::DmbOshst,
+        file: "dma/coherent/block.rs",
+        which: 0..1,
+        reason: "the program stores over the zeros and has a barrier of its own before the doorbell",
+    },
+    Excuse {
+        program: "block in place of a table",
+        kind: EventKind::Isb,
+        file: "mmu/mapper/place.rs",
+        which: 0..1,
+        reason: "the call ends with another, and nothing uses the address in between",
+    },
+    Excuse {
+        program: "to non-cacheable",
+        kind: EventKind::CleanInvalidate,
+        file: "mmu/retype.rs",
+        which: 0..64,
+        reason: "the lines are maintained again through the new mapping, before anybody uses them",
+    },
+    Excuse {
+        program: "to non-cacheable",
+        kind: EventKind::Isb,
+        file: "mmu/flush.rs",
+        which: 0..1,
+        reason: "the call ends with another, and nothing uses the address in between",
+    },
+    Excuse {
+        program: "to write-back",
+        kind: EventKind::Isb,
+        file: "mmu/flush.rs",
+        which: 0..1,
+        reason: "the call ends with another, and nothing uses the address in between",
+    },
+    Excuse {
+        program: "to write-back",
+        kind: EventKind::DsbIsh,
+        file: "mmu/flush.rs",
+        which: 0..1,
+        reason: "the DSB SY that ends the call completes the TLBI, and a translation that is not \
+                 cacheable fetches no line until then",
+    },
+    Excuse {
+        program: "to write-back",
+        kind: EventKind::CleanInvalidate,
+        file: "mmu/retype.rs",
+        which: 0..128,
+        reason: "of memory that is not cached, no line is in the cache, before and behind the change",
+    },
+];
+
+/// All right programs.
+fn for_each(visit: Visit<'_>) {
+    streaming::for_each(visit);
+    coherent::for_each(visit);
+    tables::for_each(visit);
+}
+
+/// `Ok` if something is as it should be.
+fn check(is_right: bool, otherwise: &'static str) -> Result<(), Wrong> {
+    match is_right {
+        true => Ok(()),
+        false => Err(Wrong(otherwise)),
+    }
+}
+
+#[test]
+fn right_programs_are_right_for_every_seed() {
+    let seeds = std::env::var("COHERENCY_SEEDS").ok();
+    let seeds = seeds.and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS);
+    let mut count = 0;
+    for_each(&mut |name, machine, program| {
+        for seed in 0..seeds {
+            let result = machine.run(seed, &mut *program);
+            assert_eq!(result, Ok(()), "{name}, seed {seed}");
+        }
+        count += 1;
+    });
+    println!("{count} programs right for {seeds} seeds each");
+}
+
+#[test]
+fn no_mutant_survives() {
+    let mut mutants = Mutants::new(EXCUSES);
+    for_each(&mut |name, machine, program| {
+        mutants.plant(machine, name, SEEDS_PER_MUTANT, program);
+    });
+    println!("{mutants}");
+    assert_eq!(mutants.objections(), Vec::<String>::new());
+}
