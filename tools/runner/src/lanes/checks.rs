@@ -57,7 +57,8 @@ pub(super) const COHERENCY_TESTS: Check = Check {
     env: &[("COHERENCY_SEEDS", "10000")],
 };
 
-/// A million random calls of the allocators from a fixed seed.
+/// A million random calls of the allocators from a fixed seed. The feature is not needed, but saves
+/// building the library anew after [`COHERENCY_TESTS`].
 pub(super) const FUZZ: Check = Check {
     name: "cargo test, fuzz",
     args: &[
@@ -68,6 +69,8 @@ pub(super) const FUZZ: Check = Check {
         "hal",
         "--profile",
         "fuzz",
+        "--features",
+        "testkit",
         "--test",
         "fuzz",
     ],
