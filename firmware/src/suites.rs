@@ -15,6 +15,7 @@ mod coherent;
 mod debug;
 mod dma;
 mod dmatest;
+mod experiment;
 mod fw_cfg;
 mod gfp;
 mod interrupt;
@@ -76,5 +77,6 @@ pub const ALL: &[Suite] = &[
     dmatest::SUITE,
     fw_cfg::SUITE,
     mailbox::SUITE,
+    experiment::SUITE,
     selftest::SUITE,
 ];

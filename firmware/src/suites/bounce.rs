@@ -2,11 +2,11 @@
 
 use super::phantom::{NARROW, Narrowed, STRICT, WIDE};
 use super::refusal::{is_usable, refusal};
+use crate::handed::Taken;
 use crate::machine::machine;
 use crate::memory::{Area, Object};
 use crate::pattern::{self, CANARY, POISON};
 use crate::report::{self, Outcome, Stop, Suite};
-use crate::verdict::Taken;
 use crate::{check, check_ok};
 use hal::addr::PAGE_SIZE;
 use hal::dma::bounce::{self, BouncePool, BounceStats, MAX_BOUNCE, SLOT_SIZE};
