@@ -4,14 +4,17 @@ mod window;
 
 pub(crate) use window::Window;
 
+use crate::diagnosis::Scene;
 use crate::memory::contiguous::Contiguous;
 use crate::memory::{Area, Block, Object, Shuffled};
 use crate::submission::copy_while;
 use core::fmt;
 use core::ops::Range;
 use hal::addr::VirtAddr;
+use hal::arch::translate;
+use hal::dma::direction::DirectionKind;
 use hal::dma::engine::{Destination, Source, copy};
-use hal::dma::maintenance::{Counters, counters};
+use hal::dma::maintenance::{Counters, counters, line_size};
 use hal::dma::pool::PoolCreateError;
 use hal::dma::sg::ScatterEntry;
 use hal::dma::streaming::map_slice;
@@ -20,6 +23,7 @@ use hal::dma::{
     ToDevice,
 };
 use hal::mm::{AllocError, CmaError, VmallocError};
+use hal::mmu::MemoryType;
 
 /// The most pages of an area that is handed over: each may be a run by itself.
 const MAX_PAGES: usize = 256;
@@ -83,6 +87,24 @@ pub(crate) fn since(before: Counters) -> Counters {
     }
 }
 
+/// A copy that ended: all of `bytes` but the first and the last `at`. The CPU has the memory that
+/// changed hands at `va`.
+pub(crate) fn scene(bytes: &[u8], at: usize, va: VirtAddr, direction: DirectionKind) -> Scene<'_> {
+    let memory = translate::read_el1(va).memory_type();
+    Scene {
+        bytes,
+        at,
+        len: bytes.len() - 2 * at,
+        va,
+        // Device memory and memory that is not mapped have no lines either.
+        memory: memory.unwrap_or(MemoryType::NormalNonCacheable),
+        direction,
+        line: line_size(),
+        has_ended: true,
+        in_ram: None,
+    }
+}
+
 /// What the CPU does while the engine owns the memory, if anything: called before the engine is
 /// started and again while it works.
 pub(crate) type Meanwhile<'a> = Option<&'a dyn Fn(&Window<'_>)>;
@@ -137,7 +159,7 @@ fn transfer(
 
 /// The window onto `bytes`, which are lent to a device before it is used.
 fn window<'a>(bytes: &mut [u8]) -> Window<'a> {
-    let (va, len) = (VirtAddr::from_ptr(bytes.as_ptr()), bytes.len());
+    let (va, len) = (VirtAddr::from_ptr(bytes.as_mut_ptr()), bytes.len());
     // SAFETY: the caller has borrowed the bytes exclusively and lends them to a mapping, which is
     // alive as long as the window is used and gives no access to them.
     unsafe { Window::at(va, len) }

@@ -1,18 +1,20 @@
 //! What an engine and the CPU read of each other in one kind of memory.
 
-use crate::handed::{Fault, Handed, since};
+use crate::diagnosis::Diagnosis;
+use crate::handed::{Fault, Handed, scene, since};
 use crate::machine::machine;
-use crate::pattern::{self, Mismatch};
+use crate::pattern::{self, LaidOut};
 use core::fmt;
 use hal::dma::DmaEngine;
+use hal::dma::direction::DirectionKind;
 use hal::dma::maintenance::{Counters, counters};
 
 /// What came of one kind of memory.
 pub(super) struct Trip {
     /// The engine wrote the memory, the CPU read it.
-    pub(super) received: Result<(), Mismatch>,
+    pub(super) received: Option<Diagnosis>,
     /// The CPU wrote the memory, the engine read it.
-    pub(super) sent: Result<(), Mismatch>,
+    pub(super) sent: Option<Diagnosis>,
     pub(super) maintained: Counters,
 }
 
@@ -27,12 +29,15 @@ impl Trip {
         pattern::fill(&mut there.as_mut_slice()[..len], seed);
         memory.bytes().fill(pattern::POISON);
         memory.receive(engine, 0..len, &there.part(0, len)?, None)?;
-        let received = pattern::verify(memory.bytes(), 0, len, seed);
+        let va = memory.va();
+        let received = scene(memory.bytes(), 0, va, DirectionKind::FromDevice);
+        let received = received.diagnose(&LaidOut(seed));
 
         there.as_mut_slice().fill(pattern::POISON);
         pattern::fill(memory.bytes(), !seed);
         memory.send(engine, 0..len, &mut there.part_mut(0, len)?, None)?;
-        let sent = pattern::verify(&there.as_slice()[..len], 0, len, !seed);
+        let sent = scene(&there.as_slice()[..len], 0, va, DirectionKind::ToDevice);
+        let sent = sent.diagnose(&LaidOut(!seed));
 
         Ok(Self {
             received,
@@ -42,17 +47,17 @@ impl Trip {
     }
 
     pub(super) fn is_equal(&self) -> bool {
-        self.received.is_ok() && self.sent.is_ok()
+        self.received.is_none() && self.sent.is_none()
     }
 }
 
 impl fmt::Display for Trip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.received, self.sent) {
-            (Ok(()), Ok(())) => f.write_str("bytes equal in both directions"),
-            (Err(flaw), Ok(())) => write!(f, "written by the engine, read by the CPU: {flaw}"),
-            (Ok(()), Err(flaw)) => write!(f, "written by the CPU, read by the engine: {flaw}"),
-            (Err(read), Err(wrote)) => write!(f, "CPU reads: {read}; engine reads: {wrote}"),
+            (None, None) => f.write_str("bytes equal in both directions"),
+            (Some(flaw), None) => write!(f, "written by the engine, read by the CPU: {flaw}"),
+            (None, Some(flaw)) => write!(f, "written by the CPU, read by the engine: {flaw}"),
+            (Some(read), Some(wrote)) => write!(f, "CPU reads: {read}; engine reads: {wrote}"),
         }
     }
 }

@@ -2,21 +2,17 @@
 //! is done all the same, and what is on record of who owns what.
 
 use super::{NOTHING_SEEN, engine, evidence, method, put};
-use crate::diagnosis::Scene;
 use crate::dma_debug;
 use crate::experiment::{Cell, Direction, Finding, Hazard, Method, Observed};
-use crate::handed::{Fault, Handed, Window};
+use crate::handed::{Fault, Handed, Window, scene};
 use crate::machine::machine;
 use crate::pattern::{self, CANARY, Expected};
 use crate::report::{self, Outcome, Stop};
 use crate::{check, check_ok};
 use core::ops::Range;
 use hal::addr::PAGE_SIZE;
-use hal::arch::translate;
 use hal::dma::debug;
 use hal::dma::direction::DirectionKind;
-use hal::dma::maintenance::line_size;
-use hal::mmu::MemoryType;
 
 const LEN: usize = PAGE_SIZE;
 
@@ -56,22 +52,11 @@ pub(super) fn touched() -> Outcome {
         let look = |memory: &mut dyn Handed| -> Result<_, Fault> {
             let mut there = machine().pool.alloc(engine.device(), LEN)?;
             let va = memory.va();
-            let ty = translate::read_el1(va).memory_type();
             pattern::fill(&mut memory.bytes()[..LEN], seed);
             let mut to = there.part_mut(0, LEN)?;
             memory.send(engine, 0..LEN, &mut to, Some(&touch))?;
-            let scene = Scene {
-                bytes: &there.as_slice()[..LEN],
-                at: 0,
-                len: LEN,
-                va,
-                memory: ty.unwrap_or(MemoryType::NormalWriteBack),
-                direction: DirectionKind::ToDevice,
-                line: line_size(),
-                has_ended: true,
-                in_ram: None,
-            };
-            Ok(scene.diagnose(&versions))
+            let arrived = &there.as_slice()[..LEN];
+            Ok(scene(arrived, 0, va, DirectionKind::ToDevice).diagnose(&versions))
         };
         // Maintained rightly: what goes wrong here, no maintenance can help.
         let found = check_ok!(method::maintained(method, engine.device(), LEN, look));

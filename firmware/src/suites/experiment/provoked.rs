@@ -6,19 +6,17 @@ use super::method;
 use super::{NOTHING_SEEN, engine, put};
 use crate::diagnosis::{Diagnosis, Scene};
 use crate::experiment::{Cell, Direction, Finding, Hazard, Method, Observed};
-use crate::handed::{Bare, Fault, Handed, Meanwhile, Upkeep, Window};
+use crate::handed::{Bare, Fault, Handed, Meanwhile, Upkeep, Window, scene};
 use crate::machine::machine;
 use crate::pattern::{self, CANARY, LaidOut, POISON};
 use crate::report::{self, Outcome, Stop};
 use crate::{check, check_ok};
 use core::hint::black_box;
 use core::ops::Range;
-use hal::addr::{PAGE_SIZE, VirtAddr};
-use hal::arch::translate;
+use hal::addr::PAGE_SIZE;
 use hal::dma::direction::DirectionKind;
 use hal::dma::maintenance::line_size;
 use hal::dma::{Coherent, DmaEngine};
-use hal::mmu::MemoryType;
 
 /// Bytes of a buffer.
 const LEN: usize = PAGE_SIZE;
@@ -171,22 +169,6 @@ fn received(
         ..scene(bytes, at, va, direction)
     };
     Ok(scene.diagnose(&expected))
-}
-
-/// A copy that ended, of all but `at` bytes on both sides of `bytes`.
-fn scene(bytes: &[u8], at: usize, va: VirtAddr, direction: DirectionKind) -> Scene<'_> {
-    let memory = translate::read_el1(va).memory_type();
-    Scene {
-        bytes,
-        at,
-        len: bytes.len() - 2 * at,
-        va,
-        memory: memory.unwrap_or(MemoryType::NormalWriteBack),
-        direction,
-        line: line_size(),
-        has_ended: true,
-        in_ram: None,
-    }
 }
 
 /// H1: stores that stay in the cache, then a device that reads.

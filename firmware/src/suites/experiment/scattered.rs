@@ -2,9 +2,9 @@
 
 use super::super::mapping::physical_breaks;
 use super::{engine, evidence, method, put};
-use crate::diagnosis::{Diagnosis, Flaw, Scene};
+use crate::diagnosis::{Diagnosis, Flaw};
 use crate::experiment::{Cell, Direction, Finding, Hazard, Method, Observed};
-use crate::handed::{Fault, Handed, Upkeep};
+use crate::handed::{Fault, Handed, Upkeep, scene};
 use crate::machine::machine;
 use crate::memory::hoard::{SLACK, fragment};
 use crate::memory::{Shuffled, reachable};
@@ -12,11 +12,8 @@ use crate::pattern::{self, LaidOut, POISON};
 use crate::report::{self, Outcome};
 use crate::{check, check_ok};
 use hal::addr::PAGE_SIZE;
-use hal::arch::translate;
 use hal::dma::DmaEngine;
 use hal::dma::direction::DirectionKind;
-use hal::dma::maintenance::line_size;
-use hal::mmu::MemoryType;
 
 /// Bytes of a buffer: several pages.
 const LEN: usize = Shuffled::LEN;
@@ -121,7 +118,6 @@ fn look(
     let mut there = machine().pool.alloc(engine.device(), LEN)?;
     let va = memory.va();
     let runs = physical_breaks(va, LEN).map_or(0, |breaks| breaks + 1);
-    let ty = translate::read_el1(va).memory_type();
     let upkeep = match direction {
         Direction::ToDevice => {
             there.as_mut_slice().fill(POISON);
@@ -138,19 +134,8 @@ fn look(
         Direction::ToDevice => (&there.as_slice()[..LEN], DirectionKind::ToDevice),
         _ => (&memory.bytes()[..LEN], DirectionKind::FromDevice),
     };
-    let scene = Scene {
-        bytes,
-        at: 0,
-        len: LEN,
-        va,
-        memory: ty.unwrap_or(MemoryType::NormalWriteBack),
-        direction,
-        line: line_size(),
-        has_ended: true,
-        in_ram: None,
-    };
     Ok(Sight {
-        diagnosis: scene.diagnose(&LaidOut(seed)),
+        diagnosis: scene(bytes, 0, va, direction).diagnose(&LaidOut(seed)),
         upkeep,
         runs,
     })
