@@ -20,7 +20,7 @@ const _: () = assert!(NAME + COLUMNS * COLUMN <= WIDTH);
 const CELLS: usize = COLUMNS * Method::ALL.len();
 
 /// The cells of a run.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Sheet {
     cells: heapless::Vec<Cell, CELLS>,
 }
@@ -84,14 +84,13 @@ impl Sheet {
     }
 
     fn row(&self, method: Method, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<NAME$}", method.name())?;
-        for (hazard, direction) in columns() {
-            match self.get(hazard, method, direction) {
-                Some(cell) => write!(f, "{:<COLUMN$}", cell.short().as_str())?,
-                None => write!(f, "{:<COLUMN$}", "-")?,
-            }
-        }
-        Ok(())
+        write!(f, "{:NAME$}", method.name())?;
+        columns().try_for_each(
+            |(hazard, direction)| match self.get(hazard, method, direction) {
+                Some(cell) => write!(f, "{:>COLUMN$}", cell.short().as_str()),
+                None => write!(f, "{:>COLUMN$}", "-"),
+            },
+        )
     }
 }
 
@@ -102,7 +101,7 @@ fn columns() -> impl Iterator<Item = (Hazard, Direction)> {
 }
 
 fn heads(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    write!(f, "{:<NAME$}", "")?;
+    write!(f, "{:NAME$}", "")?;
     for (hazard, direction) in columns() {
         let mark = match direction {
             Direction::ToDevice => ">",
@@ -112,7 +111,7 @@ fn heads(f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut head = heapless::String::<COLUMN>::new();
         // A letter, two digits and a mark fit.
         let _ = fmt::write(&mut head, format_args!("H{}{mark}", hazard.number()));
-        write!(f, "{:<COLUMN$}", head.as_str())?;
+        write!(f, "{:>COLUMN$}", head.as_str())?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! H6: the same frame as memory of two types. Seen in the tables; its effect only on silicon.
 
-use super::{NOTHING_SEEN, engine, evidence, method, put};
+use super::{NOTHING_SEEN, engine, evidence, method, put, together};
 use crate::check_ok;
 use crate::experiment::{Cell, Direction, Finding, Hazard, Method, Observed};
 use crate::handed::{Fault, Handed};
@@ -46,7 +46,7 @@ fn mappings_of(page: PhysAddr) -> Mappings {
 pub(super) fn run() -> Outcome {
     let engine = engine()?;
     let hazard = Hazard::MismatchedAlias;
-    let mut seen = false;
+    let mut seen = NOTHING_SEEN;
     for method in Method::ALL {
         let look = |memory: &mut dyn Handed| -> Result<_, Fault> {
             let page = translate::read_el1(memory.va()).page();
@@ -60,24 +60,23 @@ pub(super) fn run() -> Outcome {
             (0, _) | (_, Some(_)) => Finding::Unguarded,
             _ => Finding::Right,
         };
-        seen = true;
-        put(Cell {
+        let outcome = put(Cell {
             hazard,
             method,
             direction: Direction::Both,
             expected: Finding::Right,
             observed: Observed::structural(finding),
             evidence: match (found.memory, found.other) {
-                (Some(memory), None) => evidence(format_args!("{} times {memory}", found.count)),
+                (Some(memory), None) => {
+                    evidence(format_args!("mappings={} all={memory}", found.count))
+                }
                 (_, Some(leaf)) => evidence(format_args!("another type at {}", leaf.va)),
                 (None, None) => evidence(format_args!("mapped nowhere")),
             },
-        })?;
+        });
+        seen = together(seen, outcome);
     }
-    match seen {
-        true => Ok(()),
-        false => NOTHING_SEEN,
-    }
+    seen
 }
 
 /// A page of the contiguous memory area, in quarantine: nobody else has it, and its lines are dropped
@@ -122,7 +121,7 @@ pub(super) fn planted() -> Outcome {
         through_alias.unwrap_or_default(),
         match caches {
             true => "by compared bytes",
-            false => "not observable here, where the next machine may read old bytes",
+            false => "not observable here; another machine may read the old bytes",
         }
     ));
     run_again_without(frames.start)

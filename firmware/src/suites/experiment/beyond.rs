@@ -1,7 +1,7 @@
 //! H9: memory beyond the address bits of the device, which neither the bus nor the device refuses.
 
 use super::super::phantom::{ELSEWHERE, NARROW, WIDE};
-use super::{engine, evidence, put};
+use super::{NOTHING_SEEN, engine, evidence, put, together};
 use crate::experiment::{Cell, Direction, Finding, Hazard, Method, Observed};
 use crate::handed::Fault;
 use crate::machine::machine;
@@ -33,11 +33,12 @@ pub(super) fn run() -> Outcome {
         mapped: &NARROW,
         bare: &ELSEWHERE,
     };
+    let mut seen = NOTHING_SEEN;
     for method in Method::ALL {
         let Some(refusal) = check_ok!(refusal(method, engine, &beyond)) else {
             continue;
         };
-        put(Cell {
+        let outcome = put(Cell {
             hazard: Hazard::BeyondMask,
             method,
             direction: Direction::Both,
@@ -47,9 +48,10 @@ pub(super) fn run() -> Outcome {
                 Err(error) => evidence(format_args!("{error}")),
                 Ok(()) => evidence(format_args!("accepted")),
             },
-        })?;
+        });
+        seen = together(seen, outcome);
     }
-    Ok(())
+    seen
 }
 
 /// Devices that reach the memory: what is not refused is seen not to be.

@@ -5,6 +5,7 @@ use crate::experiment::{Direction, Evidence, Finding, Observed};
 use crate::handed::Upkeep;
 use core::fmt;
 use hal::addr::VirtAddr;
+use hal::arch::par::Par;
 use hal::arch::translate;
 use hal::dma::Device;
 use hal::dma::maintenance::{Counters, line_size, writeback_granule};
@@ -17,8 +18,9 @@ pub(super) struct Sight {
     pub(super) diagnosis: Option<Diagnosis>,
     /// What the hand-over took.
     pub(super) upkeep: Upkeep,
-    /// Where the CPU has the bytes that changed hands, and how many.
+    /// Where the CPU has the bytes that changed hands, as what, and how many.
     pub(super) va: VirtAddr,
+    pub(super) par: Par,
     pub(super) len: usize,
     pub(super) direction: Direction,
     /// Whether the device was to be handed memory as one that snoops.
@@ -38,16 +40,11 @@ pub(super) enum Broken {
     SharesLine,
     #[error("maintained though not cacheable")]
     Superfluous,
-    #[error("a device that snoops is given non-coherent attributes")]
+    #[error("no memory for a device")]
     Type,
 }
 
 impl Sight {
-    /// What the memory is mapped as, by `PAR_EL1`.
-    pub(super) fn memory(&self) -> Option<MemoryType> {
-        translate::read_el1(self.va).memory_type()
-    }
-
     /// Lines that the device's part of the memory touches.
     fn lines(&self) -> u64 {
         let line = line_size();
@@ -70,7 +67,7 @@ impl Sight {
 
     fn kept(&self) -> Result<(), Broken> {
         let Upkeep { before, after, .. } = self.upkeep;
-        match self.memory() {
+        match self.par.memory_type() {
             Some(MemoryType::NormalWriteBack) => {}
             Some(MemoryType::NormalNonCacheable) => {
                 return match self.upkeep.total() == Counters::default() {
@@ -132,7 +129,7 @@ impl Sight {
 impl fmt::Display for Sight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (lines, upkeep) = (self.lines(), &self.upkeep);
-        write!(f, "{}", translate::read_el1(self.va))?;
+        write!(f, "{}", self.par)?;
         if !self.is_direct {
             f.write_str(", bounced")?;
         }

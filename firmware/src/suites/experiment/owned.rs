@@ -1,7 +1,7 @@
 //! H10: the CPU touches or frees what the device owns. The types do not let it; what happens if it
 //! is done all the same, and what is on record of who owns what.
 
-use super::{NOTHING_SEEN, engine, evidence, method, put};
+use super::{NOTHING_SEEN, engine, evidence, method, put, together};
 use crate::dma_debug;
 use crate::experiment::{Cell, Direction, Finding, Hazard, Method, Observed};
 use crate::handed::{Fault, Handed, Window, scene};
@@ -47,6 +47,7 @@ pub(super) fn touched() -> Outcome {
         handed_over: seed,
         too_late: !seed,
     };
+    let mut seen = NOTHING_SEEN;
     for method in Method::ALL {
         let touch = |window: &Window<'_>| window.store(TOUCHED, |index| versions.old(index));
         let look = |memory: &mut dyn Handed| -> Result<_, Fault> {
@@ -65,16 +66,17 @@ pub(super) fn touched() -> Outcome {
             report::diagnostic(format_args!("H10 {}: {diagnosis}", method.name()));
         }
         let (bytes, at) = (TOUCHED.len(), TOUCHED.start);
-        put(Cell {
+        let outcome = put(Cell {
             hazard: Hazard::TouchedWhileOwned,
             method,
             direction: Direction::ToDevice,
             expected: Finding::Torn,
             observed: Observed::data(diagnosis.map_or(Finding::Right, |found| found.flaw.into())),
             evidence: evidence(format_args!("{bytes} bytes at {at} stored too late")),
-        })?;
+        });
+        seen = together(seen, outcome);
     }
-    Ok(())
+    seen
 }
 
 /// Whether a mapping was put on record: `before` it was made, and `during` its life.
@@ -89,7 +91,7 @@ fn on_record(before: usize, during: usize) -> Finding {
 /// is not. The types see to it that nobody frees it before.
 pub(super) fn freed() -> Outcome {
     let engine = engine()?;
-    let mut seen = false;
+    let mut seen = NOTHING_SEEN;
     for method in Method::ALL {
         let before = dma_debug::live();
         let during = core::cell::Cell::new(0);
@@ -107,8 +109,7 @@ pub(super) fn freed() -> Outcome {
             true => Observed::structural(on_record(others, during.get())),
             false => Observed::NotObservable,
         };
-        seen |= observed != Observed::NotObservable;
-        put(Cell {
+        let outcome = put(Cell {
             hazard: Hazard::TouchedWhileOwned,
             method,
             direction: Direction::FromDevice,
@@ -121,12 +122,10 @@ pub(super) fn freed() -> Outcome {
                     during.get()
                 )),
             },
-        })?;
+        });
+        seen = together(seen, outcome);
     }
-    match seen {
-        true => Ok(()),
-        false => NOTHING_SEEN,
-    }
+    seen
 }
 
 /// Memory that is lent to nobody is on no record, and that is found.

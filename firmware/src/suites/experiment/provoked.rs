@@ -3,9 +3,9 @@
 use super::caches::{evict, observable, write_back};
 use super::judge::Sight;
 use super::method;
-use super::{NOTHING_SEEN, engine, put};
+use super::{NOTHING_SEEN, engine, put, together};
 use crate::diagnosis::{Diagnosis, Scene};
-use crate::experiment::{Cell, Direction, Finding, Hazard, Method, Observed};
+use crate::experiment::{Cell, Direction, Finding, Hazard, Method};
 use crate::handed::{Bare, Fault, Handed, Meanwhile, Upkeep, Window, scene};
 use crate::machine::machine;
 use crate::pattern::{self, CANARY, LaidOut, POISON};
@@ -14,6 +14,7 @@ use crate::{check, check_ok};
 use core::hint::black_box;
 use core::ops::Range;
 use hal::addr::PAGE_SIZE;
+use hal::arch::translate;
 use hal::dma::direction::DirectionKind;
 use hal::dma::maintenance::line_size;
 use hal::dma::{Coherent, DmaEngine};
@@ -29,7 +30,7 @@ pub(super) fn run(hazard: Hazard) -> Outcome {
     let engine = engine()?;
     let caches = check_ok!(observable(engine));
     let mut shown = false;
-    let mut seen = false;
+    let mut seen = NOTHING_SEEN;
     for method in Method::ALL {
         let Some(sight) = check_ok!(look(hazard, method, engine, caches)) else {
             continue;
@@ -44,20 +45,17 @@ pub(super) fn run(hazard: Hazard) -> Outcome {
         } else {
             (Finding::Right, sight.of_right_way(shown))
         };
-        seen |= observed != Observed::NotObservable;
-        put(Cell {
+        let outcome = put(Cell {
             hazard,
             method,
             direction: sight.direction,
             expected,
             observed,
             evidence: sight.evidence(),
-        })?;
+        });
+        seen = together(seen, outcome);
     }
-    match seen {
-        true => Ok(()),
-        false => NOTHING_SEEN,
-    }
+    seen
 }
 
 /// The wrong ways break the rules, and the rules say so, whatever the bytes do.
@@ -139,6 +137,7 @@ fn provoke(
         diagnosis,
         upkeep,
         va,
+        par: translate::read_el1(va),
         len: part.len(),
         direction,
         is_coherent: device.is_coherent(),

@@ -1,7 +1,7 @@
 //! H8: pages that are one run for the CPU and not for the device. Seen by bytes on every machine.
 
 use super::super::mapping::physical_breaks;
-use super::{engine, evidence, method, put};
+use super::{NOTHING_SEEN, engine, evidence, method, put, together};
 use crate::diagnosis::{Diagnosis, Flaw};
 use crate::experiment::{Cell, Direction, Finding, Hazard, Method, Observed};
 use crate::handed::{Fault, Handed, Upkeep, scene};
@@ -33,10 +33,14 @@ pub(super) fn run() -> Outcome {
     // The wrong way first: the others' bytes prove something if its bytes are wrong.
     let mut shown = [false; WAYS.len()];
     let mut shuffled = check_ok!(Shuffled::alloc(reachable(engine.device())));
+    let mut seen = NOTHING_SEEN;
     for (index, direction) in WAYS.into_iter().enumerate() {
         let sight = check_ok!(look(engine, &mut shuffled, direction));
         shown[index] = sight.diagnosis.is_some();
-        note(Method::VmallocRaw, direction, &sight, shown[index])?;
+        seen = together(
+            seen,
+            note(Method::VmallocRaw, direction, &sight, shown[index]),
+        );
     }
     drop(shuffled);
     let rest = Method::ALL
@@ -52,12 +56,12 @@ pub(super) fn run() -> Outcome {
             let once = |memory: &mut dyn Handed| look(engine, memory, direction);
             let sight = check_ok!(method::maintained(method, engine.device(), LEN, once));
             if let Some(sight) = sight {
-                note(method, direction, &sight, shown)?;
+                seen = together(seen, note(method, direction, &sight, shown));
             }
         }
         drop(hoard);
     }
-    Ok(())
+    seen
 }
 
 /// The wrong way is wrong, by bytes, and named.
@@ -101,7 +105,7 @@ fn note(method: Method, direction: Direction, sight: &Sight, shown: bool) -> Out
         },
         observed,
         evidence: evidence(format_args!(
-            "{} pages in {} runs, {} segments",
+            "pages={} runs={} segments={}",
             LEN / PAGE_SIZE,
             sight.runs,
             sight.upkeep.segments
