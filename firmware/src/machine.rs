@@ -5,7 +5,7 @@ use crate::boot::memory::TreeFault;
 use crate::boot::secondary::StartError;
 use crate::dmatest;
 use hal::addr::PhysRange;
-use hal::board::{Board, Engines};
+use hal::board::{Absences, Board, Engines};
 use hal::devicetree::{Description, DeviceTree};
 use hal::dma::CoherentPool;
 use hal::drivers::fw_cfg::FwCfg;
@@ -42,8 +42,8 @@ pub struct Machine {
     pub timer: Timer,
     /// The DMA engines.
     pub engines: Engines,
-    /// How many of them this machine must have.
-    pub expected_engines: usize,
+    /// Why others did not come up that this machine must have.
+    pub absent_engines: Absences,
     /// Why an emulator has fewer engines than its board.
     pub unmodelled_engines: Option<&'static str>,
     /// The mailbox to the board's firmware, if it has one.

@@ -8,6 +8,7 @@ mod area;
 pub(crate) mod array;
 pub(crate) mod bulk;
 pub(crate) mod contiguous;
+pub(crate) mod device_ring;
 mod dma_block;
 pub(crate) mod hoard;
 mod kv;

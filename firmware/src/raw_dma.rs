@@ -13,6 +13,7 @@ use hal::dma::direction::DirectionKind;
 use hal::dma::raw::{self, DMA_MAPPING_ERROR, Scatter};
 use hal::layout;
 use hal::mm::{AllocError, Gfp};
+use hal::sync::IrqLock;
 
 /// Most entries in a list.
 const MAX_ENTRIES: usize = 4;
@@ -22,13 +23,20 @@ const MAX_ENTRIES: usize = 4;
 pub(crate) struct Lent {
     device: &'static Device,
     memory: Object,
+    /// Where the device sees slots that some of the memory is bounced through.
+    slots: IrqLock<heapless::Vec<DmaAddr, MAX_ENTRIES>>,
 }
 
 impl Lent {
     /// `len` bytes for `device`, which must be one that no engine is.
     pub(crate) fn new(device: &'static Device, len: usize) -> Result<Self, AllocError> {
         let memory = Object::zeroed(len, Gfp::KERNEL)?;
-        Ok(Self { device, memory })
+        let slots = IrqLock::new(heapless::Vec::new());
+        Ok(Self {
+            device,
+            memory,
+            slots,
+        })
     }
 
     /// The address at which the device sees byte `offset`, mapped or not.
@@ -38,8 +46,12 @@ impl Lent {
             .unwrap_or(DMA_MAPPING_ERROR)
     }
 
-    /// Whether the `len` bytes at `addr` are this memory's, or the device sees none there.
+    /// Whether the `len` bytes at `addr` are this memory's or what it is bounced through, or the device
+    /// sees none there.
     fn is_own(&self, addr: DmaAddr, len: usize) -> bool {
+        if self.slots.lock().contains(&addr) {
+            return true;
+        }
         let Some(pa) = self.device.phys_addr(addr, len) else {
             return true;
         };
@@ -57,14 +69,19 @@ impl Lent {
         let va = self.memory.va() + range.start;
         let frame = layout::virt_to_phys(va).unwrap_or_default().pfn();
         // SAFETY: the bytes are this memory's, which nobody accesses, and no device is told.
-        unsafe {
+        let addr = unsafe {
             match kind {
                 Kind::Page => {
                     raw::dma_map_page(self.device, frame, va.page_offset(), len, direction)
                 }
                 _ => raw::dma_map_single(self.device, va.as_ptr(), len, direction),
             }
+        };
+        if !self.is_own(addr, len) {
+            // Of those beyond its room none is unmapped, which the ledger finds.
+            let _ = self.slots.lock().push(addr);
         }
+        addr
     }
 
     /// `dma_mapping_error`.
@@ -92,6 +109,7 @@ impl Lent {
         if !self.is_own(addr, len) {
             return;
         }
+        self.slots.lock().retain(|slots| *slots != addr);
         // SAFETY: whatever is maintained is this memory's, whose bytes nobody looks at.
         unsafe {
             match kind {
@@ -188,6 +206,43 @@ impl List<'_> {
             // SAFETY: as for `Lent::unmap`, for each entry.
             unsafe { raw::dma_sync_sg_for_cpu(self.lent.device, entries, direction) };
         }
+    }
+}
+
+/// Coherent memory of one device, which nobody is: bytes that are never looked at.
+#[derive(Debug)]
+pub(crate) struct LentCoherent {
+    device: &'static Device,
+    cpu: VirtAddr,
+    addr: DmaAddr,
+}
+
+impl LentCoherent {
+    /// `dma_alloc_coherent` of `size` bytes for `device`, which must be one that no engine is.
+    #[track_caller]
+    pub(crate) fn alloc(device: &'static Device, size: usize) -> Result<Self, AllocError> {
+        let (mut addr, gfp) = (DMA_MAPPING_ERROR, Gfp::KERNEL);
+        let cpu = raw::dma_alloc_coherent(device, size, &mut addr, gfp);
+        if cpu.is_null() || addr == DMA_MAPPING_ERROR {
+            // Null is all that the call says.
+            return Err(AllocError::NoMemory { order: 0, gfp });
+        }
+        let cpu = VirtAddr::from_ptr(cpu);
+        Ok(Self { device, cpu, addr })
+    }
+
+    /// The address at which the device sees it.
+    pub(crate) fn addr(&self) -> DmaAddr {
+        self.addr
+    }
+
+    /// `dma_free_coherent` of `size` bytes `offset` bytes into the memory, as the CPU sees it.
+    #[track_caller]
+    pub(crate) fn free(&self, size: usize, offset: usize) {
+        let cpu = self.cpu + offset;
+        // SAFETY: nobody accesses the memory. A wrong call frees all of it, or nothing if it was
+        // freed, so no memory of anybody else's.
+        unsafe { raw::dma_free_coherent(self.device, size, cpu.as_ptr(), self.addr) };
     }
 }
 

@@ -40,6 +40,11 @@ pub fn run(machine: &'static Machine, cmdline: &CmdLine<'_>) -> ! {
     if count == 0 {
         report::nothing_selected(&mut totals);
     }
+    for line in machine.interrupts.silenced() {
+        report::warning(format_args!(
+            "{line} was silenced: it stayed raised and nobody served it"
+        ));
+    }
     match trace::dropped() {
         0 => {}
         lost => report::warning(format_args!(

@@ -176,7 +176,7 @@ fn bring_up(
         interrupts,
         timer,
         engines: devices.engines,
-        expected_engines: devices.expected_engines,
+        absent_engines: devices.absent_engines,
         unmodelled_engines: devices.unmodelled_engines,
         mailbox: devices.mailbox,
         fw_cfg: devices.fw_cfg,

@@ -1,10 +1,12 @@
 //! Submissions that are watched while they run, and those an engine must refuse.
 
+use crate::clock;
+use crate::machine::machine;
 use hal::addr::{PhysAddr, VirtAddr};
 use hal::arch::{cpu, translate};
 use hal::dma::engine::{Destination, Source};
 use hal::dma::{Device, DmaEngine, DmaError, Transfer};
-use hal::layout;
+use hal::{layout, smp};
 
 /// Copies the first segment of `src` to that of `dst`, of the same length, and calls `during`
 /// between start and end, with IRQs masked so that no handler of this core ends it before. Waits
@@ -13,6 +15,10 @@ use hal::layout;
 /// # Errors
 ///
 /// Those of the engine.
+///
+/// # Panics
+///
+/// If the engine cannot be stopped: it may still write the memory.
 #[expect(
     clippy::needless_pass_by_ref_mut,
     reason = "the engine writes through it"
@@ -36,13 +42,42 @@ pub(crate) fn copy_while(
         len: from.len.min(to.len),
     };
     let irq = cpu::irq_save();
-    // SAFETY: source and destination are borrowed until this returns, which is after `wait`.
+    // SAFETY: source and destination are borrowed until this returns, which is after `wait`, and not
+    // if the engine runs on.
     let started = unsafe { engine.submit(&[transfer]) };
     if started.is_ok() {
         during();
     }
     cpu::irq_restore(irq);
-    engine.wait(started?, timeout_ns)
+    let ended = engine.wait(started?, timeout_ns);
+    if ended == Err(DmaError::Wedged) {
+        panic!("{} does not stop", engine.device().name());
+    }
+    ended
+}
+
+/// Nanoseconds between two tries to submit.
+const PAUSE_NS: u64 = 5_000_000;
+
+/// Calls `copy` until no other core's submission keeps it from starting. That lasts at most
+/// `timeout_ns`, the time for one submission, for each core.
+///
+/// # Errors
+///
+/// Those of `copy`: [`DmaError::Busy`] if the engine was never free.
+pub(crate) fn when_free(
+    timeout_ns: u64,
+    mut copy: impl FnMut() -> Result<(), DmaError>,
+) -> Result<(), DmaError> {
+    let timer = &machine().timer;
+    let patience = timeout_ns.saturating_mul(smp::online().count() as u64);
+    let deadline = timer.now_ns().saturating_add(patience);
+    loop {
+        match copy() {
+            Err(DmaError::Busy) if timer.now_ns() < deadline => clock::pause(PAUSE_NS),
+            ended => return ended,
+        }
+    }
 }
 
 /// What the engine says to a submission of `transfers`, if its own check refuses them.

@@ -10,6 +10,7 @@ macro_rules! tests {
 mod alloc;
 mod boot;
 mod bounce;
+mod busy;
 mod cma;
 mod coherent;
 mod debug;

@@ -9,7 +9,7 @@ use crate::drivers::mailbox::Mailbox;
 use crate::drivers::mmio::Mmio;
 use crate::drivers::timer::Timer;
 use crate::mm::IoremapError;
-use core::fmt;
+use core::fmt::{self, Write};
 
 /// Where a PL011 is and how it is clocked.
 #[derive(Clone, Copy, Debug)]
@@ -56,19 +56,34 @@ pub const MAX_ENGINES: usize = 4;
 /// The DMA engines of a board.
 pub type Engines = heapless::Vec<&'static dyn DmaEngine, MAX_ENGINES>;
 
+/// Why an engine is missing, in words.
+pub type Absence = heapless::String<160>;
+
+/// The engines that a machine should have and has not.
+pub type Absences = heapless::Vec<Absence, MAX_ENGINES>;
+
 /// The devices of a machine, once they are up.
 #[derive(Debug, Default)]
 pub struct Devices {
     /// The DMA engines that came up.
     pub engines: Engines,
-    /// How many engines come up on this machine when nothing is wrong.
-    pub expected_engines: usize,
+    /// Why engines did not come up that come up on this machine when nothing is wrong.
+    pub absent_engines: Absences,
     /// Why this machine, an emulator, has fewer engines than the board.
     pub unmodelled_engines: Option<&'static str>,
     /// The mailbox to the board's firmware, on [boards that have one](Board::has_mailbox).
     pub mailbox: Option<&'static Mailbox<Mmio>>,
     /// QEMU's firmware configuration device.
     pub fw_cfg: Option<&'static FwCfg>,
+}
+
+impl Devices {
+    /// Notes that an engine is missing, and why. What does not fit is cut.
+    pub fn lack_engine(&mut self, why: fmt::Arguments<'_>) {
+        let mut absence = Absence::new();
+        let _ = absence.write_fmt(why);
+        let _ = self.absent_engines.push(absence);
+    }
 }
 
 /// Claims the registers in a range for the driver of that name, and maps them for good.

@@ -291,7 +291,8 @@ pub enum DmaError {
         /// The engine's error bits, as its register holds them.
         flags: u32,
     },
-    /// The engine could not be stopped and may still access memory.
+    /// The engine could not be stopped and may still access memory. It takes nothing more; edu, whose
+    /// step under way cannot be broken off, until that has ended.
     #[error("engine does not stop")]
     Wedged,
     /// The device does not answer any more: it was unplugged or lost its power. It accesses no

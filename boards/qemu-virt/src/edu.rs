@@ -104,7 +104,10 @@ pub(crate) fn bring_up(
     let handler = INTERRUPT.call_once(|| EngineInterrupt::new(engine));
     platform.interrupts.register(line, handler)?;
     platform.interrupts.gic().enable(line)?;
-    try_out(engine, platform.pool)?;
+    try_out(engine, platform.pool).inspect_err(|_| {
+        // The machine goes on without it, and none of its memory is to be left mapped.
+        DEVICE.release();
+    })?;
     (platform.note)(format_args!(
         "dma engine=edu pci={vendor:04x}:{device:04x} slot={} bar0={} irq={line} coherent={}",
         function.device(),

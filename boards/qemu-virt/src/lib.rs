@@ -95,14 +95,14 @@ unsafe impl Board for QemuVirt {
     }
 
     fn bring_up(&self, platform: &Platform<'_>) -> Devices {
-        let mut devices = Devices {
-            expected_engines: 1,
-            ..Devices::default()
-        };
+        let mut devices = Devices::default();
         match edu::bring_up(platform, DMA_COHERENT) {
             // The first of MAX_ENGINES.
             Ok(engine) => drop(devices.engines.push(engine)),
-            Err(error) => (platform.note)(format_args!("no DMA engine: {error}")),
+            Err(error) => {
+                (platform.note)(format_args!("no DMA engine: {error}"));
+                devices.lack_engine(format_args!("edu: {error}"));
+            }
         }
         match fw_cfg::bring_up(platform) {
             Ok(fw_cfg) => devices.fw_cfg = Some(fw_cfg),

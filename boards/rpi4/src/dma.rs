@@ -2,7 +2,7 @@
 
 use hal::addr::{PhysAddr, PhysRange, VirtAddr};
 use hal::board::{Devices, Platform};
-use hal::dma::{BusWindow, Device, DmaEngine, DmaMask};
+use hal::dma::{BusWindow, Clock, CoherentPool, Device, DmaEngine, DmaMask};
 use hal::drivers::bcm2711_channels::{ChannelKind, ChannelMask, Channels, Firmware, Taken};
 use hal::drivers::bcm2711_dma::{self, Controller, Kind, REGISTERS_SIZE};
 use hal::drivers::bcm2711_dma4;
@@ -160,31 +160,30 @@ pub(crate) fn bring_up(
 
     for (slot, kinds) in LEGACY_SLOTS.iter().zip(LEGACY) {
         match bring_up.legacy(slot, kinds) {
-            Ok(engine) => {
-                devices.expected_engines += 1;
-                // As many as there are slots, fewer than MAX_ENGINES.
-                let _ = devices.engines.push(engine);
-            }
+            // As many as there are slots, fewer than MAX_ENGINES.
+            Ok(engine) => drop(devices.engines.push(engine)),
             Err(error) => {
-                devices.expected_engines += usize::from(!matches!(error, ChannelError::NoneLeft));
                 (platform.note)(format_args!("no legacy DMA channel: {error}"));
+                if !matches!(error, ChannelError::NoneLeft) {
+                    devices.lack_engine(format_args!("legacy: {error}"));
+                }
             }
         }
     }
     match bring_up.dma4(&DMA4_SLOT) {
-        Ok(engine) => {
-            devices.expected_engines += 1;
-            // As above.
-            let _ = devices.engines.push(engine);
-        }
+        // As above.
+        Ok(engine) => drop(devices.engines.push(engine)),
         Err(error) => {
-            let is_expected = !is_modelled && !matches!(error, ChannelError::NoneLeft);
-            devices.expected_engines += usize::from(is_expected);
             (platform.note)(format_args!("no DMA4 channel: {error}"));
+            if !is_modelled && !matches!(error, ChannelError::NoneLeft) {
+                devices.lack_engine(format_args!("DMA4: {error}"));
+            }
         }
     }
     // A board whose every channel is kept has nothing to prove anything with.
-    devices.expected_engines = devices.expected_engines.max(1);
+    if devices.engines.is_empty() && devices.absent_engines.is_empty() {
+        devices.lack_engine(format_args!("{}", ChannelError::NoneLeft));
+    }
 }
 
 /// The command line decides whether a device is taken as coherent, then the tree, then the board.
@@ -210,74 +209,83 @@ struct BringUp<'a> {
     built_in_coherence: bool,
 }
 
+/// What the channels on a bus reach, and what the device tree calls them.
+struct Bus {
+    width: DmaMask,
+    windows: &'static [BusWindow],
+    compatible: &'static str,
+}
+
+/// The 32 address bits of the legacy bus.
+const LEGACY_BUS: Bus = Bus {
+    width: DmaMask::new::<32>(),
+    windows: &WINDOWS,
+    compatible: "brcm,bcm2835-dma",
+};
+
+/// The 40 address bits of DMA4.
+const DMA4_BUS: Bus = Bus {
+    width: DmaMask::new::<40>(),
+    windows: &DMA4_WINDOWS,
+    compatible: "brcm,bcm2711-dma",
+};
+
+/// How a driver takes a channel over.
+type Probe<T, E> = fn(
+    &'static Controller<Mmio>,
+    u8,
+    ChannelMask,
+    &'static Device,
+    &'static CoherentPool,
+    &'static dyn Clock,
+) -> Result<T, E>;
+
 impl BringUp<'_> {
     fn legacy(
         &mut self,
         slot: &'static Slot<bcm2711_dma::Channel<Mmio>>,
         kinds: &[ChannelKind],
-    ) -> Result<&'static bcm2711_dma::Channel<Mmio>, ChannelError> {
-        let channel = self.channels.take(kinds).ok_or(ChannelError::NoneLeft)?;
-        let (name, _) = CHANNELS[usize::from(channel.number)];
-        // SAFETY: legacy channels drive the 32 address bits of the legacy bus.
-        let device = slot
-            .device
-            .call_once(|| unsafe { Device::new(name, DmaMask::new::<32>(), &WINDOWS) });
-        decide_coherence(
-            self.platform,
-            device,
-            "brcm,bcm2835-dma",
-            self.built_in_coherence,
-        );
-        let &Platform { pool, clock, .. } = self.platform;
-        let controller = controller(self.platform)?;
-        let number = channel.number;
-        let engine = bcm2711_dma::Channel::probe(
-            controller,
-            number,
-            self.channels.mask(),
-            device,
-            pool,
-            clock,
-        )?;
-        let engine = slot.engine.call_once(|| engine);
-        let line = self.connect(engine, &slot.interrupt, channel)?;
-        self.note(engine, format_args!("{:?}", engine.kind()), line, channel);
-        Ok(engine)
+    ) -> Result<&'static dyn DmaEngine, ChannelError> {
+        self.engine(slot, kinds, &LEGACY_BUS, bcm2711_dma::Channel::probe)
     }
 
     fn dma4(
         &mut self,
         slot: &'static Slot<bcm2711_dma4::Channel<Mmio>>,
-    ) -> Result<&'static bcm2711_dma4::Channel<Mmio>, ChannelError> {
-        let channel = self
-            .channels
-            .take(&[ChannelKind::Dma4])
-            .ok_or(ChannelError::NoneLeft)?;
+    ) -> Result<&'static dyn DmaEngine, ChannelError> {
+        let kinds = [ChannelKind::Dma4];
+        self.engine(slot, &kinds, &DMA4_BUS, bcm2711_dma4::Channel::probe)
+    }
+
+    /// Makes a free channel of one of `kinds`, which are on `bus`, an engine.
+    fn engine<T: DmaEngine, E>(
+        &mut self,
+        slot: &'static Slot<T>,
+        kinds: &[ChannelKind],
+        bus: &Bus,
+        probe: Probe<T, E>,
+    ) -> Result<&'static dyn DmaEngine, ChannelError>
+    where
+        ChannelError: From<E>,
+    {
+        let channel = self.channels.take(kinds).ok_or(ChannelError::NoneLeft)?;
         let (name, _) = CHANNELS[usize::from(channel.number)];
-        // SAFETY: DMA4 channels drive 40 address bits.
-        let device = slot
-            .device
-            .call_once(|| unsafe { Device::new(name, DmaMask::new::<40>(), &DMA4_WINDOWS) });
+        // SAFETY: the two buses are as the datasheet has them, and each kind is on its own.
+        let device = || unsafe { Device::new(name, bus.width, bus.windows) };
+        let device = slot.device.call_once(device);
         decide_coherence(
             self.platform,
             device,
-            "brcm,bcm2711-dma",
+            bus.compatible,
             self.built_in_coherence,
         );
         let &Platform { pool, clock, .. } = self.platform;
         let controller = controller(self.platform)?;
-        let number = channel.number;
-        let engine = bcm2711_dma4::Channel::probe(
-            controller,
-            number,
-            self.channels.mask(),
-            device,
-            pool,
-            clock,
-        )?;
+        let mask = self.channels.mask();
+        let engine = probe(controller, channel.number, mask, device, pool, clock)?;
         let engine = slot.engine.call_once(|| engine);
         let line = self.connect(engine, &slot.interrupt, channel)?;
-        self.note(engine, format_args!("Dma4"), line, channel);
+        self.note(engine, line, channel);
         Ok(engine)
     }
 
@@ -296,17 +304,12 @@ impl BringUp<'_> {
         Ok(line)
     }
 
-    fn note(
-        &self,
-        engine: &dyn DmaEngine,
-        kind: core::fmt::Arguments<'_>,
-        line: Line,
-        channel: Taken,
-    ) {
+    fn note(&self, engine: &dyn DmaEngine, line: Line, channel: Taken) {
         let device = engine.device();
         (self.platform.note)(format_args!(
-            "dma engine={} kind={kind} named_by={:?} irq={line} granule={} coherent={}",
+            "dma engine={} kind={} named_by={:?} irq={line} granule={} coherent={}",
             device.name(),
+            channel.kind,
             channel.named_by,
             engine.length_granule(),
             coherence_of(device),

@@ -4,10 +4,10 @@ use super::buffer::Buffer;
 use super::contents::{Contents, Flaw};
 use super::options::{BadOptions, Kind, Options};
 use super::shape::{Number, Shape, Shapes};
-use crate::clock;
 use crate::failslab;
 use crate::handed::Fault;
 use crate::machine::machine;
+use crate::submission::when_free;
 use core::fmt;
 use core::num::NonZeroUsize;
 use hal::addr::{DmaAddr, VirtAddr};
@@ -19,9 +19,6 @@ use hal::sync::{IrqLock, MAX_CPUS, PerCpu};
 
 const NS_PER_MS: u64 = 1_000_000;
 const NS_PER_S: u64 = 1_000_000_000;
-
-/// Nanoseconds until a submission is tried again that another core's keeps from starting.
-const PAUSE_NS: u64 = 5_000_000;
 
 /// One engine under test.
 #[derive(Debug)]
@@ -283,13 +280,8 @@ impl<'a> Client<'a> {
             src.bus = source.segment(0).map(|segment| segment.addr);
             to.lend_mut(device, contents.destination(), |destination| {
                 dst.bus = destination.segment(0).map(|segment| segment.addr);
-                loop {
-                    match self.transfer(source, destination) {
-                        // Another core's submission runs.
-                        Err(DmaError::Busy) => clock::pause(PAUSE_NS),
-                        ended => break ended,
-                    }
-                }
+                let timeout_ns = self.timeout_ns(shape.len);
+                when_free(timeout_ns, || self.transfer(source, destination))
             })
         });
         tamper(&contents, from.bytes(), to.bytes());
@@ -308,6 +300,18 @@ impl<'a> Client<'a> {
         })
     }
 
+    /// Nanoseconds a submission may take, if the options say.
+    fn asked_timeout_ns(&self) -> Option<u64> {
+        let ms = self.options.timeout_ms?;
+        Some(u64::from(ms) * NS_PER_MS)
+    }
+
+    /// Nanoseconds a submission of `len` bytes may take.
+    fn timeout_ns(&self, len: usize) -> u64 {
+        self.asked_timeout_ns()
+            .unwrap_or_else(|| self.engine.timeout_ns(len))
+    }
+
     /// Copies once and waits as the options say. IRQs are masked if the end is polled for: what
     /// ends the copy is then not the engine's handler on this core.
     fn transfer(
@@ -315,8 +319,7 @@ impl<'a> Client<'a> {
         source: &dyn Source,
         destination: &mut dyn Destination,
     ) -> Result<(), DmaError> {
-        let ms = self.options.timeout_ms;
-        let timeout_ns = ms.map(|ms| u64::from(ms) * NS_PER_MS);
+        let timeout_ns = self.asked_timeout_ns();
         let mut copy =
             |completion| copy_within(self.engine, source, destination, completion, timeout_ns);
         if !self.options.polled {

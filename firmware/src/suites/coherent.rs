@@ -1,6 +1,7 @@
 //! Coherent memory: type, place, content, refusals; where it comes from.
 
 mod contiguous;
+mod ring;
 mod sources;
 
 use super::phantom::{NARROW, SNOOPING, WIDE};
@@ -39,12 +40,17 @@ pub(super) const SUITE: Suite = Suite {
         a_run_leaves_the_direct_map_and_comes_back: contiguous::round_trip,
         a_run_leaves_the_direct_map_and_comes_back_planted: contiguous::planted,
         a_run_freed_with_interrupts_masked_comes_back_later: contiguous::put_off,
+        what_was_freed_with_interrupts_masked_is_memory_still: contiguous::put_off_and_wanted,
         handlers_exhaust_the_pool_and_it_refills: sources::exhausted_by_a_handler,
         handlers_exhaust_the_pool_and_it_refills_planted: sources::exhausted_planted,
+        an_idle_core_refills_the_pool: sources::refilled_by_an_idle_core,
+        an_idle_core_refills_the_pool_planted: sources::no_core_is_idle,
         tasks_leave_the_reserve_to_handlers: sources::reserve,
         devices_that_snoop_get_cached_memory: sources::cached,
         devices_that_snoop_get_cached_memory_planted: sources::cached_planted,
         wrong_flags_and_contexts_are_named: sources::refused,
+        slots_that_an_engine_gives_back_are_the_cpus: ring::given_back,
+        slots_that_an_engine_gives_back_are_the_cpus_planted: ring::given_back_planted,
     },
 };
 

@@ -1,7 +1,9 @@
 //! The DMA engines: what they copy, what they refuse, how they end.
 
 mod engines;
+mod gone;
 mod lengths;
+mod lost;
 pub(super) mod maintained;
 mod rectangles;
 mod refused;
@@ -39,6 +41,8 @@ pub(super) const SUITE: Suite = Suite {
         fragmented_vmalloc_is_gathered_run_by_run_planted: scattered::planted,
         copies_end_by_interrupt: engines::interrupts,
         copies_end_by_interrupt_planted: engines::interrupts_planted,
+        no_interrupt_is_lost: lost::none,
+        no_interrupt_is_lost_planted: lost::planted,
         polled_copies_need_no_interrupt: engines::polled,
         rectangles_arrive_and_their_surroundings_stay: rectangles::arrive,
         rectangles_arrive_and_their_surroundings_stay_planted: rectangles::planted,
@@ -46,6 +50,8 @@ pub(super) const SUITE: Suite = Suite {
         a_second_submission_is_busy: engines::busy,
         aborted_engines_copy_again: engines::abort,
         timed_out_engines_copy_again: engines::timeout,
+        a_device_that_is_gone_is_named: gone::named,
+        a_device_that_is_gone_is_named_planted: gone::planted,
         every_core_copies: engines::every_core,
         two_cores_share_an_engine: engines::two_cores,
         coherent_memory_is_not_cacheable: maintained::coherent_attributes,
@@ -57,7 +63,7 @@ pub(super) const SUITE: Suite = Suite {
 };
 
 /// Runs `test` with each engine; without one there is nothing to show.
-fn each_engine(test: impl Fn(&'static dyn DmaEngine) -> Outcome) -> Outcome {
+pub(super) fn each_engine(mut test: impl FnMut(&'static dyn DmaEngine) -> Outcome) -> Outcome {
     if machine().engines.is_empty() {
         return Err(Stop::Skipped("no DMA engine"));
     }

@@ -46,15 +46,17 @@ impl<T: Send> InInterrupt<T> {
     /// Waits for a timer interrupt; what the function returned in it.
     pub(super) fn run(&'static self) -> Result<T, Stop> {
         const DELAY_NS: u64 = 20_000;
-        const PATIENCE_NS: u64 = 100_000_000;
+        const PATIENCE_NS: u64 = 1_000_000_000;
         let timer = &machine().timer;
         *self.outcome.lock() = None;
         let outcome = with_timer_handler(self, || {
             counter::arm(timer.deadline_after(DELAY_NS));
             let start = timer.now_ns();
             loop {
+                // Before the look: a handler may take longer than this has patience.
+                let is_late = timer.now_ns() - start > PATIENCE_NS;
                 let outcome = self.outcome.lock().take();
-                if outcome.is_some() || timer.now_ns() - start > PATIENCE_NS {
+                if outcome.is_some() || is_late {
                     return outcome;
                 }
                 core::hint::spin_loop();

@@ -4,7 +4,9 @@
 use crate::machine::machine;
 use hal::addr::{PAGE_SIZE, PhysAddr};
 use hal::dma::engine::Ticket;
-use hal::dma::{BusWindow, Device, DmaEngine, DmaError, DmaMask, SegmentLimits, Transfer, bounce};
+use hal::dma::{
+    BusWindow, Completion, Device, DmaEngine, DmaError, DmaMask, SegmentLimits, Transfer, bounce,
+};
 use hal::sync::Once;
 
 /// Reaches all memory where the CPU does.
@@ -64,6 +66,9 @@ const SHORT: SegmentLimits = match SegmentLimits::new(3 * PAGE_SIZE, 16 << 10) {
     Err(_) => panic!("a power of two above a page"),
 };
 
+/// As [`WIDE`], of an engine whose registers are a program's.
+pub(super) static REMOVABLE: Device = phantom("removable", DmaMask::new::<64>(), &EVERYWHERE);
+
 static EVERYWHERE: [BusWindow; 1] = window(0);
 static FAR_AWAY: [BusWindow; 1] = window(1 << 48);
 
@@ -77,7 +82,7 @@ const fn window(bus: u64) -> [BusWindow; 1] {
 }
 
 const fn phantom(name: &'static str, width: DmaMask, windows: &'static [BusWindow]) -> Device {
-    // SAFETY: no engine names it as its device, so its addresses reach nobody.
+    // SAFETY: no engine of hardware names it as its device, so its addresses reach nobody.
     unsafe { Device::new(name, width, windows) }
 }
 
@@ -143,12 +148,12 @@ unsafe impl DmaEngine for Narrowed {
         self.engine.interrupts()
     }
 
-    fn wait(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
-        self.engine.wait(ticket, timeout_ns)
+    fn lost_interrupts(&self) -> u64 {
+        self.engine.lost_interrupts()
     }
 
-    fn wait_polled(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
-        self.engine.wait_polled(ticket, timeout_ns)
+    fn wait_by(&self, by: Completion, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
+        self.engine.wait_by(by, ticket, timeout_ns)
     }
 
     fn abort(&self) {

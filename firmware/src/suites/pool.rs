@@ -1,17 +1,20 @@
 //! `dma_pool`: small blocks of coherent memory.
 
+use super::dma::each_engine;
 use super::phantom::WIDE;
 use crate::failslab::lightly;
 use crate::handed::Taken;
+use crate::machine::machine;
 use crate::memory::{Kept, freed_as_another, freed_twice};
 use crate::report::{Outcome, Stop, Suite, diagnostic};
 use crate::suites::mapping;
-use crate::{check, check_ok, check_served};
+use crate::{check, check_ok, check_served, pattern};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use hal::addr::PAGE_SIZE;
 use hal::alloc::KVec;
+use hal::dma::engine::copy;
 use hal::dma::pool::PoolCreateError;
-use hal::dma::{DmaPool, DmaPoolError, PoolBlock};
+use hal::dma::{Coherent, DmaEngine, DmaPool, DmaPoolError, PoolBlock, coherent};
 use hal::mm::Gfp;
 use hal::mmu::MemoryType;
 use hal::smp;
@@ -28,6 +31,8 @@ pub(super) const SUITE: Suite = Suite {
         double_and_foreign_frees_are_refused_by_name: wrong_frees,
         a_busy_pool_is_not_destroyed: busy,
         cores_take_blocks_at_once: all_cores,
+        engines_copy_from_and_to_blocks: copied,
+        engines_copy_from_and_to_blocks_planted: copied_planted,
     },
 };
 
@@ -220,4 +225,85 @@ fn all_cores() -> Outcome {
     check!(pool.info().live == 0, "{}", pool.info());
     check_served!(refused);
     Ok(())
+}
+
+/// Bytes in a block that an engine copies, and where in coherent memory they go.
+const COPIED: usize = 96;
+const AT: usize = 160;
+
+/// Four blocks in a row, and a page of coherent memory.
+struct Blocks<'a> {
+    /// The first is read, the third written; the others are their neighbours.
+    blocks: [PoolBlock<'a>; 4],
+    page: Coherent,
+}
+
+impl<'a> Blocks<'a> {
+    fn new(engine: &'static dyn DmaEngine, pool: &'a DmaPool) -> Result<Self, Stop> {
+        let block = || pool.alloc(Gfp::KERNEL);
+        let mut blocks = [
+            check_ok!(block()),
+            check_ok!(block()),
+            check_ok!(block()),
+            check_ok!(block()),
+        ];
+        for block in &mut blocks {
+            block.as_mut_slice().fill(pattern::CANARY);
+        }
+        pattern::fill(blocks[0].as_mut_slice(), machine().seed);
+        blocks[2].as_mut_slice().fill(pattern::POISON);
+        let mut page = check_ok!(coherent::alloc(engine.device(), PAGE_SIZE, Gfp::KERNEL));
+        pattern::lay_out(page.as_mut_slice(), AT, COPIED);
+        Ok(Self { blocks, page })
+    }
+
+    /// Whether the first block's bytes are in the third, and nothing beside it has changed.
+    fn has_arrived(&self) -> bool {
+        let [_, before, seen, after] = &self.blocks;
+        let is_canary = |block: &PoolBlock<'_>| {
+            let mut bytes = block.as_slice().iter();
+            bytes.all(|byte| *byte == pattern::CANARY)
+        };
+        let verified = pattern::verify(seen.as_slice(), 0, COPIED, machine().seed);
+        verified.is_ok() && is_canary(before) && is_canary(after)
+    }
+}
+
+fn copied() -> Outcome {
+    each_engine(|engine| {
+        let device = engine.device();
+        let pool = check_ok!(DmaPool::create("test", device, COPIED, 32, 0));
+        let mut taken = Blocks::new(engine, &pool)?;
+        let [source, _, seen, _] = &mut taken.blocks;
+        check_ok!(copy(engine, source, seen));
+        check!(taken.has_arrived(), "{}: between blocks", device.name());
+        let mut part = check_ok!(taken.page.part_mut(AT, COPIED));
+        check_ok!(copy(engine, &taken.blocks[2], &mut part));
+        check_ok!(pattern::verify(
+            taken.page.as_slice(),
+            AT,
+            COPIED,
+            machine().seed
+        ));
+        diagnostic(format_args!(
+            "engine={} {} observed=data",
+            device.name(),
+            pool.info()
+        ));
+        Ok(())
+    })
+}
+
+/// A block that an engine writes beside the one it should have.
+fn copied_planted() -> Outcome {
+    each_engine(|engine| {
+        let pool = check_ok!(DmaPool::create("test", engine.device(), COPIED, 32, 0));
+        let mut taken = Blocks::new(engine, &pool)?;
+        check!(!taken.has_arrived(), "a copy that never ran passes for one");
+        let [source, _, seen, after] = &mut taken.blocks;
+        seen.as_mut_slice().copy_from_slice(source.as_slice());
+        check_ok!(copy(engine, source, after));
+        check!(!taken.has_arrived(), "a neighbour was not found");
+        Ok(())
+    })
 }

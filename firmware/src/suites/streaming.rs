@@ -1,7 +1,7 @@
 //! Streaming maps: what changes hands, what is maintained for it, and what is never lent.
 
-use super::phantom::WIDE;
-use super::refusal::{is_usable, refusal};
+use super::phantom::{ELSEWHERE, WIDE};
+use super::refusal::{NotRefused, is_usable, refusal};
 use crate::handed::Taken;
 use crate::machine::machine;
 use crate::memory::{Object, Pages, reachable};
@@ -14,7 +14,7 @@ use hal::dma::engine::copy;
 use hal::dma::maintenance::{Counters, counters, line_size, writeback_granule};
 use hal::dma::resource::map_resource;
 use hal::dma::streaming::map_slice;
-use hal::dma::{Bidirectional, Direction, DmaEngine, DmaError, FromDevice, ToDevice};
+use hal::dma::{Bidirectional, Direction, DmaEngine, DmaError, DmaMask, FromDevice, ToDevice};
 use hal::memory_map::ReservedKind;
 use hal::mm::{Gfp, Unlendable};
 
@@ -33,6 +33,7 @@ pub(super) const SUITE: Suite = Suite {
         lengths_that_leave_memory_are_refused: lengths,
         registers_are_mapped_and_ram_is_not: resources,
         masks_that_reach_no_ram_are_refused: masks,
+        masks_that_reach_no_ram_are_refused_planted: masks_planted,
     },
 };
 
@@ -113,8 +114,8 @@ fn since(before: Counters) -> [u64; 3] {
     ]
 }
 
-/// What `f` returns, and maintained.
-fn counted<R>(f: impl FnOnce() -> R) -> (R, [u64; 3]) {
+/// What `f` returns, and the lines it cleaned, invalidated, and both.
+pub(super) fn counted<R>(f: impl FnOnce() -> R) -> (R, [u64; 3]) {
     let before = counters();
     let result = f();
     (result, since(before))
@@ -325,22 +326,37 @@ fn resources() -> Outcome {
     Ok(())
 }
 
+/// Whether a mask is refused because the device would reach no RAM with it.
+fn is_mask_refused(refused: Result<(), DmaError>) -> Result<(), NotRefused> {
+    refusal("a mask", refused, |error| {
+        matches!(error, DmaError::MaskUnsupported { .. })
+    })
+}
+
+/// Of a device that sees memory above what 32 bits reach, wherever RAM is.
 fn masks() -> Outcome {
-    let narrow = hal::dma::DmaMask::new::<12>();
-    let refused = WIDE.set_mask(narrow);
-    let reaches_ram = machine()
-        .map
-        .ram()
-        .iter()
-        .any(|ram| ram.start.get() <= narrow.value());
-    if !reaches_ram {
-        check_ok!(refusal("a mask of 12 bits", refused, |error| {
-            matches!(error, DmaError::MaskUnsupported { .. })
-        }));
-    }
-    let taken = WIDE.set_mask(hal::dma::DmaMask::new::<32>());
-    let restored = WIDE.set_mask(hal::dma::DmaMask::new::<64>());
+    let before = ELSEWHERE.mask();
+    check_ok!(is_mask_refused(ELSEWHERE.set_mask(DmaMask::new::<31>())));
+    check!(
+        ELSEWHERE.mask() == before,
+        "a refused mask of {:#x} is in force",
+        ELSEWHERE.mask()
+    );
+    let taken = ELSEWHERE.set_mask(DmaMask::new::<32>());
+    let mask = ELSEWHERE.mask();
+    let restored = ELSEWHERE.set_mask(DmaMask::new::<64>());
     check_ok!(taken);
     check_ok!(restored);
+    check!(
+        mask == DmaMask::new::<32>().value(),
+        "{mask:#x} instead of 32 bits"
+    );
+    Ok(())
+}
+
+/// A mask that reaches all RAM.
+fn masks_planted() -> Outcome {
+    let found = is_mask_refused(WIDE.set_mask(DmaMask::new::<64>()));
+    check!(found.is_err(), "an accepted mask was taken for a refusal");
     Ok(())
 }

@@ -32,13 +32,23 @@ pub mod trace {
         TlbAllLevels(VirtAddr),
         /// `TLBI VMALLE1IS`.
         TlbAll,
+        /// No instruction: `len` bytes copied between a buffer and bounce slots, for its place among
+        /// the others. Noted in builds for tests.
+        Copy {
+            /// First byte read.
+            from: VirtAddr,
+            /// First byte written.
+            to: VirtAddr,
+            /// Bytes.
+            len: usize,
+        },
     }
 
     thread_local! {
         static OPS: RefCell<Option<Vec<Op>>> = const { RefCell::new(None) };
     }
 
-    pub(super) fn record(op: Op) {
+    pub(crate) fn record(op: Op) {
         OPS.with_borrow_mut(|ops| {
             if let Some(ops) = ops {
                 ops.push(op);

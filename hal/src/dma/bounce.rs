@@ -8,10 +8,12 @@
 //! |---|---|---|---|
 //! | map | in | in | in |
 //! | sync for the CPU, unmap | - | out | out |
-//! | sync for the device | in | - | in |
+//! | sync for the device | in | in | in |
 //!
-//! The copy in at a map from the device keeps what the device does not write, should it write less
-//! than announced. Slots start on cache lines and are whole lines, so maintaining them touches
+//! The copies in of a buffer from the device keep what the device does not write, should it write
+//! less than announced: what was there at the map, and what the CPU stored between two syncs. So a
+//! buffer reads alike, bounced or not. The calls of [`raw`](super::raw) make the one at a sync for the
+//! device only if the device reads, as Linux does. Slots start on cache lines and are whole lines, so maintaining them touches
 //! nobody else's.
 //!
 //! The pool is set up once and then serves any context.
@@ -284,11 +286,7 @@ impl BouncePool {
     pub(super) unsafe fn copy_in(&self, slots: VirtAddr, buffer: VirtAddr, len: usize) {
         self.bytes_in.fetch_add(len as u64, Ordering::Relaxed);
         // SAFETY: the caller's contract; slots never overlap what is not of the pool.
-        unsafe {
-            buffer
-                .as_ptr::<u8>()
-                .copy_to_nonoverlapping(slots.as_ptr(), len);
-        };
+        unsafe { copy(buffer, slots, len) };
     }
 
     /// Copies `len` bytes out of slots into a buffer.
@@ -299,12 +297,23 @@ impl BouncePool {
     pub(super) unsafe fn copy_out(&self, slots: VirtAddr, buffer: VirtAddr, len: usize) {
         self.bytes_out.fetch_add(len as u64, Ordering::Relaxed);
         // SAFETY: as above.
-        unsafe {
-            slots
-                .as_ptr::<u8>()
-                .copy_to_nonoverlapping(buffer.as_ptr(), len);
-        };
+        unsafe { copy(slots, buffer, len) };
     }
+}
+
+/// Copies `len` bytes.
+///
+/// # Safety
+///
+/// Those at `from` are valid for reads, those at `to` for writes, nobody else accesses either
+/// meanwhile, and they do not overlap.
+unsafe fn copy(from: VirtAddr, to: VirtAddr, len: usize) {
+    #[cfg(test)]
+    crate::arch::trace::record(crate::arch::trace::Op::Copy { from, to, len });
+    // SAFETY: the caller's contract.
+    unsafe {
+        from.as_ptr::<u8>().copy_to_nonoverlapping(to.as_ptr(), len);
+    };
 }
 
 /// Slots that `len` bytes take.

@@ -11,8 +11,9 @@
 
 mod check;
 mod checker;
-mod order;
+mod ranges;
 mod report;
+mod table;
 
 pub use check::Check;
 pub use checker::Checker;
@@ -21,11 +22,14 @@ pub use report::{Call, Kind, Report, SgPlace, Site};
 pub(super) use checker::Sync;
 
 use super::direction::DirectionKind;
-use super::lease::Lease;
+use super::lease::{ALIGNMENT, Lease};
 use super::{Device, DmaError, DmaSegment, MemoryKind, maintenance};
 use crate::addr::{DmaAddr, VirtAddr};
+use crate::layout;
+use crate::mm;
 use crate::sync::{IrqLock, Once};
 use checker::{Lent, Reports};
+use core::ops::Range;
 use core::panic::Location;
 use core::sync::atomic::{AtomicBool, Ordering};
 use report::Lender;
@@ -76,27 +80,35 @@ pub fn is_on() -> bool {
     ON.load(Ordering::Relaxed)
 }
 
-/// What `f` makes of the checker, or `None` if there is none.
-pub fn with<T>(f: impl FnOnce(&Checker) -> T) -> Option<T> {
-    CHECKER.lock().as_ref().map(f)
+/// Mappings there are, if calls are checked.
+pub fn live() -> usize {
+    CHECKER.lock().as_ref().map_or(0, Checker::live)
 }
 
-/// Calls `f` with each live mapping and the name of its device, by device address.
+/// Calls `f` with each live mapping and the name of its device, without a lock of this module held.
+/// What is mapped or unmapped meanwhile may be left out.
 pub fn for_each_live(mut f: impl FnMut(&'static str, &Call)) {
-    let mapping = |index| CHECKER.lock().as_ref()?.mapping(index);
-    for (device, call) in (0..).map_while(mapping) {
+    let mapping = |slot| CHECKER.lock().as_ref()?.mapping(slot);
+    for (device, call) in slots().filter_map(mapping) {
         f(device, &call);
     }
 }
 
-/// Reports every mapping that `device` still has, because its driver is done with it, and returns
-/// how many there are.
-#[doc(alias = "dma_debug_device_change")]
-#[track_caller]
-pub fn release(device: &Device) -> usize {
-    let site = Location::caller();
-    let leak = |index| CHECKER.lock().as_mut()?.leak(lender(device), index, site);
-    (0..).map_while(leak).map(|report| tell(&report)).count()
+/// The slots to look at for all mappings.
+fn slots() -> Range<u32> {
+    CHECKER.lock().as_ref().map_or(0..0, Checker::slots)
+}
+
+/// Reports every mapping that `device` still has, because its driver is done with it at `site`, and
+/// returns how many there are.
+#[cold]
+pub(super) fn on_release(device: &Device, site: Site) -> usize {
+    let leaks = |slot| {
+        let found = CHECKER.lock().as_mut()?.leak(lender(device), slot, site);
+        found.iter().for_each(tell);
+        found.first().copied()
+    };
+    slots().filter_map(leaks).count()
 }
 
 /// What a typed map knows of itself.
@@ -207,9 +219,11 @@ fn lender(device: &Device) -> Lender {
 #[cold]
 pub(super) fn record(device: &Device, call: &Call, maintained: bool, checked: bool) {
     let is_cached = !matches!(call.kind, Kind::Coherent | Kind::Resource);
+    let memory = layout::virt_to_phys(call.cpu).filter(|_| is_cached);
     let lent = Lent {
-        // What the device sees: of a bounced buffer that is the bounce buffer.
-        memory: device.phys_addr(call.addr, call.len).filter(|_| is_cached),
+        memory,
+        // The slots of a buffer that is bounced are nobody else's.
+        is_copied: device.phys_addr(call.addr, call.len) != memory,
         granule: maintenance::writeback_granule(),
         maintained,
         checked,
@@ -223,6 +237,12 @@ pub(super) fn record(device: &Device, call: &Call, maintained: bool, checked: bo
 #[cold]
 pub(super) fn forget(device: &Device, call: &Call) {
     check(|checker| checker.unmap(lender(device), *call));
+}
+
+/// Checks a free of coherent memory, whose record ends when the memory is dropped.
+#[cold]
+pub(super) fn free(device: &Device, call: &Call) {
+    check(|checker| checker.free(lender(device), *call));
 }
 
 /// Checks a sync, before it is done.
@@ -253,6 +273,9 @@ pub(super) fn refuse(device: &Device, call: &Call, refusal: DmaError) {
 /// The kind of mistake behind a refusal; `None` for what a driver that does everything right meets.
 fn mistake(refusal: &DmaError) -> Option<Check> {
     match *refusal {
+        DmaError::PartialLine { addr, len, granule } => {
+            may_share_lines(addr, len, granule).then_some(Check::MapInvalid)
+        }
         DmaError::OutOfReach { .. }
         | DmaError::PoolExhausted { .. }
         | DmaError::BounceExhausted { .. } => None,
@@ -273,6 +296,13 @@ fn mistake(refusal: &DmaError) -> Option<Check> {
         }
         _ => Some(Check::MapInvalid),
     }
+}
+
+/// Whether lines of `granule` bytes, of which the `len` bytes at `addr` cover a part, may hold what is
+/// not the caller's: an object has lines of [`ALIGNMENT`] bytes for itself, and anything else pages.
+fn may_share_lines(addr: VirtAddr, len: usize, granule: usize) -> bool {
+    let is_object = |pa| mm::is_line_object(pa, len);
+    granule > ALIGNMENT && layout::virt_to_phys(addr).is_some_and(is_object)
 }
 
 /// Asks the checker and tells the hook what it found.

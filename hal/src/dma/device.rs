@@ -1,14 +1,18 @@
 //! What the library knows of one device that does DMA.
 
+mod coherence;
 mod limits;
 
 pub use limits::{BadLimits, SegmentLimits};
 
-use super::{BusWindow, DmaError, DmaMask, bounce};
+use super::bounce::MAX_BOUNCE;
+use super::{BusWindow, DmaError, DmaMask, debug, lease};
 use crate::addr::{DmaAddr, PhysAddr, PhysRange, VirtAddr};
 use crate::layout;
 use crate::mm;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use coherence::Coherence;
+use core::panic::Location;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// A device: what it reaches, at which addresses, and whether its accesses snoop the CPU's caches.
 ///
@@ -24,7 +28,7 @@ pub struct Device {
     limits: SegmentLimits,
     streaming: Reach,
     coherent_memory: Reach,
-    is_coherent: AtomicBool,
+    coherence: Coherence,
     may_bounce: bool,
 }
 
@@ -84,7 +88,7 @@ impl Device {
             limits: SegmentLimits::NONE,
             streaming: Reach::new(width, windows),
             coherent_memory: Reach::new(width, windows),
-            is_coherent: AtomicBool::new(false),
+            coherence: Coherence::new(),
             may_bounce: true,
         }
     }
@@ -179,22 +183,6 @@ impl Device {
             .first_window
             .store(reached(used, self.windows), Ordering::Relaxed);
         Ok(())
-    }
-
-    /// Whether the device snoops the CPU's caches, so that maps need no maintenance.
-    #[doc(alias = "dev_is_dma_coherent")]
-    #[inline]
-    pub fn is_coherent(&self) -> bool {
-        self.is_coherent.load(Ordering::Relaxed)
-    }
-
-    /// Decides whether the device is taken as coherent: the command line decides, then the device
-    /// tree, then the board.
-    ///
-    /// A map remembers what it was made under. Treating a coherent device as not coherent is always
-    /// correct.
-    pub fn set_coherent(&self, coherent: bool) {
-        self.is_coherent.store(coherent, Ordering::Relaxed);
     }
 
     /// The address the device must be given for the `len` bytes at `pa`.
@@ -294,20 +282,50 @@ impl Device {
         windows.find_map(|window| window.untranslate(addr, len))
     }
 
+    /// Says that the driver is done with the device: each mapping it still has is a leak, and
+    /// [reported](super::debug) with the place of the map and of this call. Returns how many there
+    /// are; 0 while DMA calls are not checked.
+    ///
+    /// Nothing ends by it. To be called where the device is given up, after it was stopped. May be
+    /// called in any context.
+    #[doc(alias = "dma_debug_device_change")]
+    #[track_caller]
+    pub fn release(&self) -> usize {
+        match debug::is_on() {
+            true => debug::on_release(self, Location::caller()),
+            false => 0,
+        }
+    }
+
     /// Whether streaming maps reach all of the machine's RAM, so that nothing is bounced for its
     /// place.
     #[doc(alias = "dma_addressing_limited")]
     pub fn reaches_all_ram(&self) -> bool {
-        let reached = |ram: &PhysRange| self.streaming_addr(ram.start, ram.size() as usize);
-        mm::ram().iter().all(|ram| reached(ram).is_some())
+        self.reaches_all(mm::ram())
     }
 
-    /// Bytes in the largest buffer that is sure to be mapped. No smaller size is any better.
+    fn reaches_all(&self, ram: &[PhysRange]) -> bool {
+        let reached = |ram: &PhysRange| self.streaming_addr(ram.start, ram.size() as usize);
+        ram.iter().all(|ram| reached(ram).is_some())
+    }
+
+    /// Bytes in the largest buffer of whole cache lines that is mapped wherever it lies, if that
+    /// depends on its size: where the device does not reach all RAM with its mask, and what it does
+    /// not reach is bounced. `usize::MAX` otherwise: everything is reached, or no size helps what is
+    /// not. No smaller size is any better.
+    ///
+    /// A buffer that shares a cache line with its neighbours, which a device writes that is not
+    /// coherent, is bounced wherever it lies, and never longer than
+    /// [`MAX_BOUNCE`].
     #[doc(alias("dma_max_mapping_size", "dma_opt_mapping_size"))]
     pub fn max_mapping_size(&self) -> usize {
-        match self.reaches_all_ram() || bounce::pool().is_none() {
-            true => usize::MAX,
-            false => bounce::MAX_BOUNCE,
+        self.max_mapping_size_in(mm::ram())
+    }
+
+    fn max_mapping_size_in(&self, ram: &[PhysRange]) -> usize {
+        match !self.reaches_all(ram) && lease::usable_pool(self, MAX_BOUNCE).is_some() {
+            true => MAX_BOUNCE,
+            false => usize::MAX,
         }
     }
 

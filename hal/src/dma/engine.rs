@@ -60,9 +60,9 @@ impl fmt::Debug for dyn Clock {
 ///
 /// # Safety
 ///
-/// When [`wait`](Self::wait) or [`wait_polled`](Self::wait_polled) has returned for a ticket, with
-/// anything but the errors that they name as left running, the engine does not access the memory of
-/// that submission any more.
+/// When [`wait`](Self::wait) or [`wait_by`](Self::wait_by) has returned for a ticket, with anything but
+/// the errors that the latter names as left running, the engine does not access the memory of that
+/// submission any more.
 pub unsafe trait DmaEngine: Sync {
     /// The device the engine is: its reach, its coherence, its name.
     fn device(&self) -> &'static Device;
@@ -121,27 +121,35 @@ pub unsafe trait DmaEngine: Sync {
     /// Interrupts of the engine that [`Self::on_interrupt`] has served.
     fn interrupts(&self) -> u64;
 
-    /// Sleeps until the submission has ended, at most `timeout_ns`, and returns how it ended.
+    /// How often a [`wait`](Self::wait) came to its deadline and found that the engine had something to
+    /// say which no interrupt had said: a line that is silenced, or a controller set up wrong.
+    fn lost_interrupts(&self) -> u64;
+
+    /// Waits until the submission has ended, at most `timeout_ns`, and returns how it ended. Its end is
+    /// noticed `by` the interrupt, while the caller sleeps, or by looking at the engine, which may be
+    /// done with IRQs masked.
     ///
     /// When it returns, the engine does not access the submission's memory any more and takes new
     /// ones - unless it returns [`DmaError::Wedged`] or [`DmaError::IrqsMasked`].
     ///
     /// # Errors
     ///
-    /// [`DmaError::IrqsMasked`] at once, with the submission still running. [`DmaError::Bus`],
-    /// [`DmaError::Timeout`], [`DmaError::Aborted`], [`DmaError::StaleTicket`],
-    /// [`DmaError::Wedged`].
-    fn wait(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError>;
+    /// By interrupt [`DmaError::IrqsMasked`] at once, with the submission still running.
+    /// [`DmaError::Bus`], [`DmaError::Timeout`], [`DmaError::Aborted`], [`DmaError::StaleTicket`],
+    /// [`DmaError::Gone`], [`DmaError::Wedged`].
+    fn wait_by(&self, by: Completion, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError>;
 
-    /// As [`wait`](Self::wait), but looks at the engine instead of relying on its interrupt. May be
-    /// called with IRQs masked.
+    /// [`wait_by`](Self::wait_by) interrupt.
     ///
     /// # Errors
     ///
-    /// Those of [`wait`](Self::wait), without [`DmaError::IrqsMasked`].
-    fn wait_polled(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError>;
+    /// Those of [`wait_by`](Self::wait_by).
+    fn wait(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
+        self.wait_by(Completion::Interrupt, ticket, timeout_ns)
+    }
 
-    /// Stops the current submission, if any; its `wait` returns [`DmaError::Aborted`].
+    /// Stops the current submission, if any; its `wait` returns [`DmaError::Aborted`]. One that is over
+    /// by now ends as it did.
     fn abort(&self);
 
     /// Checks what a submission asks for.
@@ -344,10 +352,7 @@ fn finish(
     timeout_ns: u64,
     completion: Completion,
 ) -> Result<(), DmaError> {
-    let ended = match completion {
-        Completion::Interrupt => engine.wait(ticket, timeout_ns),
-        Completion::Polled => engine.wait_polled(ticket, timeout_ns),
-    };
+    let ended = engine.wait_by(completion, ticket, timeout_ns);
     if matches!(ended, Err(DmaError::Wedged | DmaError::IrqsMasked)) {
         panic!(
             "{} does not stop and may still write the memory it was given",

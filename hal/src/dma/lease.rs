@@ -8,6 +8,7 @@ use super::bounce::{self, BouncePool, MAX_BOUNCE, Place};
 use super::direction::DirectionKind;
 use super::{Device, DmaError, DmaSegment, maintenance};
 use crate::addr::{DmaAddr, PhysAddr, VirtAddr};
+use crate::arch::barrier;
 use crate::layout;
 use crate::mm::{self, Unlendable};
 use core::ops::Range;
@@ -45,8 +46,8 @@ enum Upkeep {
 
 impl Lease {
     /// Lends the `len` bytes of RAM at `pa`, more than none and mapped in the direct map, to
-    /// `device`. Unless the device is coherent, each line is cleaned; [`maintenance::complete`] is
-    /// left to the caller.
+    /// `device`. Unless the device is coherent, each line is cleaned; the barrier,
+    /// [`given`](Self::given), is left to the caller.
     ///
     /// May be called in any context.
     ///
@@ -66,7 +67,27 @@ impl Lease {
         len: usize,
         direction: DirectionKind,
     ) -> Result<Self, DmaError> {
-        let is_maintained = !device.is_coherent();
+        // SAFETY: the caller's contract.
+        unsafe { Self::begin_as(device, !device.is_coherent(), pa, len, direction) }
+    }
+
+    /// As [`begin`](Self::begin), for who has decided whether the memory is maintained.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    #[inline(always)]
+    pub(super) unsafe fn begin_as(
+        device: &Device,
+        is_maintained: bool,
+        pa: PhysAddr,
+        len: usize,
+        direction: DirectionKind,
+    ) -> Result<Self, DmaError> {
         if !mm::is_line_object(pa, len) {
             check_owner(pa, len, is_maintained)?;
         }
@@ -92,7 +113,7 @@ impl Lease {
                 false => Upkeep::Nothing,
             },
         };
-        lease.clean();
+        lease.clean(lease.whole());
         lease
     }
 
@@ -141,15 +162,16 @@ impl Lease {
             },
         };
         // SAFETY: the caller's bytes are valid and left alone, and the slots are this lease's.
-        unsafe { pool.copy_in(lease.shown, buffer, len) };
-        lease.clean();
+        unsafe { lease.copy_in(buffer, lease.whole()) };
+        lease.clean(lease.whole());
         Ok(lease)
     }
 
     /// The lease of the memory that `device` was given as `segment`, a part of what was lent, and
-    /// where it lies in the direct map: for callers that keep nothing but the segment. It is
-    /// maintained if the device is not coherent now, and of slots no longer than what they are lent
-    /// for. `None` for no bytes, if the device sees no memory there, and for slots that are not lent.
+    /// where it lies in the direct map: for callers that keep nothing but the segment. Whether it is
+    /// maintained is what the device [notes](Device::note_map); of slots it is no longer than what
+    /// they are lent for. `None` for no bytes, if the device sees no memory there, and for slots that
+    /// are not lent.
     pub(super) fn again(device: &Device, segment: DmaSegment) -> Option<(Self, VirtAddr)> {
         let DmaSegment { addr, len } = segment;
         if len == 0 {
@@ -159,7 +181,7 @@ impl Lease {
         let pa = device.phys_addr(addr, 1)?;
         let place = bounce::pool().map_or(Place::Outside, |pool| pool.place_of(pa));
         let shown = layout::phys_to_virt(pa);
-        let (buffer, len, upkeep) = match (place, device.is_coherent()) {
+        let (buffer, len, upkeep) = match (place, device.is_noted_coherent()) {
             (Place::Free, _) => return None,
             (Place::Lent { buffer, len: lent }, true) => (buffer, len.min(lent), Upkeep::Copy),
             (Place::Lent { buffer, len: lent }, false) => {
@@ -188,7 +210,7 @@ impl Lease {
         self.segment
     }
 
-    /// Whether the memory is maintained when it changes hands, so that a barrier is due.
+    /// Whether the memory is maintained when it changes hands.
     #[inline(always)]
     pub(super) const fn is_maintained(&self) -> bool {
         matches!(self.upkeep, Upkeep::Lines | Upkeep::CopyAndLines)
@@ -200,33 +222,60 @@ impl Lease {
         matches!(self.upkeep, Upkeep::Copy | Upkeep::CopyAndLines)
     }
 
-    /// Cleans what the device accesses.
+    /// The barrier that is due when memory was given to the device.
     #[inline(always)]
-    fn clean(&self) {
-        if self.is_maintained() {
-            maintenance::clean(self.shown, self.segment.len);
+    pub(super) const fn given(&self) -> Due {
+        match self.is_maintained() {
+            true => Due::Maintenance,
+            false => Due::Stores,
         }
     }
 
-    /// Makes what the CPU stored to a part of the memory, mapped at `buffer`, visible to the device
-    /// (`dma_sync_single_for_device`). The completing barrier is left to the caller.
-    ///
-    /// # Safety
-    ///
-    /// The memory is the CPU's and valid, and `part` lies in it.
+    /// The barrier that is due when memory that the device wrote was taken from it.
     #[inline(always)]
-    pub(super) unsafe fn give(&self, buffer: VirtAddr, part: Part, direction: DirectionKind) {
-        if self.is_bounced() && direction.device_reads() {
-            // SAFETY: the caller's contract.
-            unsafe { self.copy_in(buffer, part) };
+    const fn taken(&self) -> Due {
+        match self.is_maintained() {
+            true => Due::Maintenance,
+            false => Due::Loads,
         }
+    }
+
+    /// Cleans a part of what the device accesses.
+    #[inline(always)]
+    fn clean(&self, part: Part) {
         if self.is_maintained() {
             maintenance::clean(self.shown + part.offset, part.len);
         }
     }
 
+    /// Makes what the CPU stored to a part of the memory, mapped at `buffer`, visible to the device
+    /// (`dma_sync_single_for_device`), once the barrier that is returned was issued.
+    ///
+    /// Slots are made what the CPU sees whatever the direction, as lines are cleaned in every one:
+    /// what the CPU stored is still there when the memory is taken back, unless the device wrote it.
+    ///
+    /// # Safety
+    ///
+    /// The memory is the CPU's and valid, and `part` lies in it.
+    #[inline(always)]
+    pub(super) unsafe fn give(&self, buffer: VirtAddr, part: Part) -> Due {
+        if self.is_bounced() {
+            // SAFETY: the caller's contract.
+            unsafe { self.copy_in(buffer, part) };
+        }
+        self.give_as_it_is(part)
+    }
+
+    /// As [`give`](Self::give), without a copy: slots keep what they hold, which may be newer than
+    /// what the CPU sees.
+    #[inline(always)]
+    pub(super) fn give_as_it_is(&self, part: Part) -> Due {
+        self.clean(part);
+        self.given()
+    }
+
     /// Makes what the device stored to a part of the memory, mapped at `buffer`, visible to the CPU
-    /// (`dma_sync_single_for_cpu`). Returns whether a completing barrier is due.
+    /// (`dma_sync_single_for_cpu`), once the barrier that is returned was issued.
     ///
     /// # Safety
     ///
@@ -238,20 +287,20 @@ impl Lease {
         buffer: VirtAddr,
         part: Part,
         direction: DirectionKind,
-    ) -> bool {
+    ) -> Due {
         if !direction.device_writes() {
-            return false;
+            return Due::Nothing;
         }
         if self.is_bounced() {
             // SAFETY: the caller's contract.
             unsafe { self.copy_out(buffer, part) };
-            return false;
+            return Due::Nothing;
         }
         if self.is_maintained() {
             // SAFETY: the caller's contract.
             unsafe { maintenance::invalidate(self.shown + part.offset, part.len) };
         }
-        self.is_maintained()
+        self.taken()
     }
 
     /// Gives the slots back, all that the memory was lent through, if there are any: it is the CPU's
@@ -301,36 +350,42 @@ impl Lease {
         Ok(Part { offset, len })
     }
 
+    /// Copies, and lets the compiler forget what it knows of the slots: it sees nobody read them.
+    ///
     /// # Safety
     ///
     /// As for [`give`](Self::give).
     #[cold]
     unsafe fn copy_in(&self, buffer: VirtAddr, part: Part) {
+        let slots = self.shown + part.offset;
         if let Some(pool) = bounce::pool() {
-            let Part { offset, len } = part;
             // SAFETY: the part lies in the memory and in the slots, which are the CPU's.
-            unsafe { pool.copy_in(self.shown + offset, buffer + offset, len) };
+            unsafe { pool.copy_in(slots, buffer + part.offset, part.len) };
         }
+        barrier::hand_over(slots.as_ptr());
     }
 
-    /// Maintains the slots, completes that, and copies.
+    /// Maintains the slots, issues the barrier that is due, and copies.
     ///
     /// # Safety
     ///
     /// As for [`take`](Self::take).
     #[cold]
     unsafe fn copy_out(&self, buffer: VirtAddr, part: Part) {
-        let Part { offset, len } = part;
+        let slots = self.shown + part.offset;
         if self.is_maintained() {
             // The last line is the slots' own whole.
-            let end = (offset + len).next_multiple_of(maintenance::writeback_granule());
+            let end = (slots + part.len)
+                .get()
+                .next_multiple_of(maintenance::line_size());
             // SAFETY: the lines are the slots' and the device's, so the CPU stored nothing to them.
-            unsafe { maintenance::invalidate(self.shown + offset, end - offset) };
-            maintenance::complete();
+            unsafe { maintenance::invalidate(slots, end - slots.get()) };
         }
+        self.taken().issue();
+        barrier::hand_over(slots.as_ptr());
         if let Some(pool) = bounce::pool() {
             // SAFETY: the part lies in the memory and in the slots, and the device is done.
-            unsafe { pool.copy_out(self.shown + offset, buffer + offset, len) };
+            unsafe { pool.copy_out(slots, buffer + part.offset, part.len) };
         }
     }
 
@@ -338,6 +393,36 @@ impl Lease {
     fn release_slots(&self) {
         if let (Some(pool), Some(start)) = (bounce::pool(), layout::virt_to_phys(self.shown)) {
             pool.give_back(start);
+        }
+    }
+}
+
+/// The barrier that ends a hand-over, of one lease or of several: the greatest that is due to one of
+/// them. The one place where memory that changes hands meets the barrier it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[must_use = "without its barrier a hand-over is none"]
+pub(super) enum Due {
+    /// None: the device stored nothing, or what it stored was copied since.
+    Nothing,
+    /// `DMB OSHLD`: a device that snoops stored, and the CPU's loads come after the one that saw it
+    /// done (`dma_rmb`).
+    Loads,
+    /// `DMB OSHST`: a device that snoops sees what the CPU stored before the store that tells it to
+    /// look (`dma_wmb`).
+    Stores,
+    /// `DSB SY`: lines were maintained, and that is complete.
+    Maintenance,
+}
+
+impl Due {
+    /// Issues the barrier.
+    #[inline(always)]
+    pub(super) fn issue(self) {
+        match self {
+            Self::Nothing => {}
+            Self::Loads => barrier::dmb_oshld(),
+            Self::Stores => barrier::dmb_oshst(),
+            Self::Maintenance => maintenance::complete(),
         }
     }
 }
@@ -352,7 +437,7 @@ pub(super) struct Part {
 }
 
 /// The pool if it has room for `len` bytes in one piece, and `device` may bounce and reaches it.
-fn usable_pool(device: &Device, len: usize) -> Option<&'static BouncePool> {
+pub(super) fn usable_pool(device: &Device, len: usize) -> Option<&'static BouncePool> {
     let pool = bounce::pool().filter(|_| device.may_bounce() && len <= MAX_BOUNCE)?;
     let frames = pool.frames();
     let is_reached = device.streaming_addr(frames.start, frames.size() as usize);
@@ -391,6 +476,8 @@ fn fills_lines(va: VirtAddr, len: usize) -> bool {
     (va.get() | len) & (maintenance::writeback_granule() - 1) == 0
 }
 
+#[cfg(test)]
+mod order;
 #[cfg(test)]
 #[path = "lease/tests.rs"]
 mod tests;

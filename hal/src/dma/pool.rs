@@ -14,8 +14,9 @@ mod piece;
 pub use error::{DmaPoolError, PoolCreateError};
 pub use geometry::MIN_BLOCK;
 
-use super::Device;
 use super::coherent::{self, CoherentMemory};
+use super::engine::{Destination, Source};
+use super::{Device, DmaSegment};
 use crate::addr::DmaAddr;
 use crate::alloc::{Allocator, Box, Kmalloc};
 use crate::arch::barrier;
@@ -388,6 +389,35 @@ impl<A: Allocator> PoolBlock<'_, A> {
     /// The addresses, for [`DmaPool::free_raw`].
     pub fn into_raw(self) -> RawBlock {
         mem::ManuallyDrop::new(self).block
+    }
+
+    /// All of the block, for an engine.
+    fn whole(&self, index: usize) -> Option<DmaSegment> {
+        barrier::hand_over(self.block.cpu.as_ptr());
+        let (addr, len) = (self.block.addr, self.pool.geometry.block);
+        (index == 0).then_some(DmaSegment { addr, len })
+    }
+}
+
+// SAFETY: the segment is the block, which belongs to `self`; coherent memory needs no maintenance.
+unsafe impl<A: Allocator> Source for PoolBlock<'_, A> {
+    fn device(&self) -> &Device {
+        self.pool.device
+    }
+
+    fn segment(&self, index: usize) -> Option<DmaSegment> {
+        self.whole(index)
+    }
+}
+
+// SAFETY: as above; the exclusive borrow keeps everybody else from the bytes.
+unsafe impl<A: Allocator> Destination for PoolBlock<'_, A> {
+    fn device(&self) -> &Device {
+        self.pool.device
+    }
+
+    fn segment(&self, index: usize) -> Option<DmaSegment> {
+        self.whole(index)
     }
 }
 

@@ -10,6 +10,7 @@
 //! | unmapping twice, or what is not mapped | does not compile: a mapping is consumed |
 //! | another size, address, direction or function at unmap | there is nothing to pass: the mapping knows |
 //! | another number of sg entries | likewise |
+//! | freeing coherent memory twice, or by another size or address | a drop frees it |
 //! | using the address of a failed map, not checking | there is none: a map returns a `Result` |
 //! | memory of a stack, read-only data, vmalloc | an error that names the kind |
 //! | synchronising what is not mapped, or beyond it | there is nothing to pass |
@@ -18,19 +19,20 @@
 //! | mappings that share a cache line | a borrow checks bytes, not lines: found by `debug` in both |
 //! | mappings that outlive their device | a lifetime; forgotten ones are found by `debug` in both |
 //!
-//! Functions may be called in any context.
+//! Functions may be called in any context, [`dma_alloc_coherent`] with flags that do not block.
 
 use super::debug::{self, Call, Kind};
 use super::direction::DirectionKind;
-use super::lease::Lease;
-use super::streaming::complete_if;
+use super::lease::{Due, Lease};
 use super::{Device, DmaError, DmaSegment, resource};
 use crate::addr::{DmaAddr, Pfn, PhysAddr, PhysRange, VirtAddr};
 use crate::arch::barrier;
 use crate::layout;
 
+mod coherent;
 mod list;
 
+pub use coherent::{dma_alloc_coherent, dma_free_coherent};
 pub use list::{Scatter, dma_map_sg, dma_sync_sg_for_cpu, dma_sync_sg_for_device, dma_unmap_sg};
 
 /// What a map that failed returns.
@@ -134,7 +136,7 @@ pub unsafe fn dma_sync_single_for_cpu(
         debug::hand_over(device, &call, debug::Sync::ForCpu);
     }
     // SAFETY: the caller's contract.
-    complete_if(unsafe { take(device, segment, direction) });
+    unsafe { take(device, segment, direction) }.issue();
 }
 
 /// Makes what the CPU stored to mapped memory visible to the device, whose it is again.
@@ -156,7 +158,7 @@ pub unsafe fn dma_sync_single_for_device(
         debug::hand_over(device, &call, debug::Sync::ForDevice);
     }
     // SAFETY: the caller's contract.
-    complete_if(unsafe { give(device, segment, direction) });
+    unsafe { give(device, segment, direction) }.issue();
 }
 
 /// As [`dma_sync_single_for_cpu`], for the `len` bytes from `offset` of the mapping at `addr` on.
@@ -256,31 +258,35 @@ const fn wanted(len: usize) -> DmaSegment {
     }
 }
 
-/// Lends memory, the completing barrier apart: the address, and whether one is due.
+/// Lends memory, the barrier apart: the address, and what is due.
 ///
 /// # Safety
 ///
 /// As for [`dma_map_single`].
-unsafe fn lend(device: &Device, call: Call) -> (DmaAddr, bool) {
+unsafe fn lend(device: &Device, call: Call) -> (DmaAddr, Due) {
     let Call { cpu, len, .. } = call;
     barrier::hand_over(cpu.as_ptr::<u8>());
+    let is_maintained = !device.note_map();
     let lease = Device::direct_map_range(cpu, len).and_then(|pa| {
         // SAFETY: the memory is in the direct map, so the caller promises that it is valid and left
         // alone.
-        unsafe { Lease::begin(device, pa, len, call.direction) }
+        unsafe { Lease::begin_as(device, is_maintained, pa, len, call.direction) }
     });
     match lease {
         Ok(lease) => {
-            let (addr, maintained) = (lease.segment().addr, lease.is_maintained());
+            let addr = lease.segment().addr;
             let call = Call { addr, ..call };
-            (mapped(device, call, maintained), maintained)
+            (mapped(device, call, lease.is_maintained()), lease.given())
         }
-        Err(error) => (refused(device, &call, error), false),
+        Err(error) => {
+            device.note_unmap();
+            (refused(device, &call, error), Due::Nothing)
+        }
     }
 }
 
-fn completed((addr, maintained): (DmaAddr, bool)) -> DmaAddr {
-    complete_if(maintained);
+fn completed((addr, due): (DmaAddr, Due)) -> DmaAddr {
+    due.issue();
     addr
 }
 
@@ -296,23 +302,23 @@ unsafe fn unmap(device: &Device, kind: Kind, segment: DmaSegment, direction: Dir
         );
     }
     // SAFETY: the caller's contract.
-    complete_if(unsafe { end(device, segment, direction) });
+    unsafe { end(device, segment, direction) }.issue();
 }
 
-/// Takes memory back, the completing barrier apart: returns whether one is due. Nothing is done to
-/// no bytes, where the device sees no memory, and to slots that are not lent.
+/// Takes memory back, the barrier apart: returns what is due. Nothing is done to no bytes, where the
+/// device sees no memory, and to slots that are not lent.
 ///
 /// # Safety
 ///
 /// As for [`dma_sync_single_for_cpu`].
-unsafe fn take(device: &Device, segment: DmaSegment, direction: DirectionKind) -> bool {
+unsafe fn take(device: &Device, segment: DmaSegment, direction: DirectionKind) -> Due {
     let Some((lease, buffer)) = Lease::again(device, segment) else {
-        return false;
+        return Due::Nothing;
     };
     // SAFETY: the caller's contract.
-    let pending = unsafe { lease.take(buffer, lease.whole(), direction) };
+    let due = unsafe { lease.take(buffer, lease.whole(), direction) };
     barrier::hand_over(buffer.as_ptr::<u8>());
-    pending
+    due
 }
 
 /// Takes memory back for good, as [`take`]. Slots are given back as they were lent, whatever the
@@ -321,28 +327,32 @@ unsafe fn take(device: &Device, segment: DmaSegment, direction: DirectionKind) -
 /// # Safety
 ///
 /// As for [`dma_unmap_single`].
-unsafe fn end(device: &Device, segment: DmaSegment, direction: DirectionKind) -> bool {
+unsafe fn end(device: &Device, segment: DmaSegment, direction: DirectionKind) -> Due {
     // SAFETY: the caller's contract.
-    let pending = unsafe { take(device, segment, direction) };
+    let due = unsafe { take(device, segment, direction) };
     if let Some((lease, _)) = Lease::again(device, segment) {
         lease.end();
+        device.note_unmap();
     }
-    pending
+    due
 }
 
-/// Gives memory to the device again, as [`take`].
+/// Gives memory to the device again, as [`take`]. Slots of a device that only writes keep what they
+/// hold, as in Linux: C drivers may give memory that they did not take before.
 ///
 /// # Safety
 ///
 /// As for [`dma_sync_single_for_device`].
-unsafe fn give(device: &Device, segment: DmaSegment, direction: DirectionKind) -> bool {
+unsafe fn give(device: &Device, segment: DmaSegment, direction: DirectionKind) -> Due {
     let Some((lease, buffer)) = Lease::again(device, segment) else {
-        return false;
+        return Due::Nothing;
     };
     barrier::hand_over(buffer.as_ptr::<u8>());
-    // SAFETY: the caller's contract.
-    unsafe { lease.give(buffer, lease.whole(), direction) };
-    lease.is_maintained()
+    match direction.device_reads() {
+        // SAFETY: the caller's contract.
+        true => unsafe { lease.give(buffer, lease.whole()) },
+        false => lease.give_as_it_is(lease.whole()),
+    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@
 //! ```
 //! # use hal::dma::{Coherent, DmaError, Ring};
 //! # use hal::dma::coherent::Field;
-//! # use hal::dma::ring::Descriptor;
+//! # use hal::dma::ring::{Descriptor, Owner};
 //! # use hal::mm::Gfp;
 //! # use zerocopy::{FromBytes, Immutable, IntoBytes};
 //! #[derive(FromBytes, IntoBytes, Immutable)]
@@ -25,19 +25,10 @@
 //!     status: u32,
 //! }
 //!
-//! const OWN: u32 = 1 << 31;
 //! const LEN: Field<Packet, u32> = hal::dma_field!(Packet, len);
 //!
 //! impl Descriptor for Packet {
-//!     const OWNER: Field<Self, u32> = hal::dma_field!(Packet, status);
-//!
-//!     fn given(word: u32) -> u32 {
-//!         word | OWN
-//!     }
-//!
-//!     fn is_given(word: u32) -> bool {
-//!         word & OWN != 0
-//!     }
+//!     const OWNER: Owner<Self> = Owner::new(hal::dma_field!(Packet, status), 31);
 //! }
 //!
 //! fn send(ring: &mut Ring<Packet>, len: u32) -> bool {
@@ -102,16 +93,60 @@ use crate::arch::barrier;
 use crate::mm::Gfp;
 use core::mem::ManuallyDrop;
 
-/// What a ring is made of.
+/// The bit that says whose a descriptor is: the device's while it is set.
+///
+/// One bit of one aligned word, so that the word that hands a descriptor over always says that it is
+/// the device's, and a word of 0 that it is not, whoever names the bit.
+#[derive(Debug)]
+pub struct Owner<D> {
+    word: Field<D, u32>,
+    bit: u32,
+}
+
+impl<D> Owner<D> {
+    /// Bit number `bit`, from 0, of the word at `word`.
+    ///
+    /// # Panics
+    ///
+    /// If a word has no such bit. In a constant that is a compile error:
+    ///
+    /// ```compile_fail,E0080
+    /// # use hal::dma::ring::Owner;
+    /// #[repr(C)]
+    /// struct Packet {
+    ///     status: u32,
+    /// }
+    /// const OWNER: Owner<Packet> = Owner::new(hal::dma_field!(Packet, status), 32);
+    /// ```
+    pub const fn new(word: Field<D, u32>, bit: u32) -> Self {
+        assert!(bit < u32::BITS);
+        let bit = 1 << bit;
+        Self { word, bit }
+    }
+
+    /// The word.
+    pub const fn word(&self) -> Field<D, u32> {
+        self.word
+    }
+
+    /// The word that makes a descriptor the device's, with the other bits of `word`.
+    pub const fn given(&self, word: u32) -> u32 {
+        word | self.bit
+    }
+
+    /// Whether a descriptor with `word` is the device's.
+    pub const fn is_given(&self, word: u32) -> bool {
+        word & self.bit != 0
+    }
+}
+
+/// What a ring is made of: plain data, so of a layout without padding, with an [`Owner`].
+///
+/// Nothing a type says here makes a ring hand out what the device has: whether the device keeps to
+/// the bit is what its driver says when it tells the device of the ring.
 pub trait Descriptor: Plain + Sized {
-    /// The word that says whose a descriptor is.
-    const OWNER: Field<Self, u32>;
-
-    /// The word that makes the descriptor the device's, with the other bits of `word`.
-    fn given(word: u32) -> u32;
-
-    /// Whether a descriptor with that word is the device's. A word of 0 says that it is not.
-    fn is_given(word: u32) -> bool;
+    /// The bit that says whose a descriptor is.
+    const OWNER: Owner<Self>;
 }
 
 /// A field that cannot be stored, by its offset: it overlaps the word that says whose the
@@ -143,13 +178,15 @@ impl<D: Descriptor> Ring<D> {
         Coherent::zeroed_slice(device, len, gfp).map(Self::of)
     }
 
-    /// A ring in `memory`, whatever is there: all of it is the CPU's.
+    /// A ring in `memory`, whatever is there: every slot's word becomes 0, so all of it is the CPU's.
     pub fn of(memory: Coherent<[D]>) -> Self {
-        Self {
+        let mut ring = Self {
             memory: ManuallyDrop::new(memory),
             next: 0,
             given: 0,
-        }
+        };
+        ring.take_all();
+        ring
     }
 
     /// Where the device finds the first descriptor.
@@ -182,8 +219,8 @@ impl<D: Descriptor> Ring<D> {
     /// The slot that the device has had longest, if it gave it back.
     pub fn complete(&mut self) -> Option<Done<'_, D>> {
         let oldest = self.oldest()?;
-        let word = self.memory.read_field_at(oldest, D::OWNER).ok()?;
-        if D::is_given(word) {
+        let word = self.memory.read_field_at(oldest, D::OWNER.word()).ok()?;
+        if D::OWNER.is_given(word) {
             return None;
         }
         barrier::dmb_oshld();
@@ -195,7 +232,8 @@ impl<D: Descriptor> Ring<D> {
         })
     }
 
-    /// Makes all slots the CPU's, of a device that was stopped.
+    /// Makes all slots the CPU's, of a device that was stopped: every slot's word becomes 0. The
+    /// next slot to be handed over stays the next.
     ///
     /// # Safety
     ///
@@ -203,6 +241,16 @@ impl<D: Descriptor> Ring<D> {
     pub unsafe fn reclaim(&mut self) {
         barrier::dmb_oshld();
         self.given = 0;
+        self.take_all();
+    }
+
+    /// Says in every slot that it is the CPU's. A device that is started on the ring afterwards must
+    /// find no word of an earlier life.
+    fn take_all(&mut self) {
+        for index in 0..self.len() {
+            let stored = self.memory.write_field_at(index, D::OWNER.word(), 0);
+            debug_assert_eq!(stored, Ok(()));
+        }
     }
 
     fn oldest(&self) -> Option<usize> {
@@ -244,7 +292,7 @@ impl<D: Descriptor> Slot<'_, D> {
     /// [`OwnerWord`] if it overlaps the word that says whose the slot is, which only
     /// [`give`](Self::give) stores.
     pub fn write<F: Plain>(&mut self, field: Field<D, F>, value: F) -> Result<(), OwnerWord> {
-        let (offset, owner) = (field.offset(), D::OWNER.offset());
+        let (offset, owner) = (field.offset(), D::OWNER.word().offset());
         if offset < owner + size_of::<u32>() && owner < offset + size_of::<F>() {
             return Err(OwnerWord(offset));
         }
@@ -256,13 +304,13 @@ impl<D: Descriptor> Slot<'_, D> {
     }
 
     /// Makes the slot the device's: what was stored before, `DMB OSHST`, then the word that
-    /// [`Descriptor::given`] makes of `word`. The doorbell is the driver's.
+    /// [`Owner::given`] makes of `word`. The doorbell is the driver's.
     pub fn give(self, word: u32) {
         let ring = self.ring;
         barrier::dmb_oshst();
         let given = ring
             .memory
-            .write_field_at(ring.next, D::OWNER, D::given(word));
+            .write_field_at(ring.next, D::OWNER.word(), D::OWNER.given(word));
         debug_assert_eq!(given, Ok(()));
         ring.next = (ring.next + 1) % ring.len();
         ring.given += 1;

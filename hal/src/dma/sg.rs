@@ -6,15 +6,40 @@
 //! alias the CPU uses as well.
 //!
 //! Mapping the list lends each run to the device, and then merges what is adjacent on the device's
-//! side, up to the device's [limits](super::SegmentLimits); a longer run becomes several segments.
+//! side, up to the device's [limits](super::SegmentLimits) and within one of its windows; a longer
+//! run becomes several segments.
 //! So there may be fewer segments than runs, which is what an engine must go by.
+//!
+//! # What does not compile
+//!
+//! Touching a buffer of a list that a device owns:
+//!
+//! ```compile_fail,E0499
+//! use hal::dma::{Device, FromDevice, ScatterList, sg::ScatterEntry};
+//!
+//! fn poke(device: &Device, room: &mut [ScatterEntry], buffer: &mut [u8]) {
+//!     let mapping = ScatterList::new(room, buffer).unwrap().map::<FromDevice>(device).unwrap();
+//!     buffer.fill(0);
+//!     mapping.unmap();
+//! }
+//! ```
+//!
+//! Going on with a list that was unmapped:
+//!
+//! ```compile_fail,E0382
+//! use hal::dma::{FromDevice, SgMapping};
+//!
+//! fn late(mapping: SgMapping<'_, FromDevice>) -> usize {
+//!     mapping.unmap();
+//!     mapping.segments().count()
+//! }
+//! ```
 
 use super::debug::{self, Kind};
 use super::direction::{DeviceReads, DeviceWrites, Direction};
 use super::engine::{Destination, Source};
-use super::lease::Lease;
-use super::streaming::complete_if;
-use super::{Device, DmaError, DmaSegment, MemoryKind, SegmentLimits};
+use super::lease::{Due, Lease};
+use super::{Device, DmaError, DmaSegment, MemoryKind};
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::arch::{barrier, translate};
 use crate::layout;
@@ -184,26 +209,27 @@ impl<'a> ScatterList<'a> {
             direction: PhantomData,
         };
         let ScatterList { room, runs, .. } = &mut mapping.list;
-        let mut maintained = false;
+        let mut due = Due::Nothing;
         for entry in &mut room[..*runs] {
             barrier::hand_over(layout::phys_to_virt(entry.start).as_ptr());
             // SAFETY: the list borrows the memory exclusively, and the mapping gives no access to
             // it. What was lent before an error is taken back when the mapping is dropped.
             let lease = unsafe { Lease::begin(device, entry.start, entry.len, D::KIND) }?;
-            maintained |= lease.is_maintained();
+            due = due.max(lease.given());
             let cpu = layout::phys_to_virt(entry.start);
             debug::on_map(device, Kind::Sg, cpu, &lease, D::KIND);
             entry.lease = Some(lease);
         }
-        complete_if(maintained);
-        gather(room, *runs, device.limits())?;
+        due.issue();
+        gather(room, *runs, device)?;
         Ok(mapping)
     }
 }
 
-/// Makes segments within `limits` of the `runs` leases in `room`, merging neighbours.
-fn gather(room: &mut [ScatterEntry], runs: usize, limits: SegmentLimits) -> Result<(), DmaError> {
-    let capacity = room.len();
+/// Makes segments of the `runs` leases in `room`, merging neighbours, within the limits of `device`
+/// and each in one of its windows: two that meet on the bus need not do so in memory.
+fn gather(room: &mut [ScatterEntry], runs: usize, device: &Device) -> Result<(), DmaError> {
+    let (capacity, limits) = (room.len(), device.limits());
     let mut count = 0_usize;
     for entry in room.iter_mut() {
         entry.segment = None;
@@ -214,7 +240,10 @@ fn gather(room: &mut [ScatterEntry], runs: usize, limits: SegmentLimits) -> Resu
         while len != 0 {
             let before = count.checked_sub(1).and_then(|last| room[last].segment);
             let fits = match before {
-                Some(last) if last.addr + last.len == addr => {
+                Some(last)
+                    if last.addr + last.len == addr
+                        && device.phys_addr(last.addr, last.len + len).is_some() =>
+                {
                     limits.fit(last.addr.get(), last.len + len) - last.len
                 }
                 _ => 0,
@@ -309,16 +338,16 @@ impl<'a, D: Direction> SgMapping<'a, D> {
     }
 
     fn take_from_device(&mut self) {
-        let mut pending = false;
+        let mut due = Due::Nothing;
         for entry in self.runs() {
             let Some(lease) = entry.lease else { continue };
             let buffer = layout::phys_to_virt(entry.start);
             // SAFETY: the list borrows the memory exclusively and gave the CPU no access, so the
             // CPU stored nothing since the run was given.
-            pending |= unsafe { lease.take(buffer, lease.whole(), D::KIND) };
+            due = due.max(unsafe { lease.take(buffer, lease.whole(), D::KIND) });
             barrier::hand_over(buffer.as_ptr());
         }
-        complete_if(pending);
+        due.issue();
     }
 
     #[track_caller]
@@ -407,16 +436,15 @@ impl<'a, D: Direction> SgCpuOwned<'a, D> {
         // SAFETY: `this` is never dropped nor used again, so the mapping is taken once.
         let mut mapping = unsafe { ManuallyDrop::take(&mut this.mapping) };
         mapping.note_sync(debug::Sync::ForDevice);
-        let mut maintained = false;
+        let mut due = Due::Nothing;
         for entry in mapping.runs() {
             let Some(lease) = entry.lease else { continue };
             let buffer = layout::phys_to_virt(entry.start);
             barrier::hand_over(buffer.as_ptr());
             // SAFETY: the list borrows the memory exclusively, and the CPU gives it up here.
-            unsafe { lease.give(buffer, lease.whole(), D::KIND) };
-            maintained |= lease.is_maintained();
+            due = due.max(unsafe { lease.give(buffer, lease.whole()) });
         }
-        complete_if(maintained);
+        due.issue();
         mapping
     }
 }

@@ -116,6 +116,18 @@
 //! }
 //! ```
 //!
+//! Using the device's address of what is no longer mapped:
+//!
+//! ```compile_fail,E0382
+//! use hal::addr::DmaAddr;
+//! use hal::dma::{FromDevice, Mapping};
+//!
+//! fn late(mapping: Mapping<'_, FromDevice>) -> DmaAddr {
+//!     mapping.unmap();
+//!     mapping.dma_addr()
+//! }
+//! ```
+//!
 //! Letting a device write a buffer that was mapped for reading:
 //!
 //! ```compile_fail,E0277
@@ -131,17 +143,19 @@ use super::debug::{self, Kind};
 use super::direction::{DeviceReads, DeviceWrites, Direction, ToDevice};
 use super::engine::{Destination, Source};
 use super::lease::{Lease, Part};
-use super::{Device, DmaError, DmaSegment, maintenance};
+use super::{Device, DmaError, DmaSegment};
 use crate::addr::{DmaAddr, Pfn, VirtAddr};
 use crate::arch::barrier;
 use crate::layout;
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
-use core::ops::{Deref, DerefMut, Range};
+use core::ops::Range;
 
+mod owned;
 mod part;
 
+pub use owned::CpuOwned;
 pub use part::CpuPart;
 
 /// A buffer that belongs to a device. Dropping it unmaps it.
@@ -150,6 +164,8 @@ pub struct Mapping<'a, D: Direction> {
     device: &'a Device,
     ptr: *mut u8,
     lease: Lease,
+    /// What a [`CpuPart`] has, or had when it was forgotten: the CPU may have stored to it.
+    part_of_cpu: Option<Part>,
     buffer: PhantomData<(&'a mut [u8], D)>,
 }
 
@@ -160,8 +176,8 @@ unsafe impl<D: Direction> Sync for Mapping<'_, D> {}
 
 /// Hands the `len` bytes at `ptr` to `device`.
 ///
-/// Costs one `DC CVAC` a line and one `DSB SY` if the device is not coherent, nothing otherwise;
-/// a copy too if the buffer is [bounced](super::bounce). May be called in any context.
+/// Costs one `DC CVAC` a line and one `DSB SY` if the device is not coherent, one `DMB OSHST`
+/// otherwise; a copy too if the buffer is [bounced](super::bounce). May be called in any context.
 ///
 /// The `Result` is what `dma_mapping_error` asks in C: there is no address without a mapping.
 ///
@@ -191,7 +207,7 @@ pub unsafe fn map_single<'a, D: Direction>(
     // SAFETY: the memory lies in the direct map, so the caller promises that it is valid and left
     // alone during 'a; the mapping gives no access to it while it is the device's.
     let lease = unsafe { Lease::begin(device, pa, len, D::KIND) }?;
-    complete_if(lease.is_maintained());
+    lease.given().issue();
     debug::on_map(
         device,
         Kind::Single,
@@ -203,6 +219,7 @@ pub unsafe fn map_single<'a, D: Direction>(
         device,
         ptr,
         lease,
+        part_of_cpu: None,
         buffer: PhantomData,
     })
 }
@@ -261,14 +278,6 @@ pub fn map_shared<'a>(device: &'a Device, buffer: &'a [u8]) -> Result<SharedMapp
     unsafe { map_single(device, buffer.as_ptr().cast_mut(), buffer.len()) }.map(SharedMapping)
 }
 
-/// The barrier that completes maintenance, if there was any.
-#[inline(always)]
-pub(super) fn complete_if(maintained: bool) {
-    if maintained {
-        maintenance::complete();
-    }
-}
-
 impl<'a, D: Direction> Mapping<'a, D> {
     /// The address the device must be given.
     #[inline]
@@ -303,17 +312,18 @@ impl<'a, D: Direction> Mapping<'a, D> {
     /// The device must be done with the buffer.
     #[doc(alias = "dma_sync_single_for_cpu")]
     #[track_caller]
-    pub fn sync_for_cpu(self) -> CpuOwned<'a, D> {
+    pub fn sync_for_cpu(mut self) -> CpuOwned<'a, D> {
+        self.give_back_part();
         self.note_sync(self.lease.whole(), debug::Sync::ForCpu);
         self.take_from_device(self.lease.whole());
-        CpuOwned {
-            mapping: ManuallyDrop::new(self),
-        }
+        CpuOwned::new(self)
     }
 
     /// Takes the bytes in `range` back for as long as the result lives; the rest stays the device's.
     ///
-    /// The device must be done with these bytes, not with the others.
+    /// The device must be done with these bytes, not with the others. A result that is forgotten
+    /// ([`core::mem::forget`]) leaves them with the CPU until the next call that takes bytes back,
+    /// the end of the mapping among them: what the CPU stored to them is kept.
     ///
     /// # Errors
     ///
@@ -326,8 +336,10 @@ impl<'a, D: Direction> Mapping<'a, D> {
         range: Range<usize>,
     ) -> Result<CpuPart<'_, 'a, D>, DmaError> {
         let part = self.lease.part(range, D::KIND)?;
+        self.give_back_part();
         self.note_sync(part, debug::Sync::ForCpu);
         self.take_from_device(part);
+        self.part_of_cpu = Some(part);
         Ok(CpuPart {
             mapping: self,
             part,
@@ -337,7 +349,8 @@ impl<'a, D: Direction> Mapping<'a, D> {
     /// Takes the buffer back for good; to be called once, and nothing after it.
     #[inline(always)]
     #[track_caller]
-    fn finish(&self) {
+    fn finish(&mut self) {
+        self.give_back_part();
         debug::on_unmap(self.device, Kind::Single, &self.lease, D::KIND);
         self.take_from_device(self.lease.whole());
         self.lease.end();
@@ -356,16 +369,24 @@ impl<'a, D: Direction> Mapping<'a, D> {
         barrier::hand_over(self.ptr);
         // SAFETY: the mapping borrows the buffer exclusively, and whoever had it as the CPU's gave
         // it up.
-        unsafe { self.lease.give(VirtAddr::from_ptr(self.ptr), part, D::KIND) };
-        complete_if(self.lease.is_maintained());
+        unsafe { self.lease.give(VirtAddr::from_ptr(self.ptr), part) }.issue();
+    }
+
+    /// Gives the part that the CPU has to the device again, if there is one. What the CPU stored
+    /// would be lost otherwise when its lines are invalidated.
+    #[inline(always)]
+    #[track_caller]
+    fn give_back_part(&mut self) {
+        if let Some(part) = self.part_of_cpu.take() {
+            self.give_to_device(part);
+        }
     }
 
     #[inline(always)]
     fn take_from_device(&self, part: Part) {
         // SAFETY: the mapping borrows the buffer exclusively and gave the CPU no access, so the CPU
         // stored nothing since the buffer was given. That the device is done is the caller's part.
-        let pending = unsafe { self.lease.take(VirtAddr::from_ptr(self.ptr), part, D::KIND) };
-        complete_if(pending);
+        unsafe { self.lease.take(VirtAddr::from_ptr(self.ptr), part, D::KIND) }.issue();
         barrier::hand_over(self.ptr);
     }
 }
@@ -435,57 +456,6 @@ unsafe impl Source for SharedMapping<'_> {
 
     fn segment(&self, index: usize) -> Option<DmaSegment> {
         (index == 0).then_some(self.0.dma_segment())
-    }
-}
-
-/// A mapped buffer that is the CPU's for the moment. Dropping it ends the mapping.
-#[must_use = "dropping it ends the mapping"]
-pub struct CpuOwned<'a, D: Direction> {
-    mapping: ManuallyDrop<Mapping<'a, D>>,
-}
-
-impl<'a, D: Direction> CpuOwned<'a, D> {
-    /// Gives the buffer to the device again.
-    #[doc(alias = "dma_sync_single_for_device")]
-    #[track_caller]
-    pub fn sync_for_device(self) -> Mapping<'a, D> {
-        let mut this = ManuallyDrop::new(self);
-        // SAFETY: `this` is never dropped nor used again, so the mapping is taken once.
-        let mapping = unsafe { ManuallyDrop::take(&mut this.mapping) };
-        mapping.give_to_device(mapping.lease.whole());
-        mapping
-    }
-}
-
-impl<D: Direction> Drop for CpuOwned<'_, D> {
-    fn drop(&mut self) {
-        let Mapping { device, lease, .. } = &*self.mapping;
-        debug::on_unmap(device, Kind::Single, lease, D::KIND);
-        // What the CPU stored stays: nothing is taken from the device again.
-        self.mapping.lease.end();
-    }
-}
-
-impl<D: Direction> Deref for CpuOwned<'_, D> {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        // SAFETY: `map_single`'s caller promised the bytes valid and exclusive for 'a, and the
-        // device gave them back.
-        unsafe { core::slice::from_raw_parts(self.mapping.ptr, self.mapping.dma_segment().len) }
-    }
-}
-
-impl<D: Direction> DerefMut for CpuOwned<'_, D> {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as for `deref`; the borrow of `self` is exclusive.
-        unsafe { core::slice::from_raw_parts_mut(self.mapping.ptr, self.mapping.dma_segment().len) }
-    }
-}
-
-impl<D: Direction> fmt::Debug for CpuOwned<'_, D> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("CpuOwned").field(&*self.mapping).finish()
     }
 }
 

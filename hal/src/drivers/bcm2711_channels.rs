@@ -7,6 +7,7 @@
 //! has no VideoCore behind it.
 
 use super::bcm2711_dma::Kind;
+use core::fmt;
 
 /// A set of channels, one bit each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +65,15 @@ impl ChannelKind {
     }
 }
 
+impl fmt::Display for ChannelKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Legacy(kind) => write!(f, "{kind:?}"),
+            Self::Dma4 => f.write_str("Dma4"),
+        }
+    }
+}
+
 /// The first channel of DMA4's layout.
 const FIRST_DMA4: u8 = 11;
 /// Channels the Arm can use.
@@ -94,6 +104,8 @@ pub enum NamedBy {
 pub struct Taken {
     /// Its number.
     pub number: u8,
+    /// What it is.
+    pub kind: ChannelKind,
     /// Who says that it may be.
     pub named_by: NamedBy,
 }
@@ -140,19 +152,24 @@ impl Channels {
             (NamedBy::Tree, self.mask()),
         ];
         masks.into_iter().find_map(|(named_by, mask)| {
-            let number = self.take_of(kinds, mask)?;
-            Some(Taken { number, named_by })
+            let (number, kind) = self.take_of(kinds, mask)?;
+            Some(Taken {
+                number,
+                kind,
+                named_by,
+            })
         })
     }
 
-    fn take_of(&mut self, kinds: &[ChannelKind], mask: ChannelMask) -> Option<u8> {
+    fn take_of(&mut self, kinds: &[ChannelKind], mask: ChannelMask) -> Option<(u8, ChannelKind)> {
         let free = ChannelMask(mask.0 & !self.taken);
-        let mut of_kind = kinds
-            .iter()
-            .flat_map(|&kind| (0..CHANNELS).filter(move |&n| ChannelKind::of(n) == Some(kind)));
-        let number = of_kind.find(|&number| free.contains(number))?;
+        let (number, kind) = kinds.iter().find_map(|&kind| {
+            let mut of_kind = (0..CHANNELS).filter(|&n| ChannelKind::of(n) == Some(kind));
+            let number = of_kind.find(|&number| free.contains(number))?;
+            Some((number, kind))
+        })?;
         self.taken |= 1 << number;
-        Some(number)
+        Some((number, kind))
     }
 }
 
@@ -167,7 +184,11 @@ mod tests {
     const TREE: ChannelMask = ChannelMask::LEGACY.or(ChannelMask::DMA4);
 
     fn taken(number: u8, named_by: NamedBy) -> Option<Taken> {
-        Some(Taken { number, named_by })
+        Some(Taken {
+            number,
+            kind: ChannelKind::of(number).unwrap(),
+            named_by,
+        })
     }
 
     #[test]

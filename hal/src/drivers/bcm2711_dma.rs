@@ -16,8 +16,10 @@ pub(super) mod chain;
 mod channel;
 mod control_block;
 mod controller;
+mod legacy;
 mod registers;
 pub(super) mod shape;
+pub(super) mod window;
 
 pub use channel::Channel;
 pub use controller::{Controller, Taken};
@@ -67,6 +69,9 @@ pub enum ProbeError {
     /// The channel has a driver already.
     #[error(transparent)]
     Taken(#[from] Taken),
+    /// The channel is at work, and does not stop. It may write memory at any time.
+    #[error("DMA channel {0} does not stop and is not used")]
+    Wedged(u8),
     /// The channel sees another GiB of DRAM than the first.
     #[error("DMA channel sees GiB {0} of the DRAM, not the first")]
     DramPage(u32),
@@ -75,5 +80,7 @@ pub enum ProbeError {
     ControlBlocks(#[from] DmaError),
 }
 
+#[cfg(test)]
+pub(super) mod bench;
 #[cfg(test)]
 mod tests;

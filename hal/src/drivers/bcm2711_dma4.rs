@@ -14,6 +14,7 @@ mod registers;
 use super::bcm2711_channels::{ChannelKind, ChannelMask};
 use super::bcm2711_dma::chain::{self, Chain, Registers, Signal};
 use super::bcm2711_dma::shape::Shape;
+use super::bcm2711_dma::window::{ACKNOWLEDGE, CS_OFFSET, Window};
 use super::bcm2711_dma::{Controller, Taken};
 use super::mmio::RegisterIo;
 use crate::addr::DmaAddr;
@@ -22,7 +23,7 @@ use crate::dma::engine::submission::{self, Control};
 use crate::dma::{Clock, CoherentPool, Completion, Device, DmaEngine, DmaError, Ticket, Transfer};
 use crate::sync::IrqLock;
 use control_block::ControlBlock;
-use registers::{CB_OFFSET, CHANNEL_STRIDE, CS, CS_OFFSET, DEBUG, DEBUG_OFFSET, DEBUG2_OFFSET};
+use registers::{CB_OFFSET, CS, DEBUG, DEBUG_OFFSET, DEBUG2_OFFSET};
 use tock_registers::LocalRegisterCopy;
 
 /// `DEBUG.VERSION` of silicon.
@@ -49,9 +50,6 @@ const DEBUG_SETTING: u32 = DEBUG::INT_ON_ERROR::SET.value
     | DEBUG::HALT_ON_ERROR::SET.value
     | DEBUG::ABORT_ON_ERROR::SET.value;
 
-/// Looks before a channel counts as one that does not stop.
-const HALT_LOOKS: u32 = 10_000;
-
 /// Why a channel cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeError {
@@ -69,30 +67,35 @@ pub enum ProbeError {
     /// The channel has a driver already.
     #[error(transparent)]
     Taken(#[from] Taken),
+    /// The channel is at work, and does not stop. It may write memory at any time.
+    #[error("DMA channel {0} does not stop and is not used")]
+    Wedged(u8),
     /// No coherent memory for control blocks.
     #[error("no memory for control blocks: {0}")]
     ControlBlocks(#[from] DmaError),
 }
 
 /// A DMA4 channel as a [`DmaEngine`].
+///
+/// Dropping it stops the channel, whose control blocks are leaked if it does not stop: it may still
+/// read them. The memory of a submission is the submitter's until its `wait` has returned. The
+/// channel stays [taken](Taken).
 #[derive(Debug)]
-pub struct Channel<Io: 'static> {
+pub struct Channel<Io: RegisterIo + 'static> {
     number: u8,
     device: &'static Device,
     clock: &'static dyn Clock,
-    chain: IrqLock<Chain<Dma4Registers<Io>>>,
+    chain: IrqLock<Chain<Dma4Registers<'static, Io>>>,
 }
 
 /// The registers of a DMA4 channel.
 #[derive(Debug)]
-struct Dma4Registers<Io: 'static> {
-    io: &'static Io,
-    base: usize,
-}
+struct Dma4Registers<'a, Io>(Window<'a, Io>);
 
 impl<Io: RegisterIo> Channel<Io> {
     /// Takes channel `number` over: enables and stops it, and allocates its control blocks. `mask`
-    /// says which channels are the Arm's, and `device` describes the channel's reach.
+    /// says which channels are the Arm's, and `device` describes the channel's reach. A channel that
+    /// does not stop stays [`Taken`].
     ///
     /// # Errors
     ///
@@ -108,21 +111,19 @@ impl<Io: RegisterIo> Channel<Io> {
         if !mask.contains(number) || ChannelKind::of(number) != Some(ChannelKind::Dma4) {
             return Err(ProbeError::Channel(number));
         }
-        let registers = Dma4Registers {
-            io: controller.io(),
-            base: usize::from(number) * CHANNEL_STRIDE,
-        };
+        let registers = Dma4Registers(Window::new(controller.io(), number));
         let version = registers.debug().read(DEBUG::VERSION);
         if version != VERSION {
             return Err(ProbeError::Version { number, version });
         }
-        let blocks = Chain::<Dma4Registers<Io>>::allocate(pool, device)?;
+        let blocks = Chain::<Dma4Registers<'_, Io>>::allocate(pool, device)?;
         controller.claim(number)?;
+        let chain = Chain::new(registers, blocks).ok_or(ProbeError::Wedged(number))?;
         Ok(Self {
             number,
             device,
             clock,
-            chain: IrqLock::new(Chain::new(registers, blocks)),
+            chain: IrqLock::new(chain),
         })
     }
 
@@ -132,21 +133,13 @@ impl<Io: RegisterIo> Channel<Io> {
     }
 }
 
-impl<Io: RegisterIo> Dma4Registers<Io> {
-    fn read(&self, offset: usize) -> u32 {
-        self.io.read32(self.base + offset)
-    }
-
-    fn write(&self, offset: usize, value: u32) {
-        self.io.write32(self.base + offset, value);
-    }
-
+impl<Io: RegisterIo> Dma4Registers<'_, Io> {
     fn status(&self) -> LocalRegisterCopy<u32, CS::Register> {
-        LocalRegisterCopy::new(self.read(CS_OFFSET))
+        LocalRegisterCopy::new(self.0.read(CS_OFFSET))
     }
 
     fn debug(&self) -> LocalRegisterCopy<u32, DEBUG::Register> {
-        LocalRegisterCopy::new(self.read(DEBUG_OFFSET))
+        LocalRegisterCopy::new(self.0.read(DEBUG_OFFSET))
     }
 
     /// Whether the channel works no more and nothing of it is on the bus.
@@ -156,44 +149,31 @@ impl<Io: RegisterIo> Dma4Registers<Io> {
             && !status.is_set(CS::DMA_BUSY)
             && !status.is_set(CS::OUTSTANDING_TRANSACTIONS)
             && !status.is_set(CS::WAITING_FOR_OUTSTANDING_WRITES)
-            && self.read(DEBUG2_OFFSET) == 0
-    }
-
-    fn becomes_quiet(&self) -> bool {
-        (0..HALT_LOOKS).any(|_| {
-            core::hint::spin_loop();
-            self.is_quiet()
-        })
+            && self.0.read(DEBUG2_OFFSET) == 0
     }
 }
 
-impl<Io: RegisterIo> Registers for Dma4Registers<Io> {
+impl<Io: RegisterIo> Registers for Dma4Registers<'_, Io> {
     fn pointer(addr: DmaAddr) -> Option<u32> {
         control_block::pointer(addr)
     }
 
     fn start(&self, first: u32) {
-        self.write(CB_OFFSET, first);
+        self.0.write(CB_OFFSET, first);
         let start = CS::WAIT_FOR_OUTSTANDING_WRITES::SET
             + CS::DISDEBUG::SET
             + CS::PANIC_QOS.val(PANIC_QOS)
             + CS::QOS.val(QOS)
             + CS::ACTIVE::SET;
-        self.write(CS_OFFSET, start.value);
+        self.0.write(CS_OFFSET, start.value);
     }
 
     fn signal(&self) -> Option<Signal> {
-        let status = self.status();
-        if status.is_set(CS::ERROR) {
-            Some(Signal::Error)
-        } else {
-            status.is_set(CS::INT).then_some(Signal::End)
-        }
+        self.0.signal(CS::ERROR::SET.value)
     }
 
     fn acknowledge(&self) {
-        let acknowledge = CS::INT::SET + CS::END::SET;
-        self.write(CS_OFFSET, acknowledge.value);
+        self.0.acknowledge();
     }
 
     fn errors(&self) -> u32 {
@@ -206,16 +186,18 @@ impl<Io: RegisterIo> Registers for Dma4Registers<Io> {
         let mut quiet = self.is_quiet();
         for how in [CS::HALT::SET, CS::HALT::SET + CS::ABORT::SET] {
             if !quiet {
-                // ACTIVE stays: a paused channel would not get to its end.
-                self.write(CS_OFFSET, self.status().get() | how.value);
-                quiet = self.becomes_quiet();
+                // ACTIVE stays: a paused channel would not get to its end. Nothing is acknowledged.
+                let status = self.status().get() & !ACKNOWLEDGE;
+                self.0.write(CS_OFFSET, status | how.value);
+                quiet = chain::becomes_quiet(|| self.is_quiet());
             }
         }
         if quiet {
-            self.write(DEBUG_OFFSET, DEBUG::RESET::SET.value);
+            self.0.write(DEBUG_OFFSET, DEBUG::RESET::SET.value);
             self.acknowledge();
-            // Errors are cleared by writing them, should the reset have left any.
-            self.write(DEBUG_OFFSET, DEBUG_SETTING | self.errors());
+            // A look clears the errors, should the reset have left any.
+            self.errors();
+            self.0.write(DEBUG_OFFSET, DEBUG_SETTING);
         }
         quiet
     }
@@ -270,14 +252,12 @@ unsafe impl<Io: RegisterIo + Send + Sync> DmaEngine for Channel<Io> {
         self.chain.lock().progress().interrupts()
     }
 
-    fn wait(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
-        let by = Completion::Interrupt;
+    fn wait_by(&self, by: Completion, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
         submission::wait(&self.chain, self.clock, ticket, timeout_ns, by)
     }
 
-    fn wait_polled(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
-        let by = Completion::Polled;
-        submission::wait(&self.chain, self.clock, ticket, timeout_ns, by)
+    fn lost_interrupts(&self) -> u64 {
+        self.chain.lock().progress().lost_interrupts()
     }
 
     fn abort(&self) {

@@ -151,6 +151,17 @@ impl<Io: RegisterIo> Inner<Io> {
         self.io.read32(IDENTIFICATION) == NOBODY_ANSWERS
     }
 
+    /// Withdraws what the device signals and returns it.
+    fn acknowledge(&self) -> u32 {
+        match self.io.read32(INTERRUPT_STATUS) {
+            0 | NOBODY_ANSWERS => 0,
+            pending => {
+                self.io.write32(INTERRUPT_ACKNOWLEDGE, pending);
+                pending
+            }
+        }
+    }
+
     fn is_busy(&self) -> bool {
         self.io.read64(DMA_COMMAND) & COMMAND_RUN != 0
     }
@@ -255,13 +266,11 @@ unsafe impl<Io: RegisterIo + Send> DmaEngine for Edu<Io> {
         self.inner.lock().progress.interrupts()
     }
 
-    fn wait(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
-        let by = Completion::Interrupt;
-        submission::wait(&self.inner, self.clock, ticket, timeout_ns, by)
+    fn lost_interrupts(&self) -> u64 {
+        self.inner.lock().progress.lost_interrupts()
     }
 
-    fn wait_polled(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
-        let by = Completion::Polled;
+    fn wait_by(&self, by: Completion, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
         submission::wait(&self.inner, self.clock, ticket, timeout_ns, by)
     }
 
@@ -279,11 +288,10 @@ impl<Io: RegisterIo> Control for Inner<Io> {
     }
 
     fn serve(&mut self) -> bool {
-        let pending = self.io.read32(INTERRUPT_STATUS);
-        if pending == 0 || pending == NOBODY_ANSWERS {
+        let pending = self.acknowledge();
+        if pending == 0 {
             return false;
         }
-        self.io.write32(INTERRUPT_ACKNOWLEDGE, pending);
         if pending & INTERRUPT_DMA != 0 && self.progress.is_running() && !self.is_busy() {
             if let Some(error) = self.cancelled.take() {
                 self.progress.finish(Err(error));
@@ -298,10 +306,25 @@ impl<Io: RegisterIo> Control for Inner<Io> {
         true
     }
 
-    fn cancel(&mut self, error: DmaError) {
-        if self.progress.is_running() && self.cancelled.is_none() {
-            self.cancelled = Some(error);
+    fn cancel(&mut self, error: DmaError) -> bool {
+        if !self.progress.is_running() || self.cancelled.is_some() {
+            return false;
         }
+        if self.is_gone() {
+            self.progress.finish(Err(DmaError::Gone));
+            return false;
+        }
+        if self.is_busy() {
+            self.cancelled = Some(error);
+            return false;
+        }
+        // A half step has ended, perhaps the last, and nobody was told.
+        if self.acknowledge() != 0 {
+            self.progress.anticipate();
+        }
+        let ended = if self.advance() { Err(error) } else { Ok(()) };
+        self.progress.finish(ended);
+        true
     }
 
     fn give_up(&mut self, error: DmaError) {

@@ -20,6 +20,7 @@ use crate::dma::engine::{Destination, Source};
 use crate::dma::streaming::map_slice;
 use crate::dma::{Coherent, CoherentPool, Device, DmaError, DmaSegment, FromDevice};
 use crate::sync::IrqLock;
+use core::mem::ManuallyDrop;
 use file::{ENTRY_WORDS, Entry};
 
 /// Bytes of registers.
@@ -103,6 +104,8 @@ pub enum FwCfgError {
 }
 
 /// The device.
+///
+/// Dropping it gives the driver's page back, unless a transfer has not ended: then the page is leaked.
 #[derive(Debug)]
 pub struct FwCfg<Io = Mmio> {
     device: &'static Device,
@@ -113,10 +116,20 @@ pub struct FwCfg<Io = Mmio> {
 #[derive(Debug)]
 struct Inner<Io> {
     io: Io,
-    page: Coherent,
+    page: ManuallyDrop<Coherent>,
     timer: Timer,
     /// The transfer started last had not ended when it was looked at last.
     lost: bool,
+}
+
+impl<Io> Drop for Inner<Io> {
+    /// The device may still access the page of a transfer that has not ended.
+    fn drop(&mut self) {
+        if !self.lost || self.is_over() {
+            // SAFETY: it is dropped here only, and used nowhere afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.page) };
+        }
+    }
 }
 
 /// Which way bytes go.
@@ -133,7 +146,7 @@ impl<Io: RegisterIo> FwCfg<Io> {
     /// # Errors
     ///
     /// [`FwCfgError::Signature`], [`FwCfgError::NotQemu`], [`FwCfgError::NoDma`], those of the pool
-    /// and of a transfer. After [`FwCfgError::Timeout`] the driver's page is never used again.
+    /// and of a transfer. After [`FwCfgError::Timeout`] the driver's page is leaked.
     pub fn probe(
         io: Io,
         device: &'static Device,
@@ -147,23 +160,15 @@ impl<Io: RegisterIo> FwCfg<Io> {
         let page = pool.alloc(device, SCRATCH + size_of::<[u32; ENTRY_WORDS]>())?;
         let mut inner = Inner {
             io,
-            page,
+            page: ManuallyDrop::new(page),
             timer,
             lost: false,
         };
-        match inner.check() {
-            Ok(()) => Ok(Self {
-                device,
-                inner: IrqLock::new(inner),
-            }),
-            Err(error) => {
-                if inner.lost {
-                    // The device may still write to the page.
-                    core::mem::forget(inner);
-                }
-                Err(error)
-            }
-        }
+        inner.check()?;
+        Ok(Self {
+            device,
+            inner: IrqLock::new(inner),
+        })
     }
 
     /// The device on its bus: whose memory is read into.
@@ -372,7 +377,9 @@ impl<Io: RegisterIo> Inner<Io> {
             error => Err(FwCfgError::Refused(error)),
         }
     }
+}
 
+impl<Io> Inner<Io> {
     /// Whether the device is done with the descriptor.
     fn is_over(&self) -> bool {
         u32::from_be(self.word(0)) & !CONTROL_ERROR == 0

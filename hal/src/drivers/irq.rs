@@ -18,8 +18,8 @@ pub trait IrqHandler: Sync {
 /// The interrupt of a DMA engine.
 ///
 /// The line has no other handler. If it stays raised although the engine has nothing to say, it is
-/// disabled: its core would do nothing else any more. The engine then goes on with
-/// [polled](crate::dma::Completion::Polled) copies only.
+/// disabled: its core would do nothing else any more. [`Interrupts::silenced`] tells of it. The engine
+/// then goes on with [polled](crate::dma::Completion::Polled) copies only.
 #[derive(Debug)]
 pub struct EngineInterrupt {
     engine: &'static dyn DmaEngine,
@@ -55,7 +55,7 @@ impl IrqHandler for EngineInterrupt {
         if !self.serve()
             && let Some(interrupts) = interrupts()
         {
-            interrupts.gic().silence(line);
+            interrupts.silence(line);
         }
     }
 }
@@ -92,22 +92,66 @@ impl fmt::Debug for Handlers {
     }
 }
 
+/// Lines, one bit each.
+#[derive(Debug)]
+struct LineSet([AtomicU32; LINES.div_ceil(u32::BITS as usize)]);
+
+impl LineSet {
+    const fn new() -> Self {
+        Self([const { AtomicU32::new(0) }; _])
+    }
+
+    fn insert(&self, line: Line) {
+        let (word, bit) = Self::place(line);
+        self.0[word].fetch_or(bit, Ordering::Relaxed);
+    }
+
+    fn contains(&self, line: Line) -> bool {
+        let (word, bit) = Self::place(line);
+        self.0[word].load(Ordering::Relaxed) & bit != 0
+    }
+
+    fn place(line: Line) -> (usize, u32) {
+        let bits = u32::BITS as usize;
+        (line.index() / bits, 1 << (line.index() % bits))
+    }
+}
+
 /// An interrupt controller and the handlers of its lines.
 #[derive(Debug)]
 pub struct Interrupts {
     gic: Gic,
     handlers: &'static Handlers,
+    silenced: LineSet,
 }
 
 impl Interrupts {
     /// Dispatches what `gic` signals to `handlers`.
     pub const fn new(gic: Gic, handlers: &'static Handlers) -> Self {
-        Self { gic, handlers }
+        Self {
+            gic,
+            handlers,
+            silenced: LineSet::new(),
+        }
     }
 
     /// The interrupt controller.
     pub fn gic(&self) -> &Gic {
         &self.gic
+    }
+
+    /// The lines that were disabled because nobody made their device withdraw them, on one core at
+    /// least. What they were to tell is not told since.
+    pub fn silenced(&self) -> impl Iterator<Item = Line> {
+        (0..LINES as u32)
+            .filter_map(Line::new)
+            .filter(|&line| self.silenced.contains(line))
+    }
+
+    /// Disables a line that was just acknowledged.
+    pub(super) fn silence(&self, line: Line) {
+        self.gic.silence(line);
+        self.silenced.insert(line);
     }
 
     /// Makes `handler` serve `line`, on every core if the line is private to each. Register
@@ -156,7 +200,7 @@ impl Interrupts {
                 Some(handler) => handler.handle(line),
                 None => {
                     unclaimed = Some(line);
-                    self.gic.silence(line);
+                    self.silence(line);
                 }
             }
             self.gic.end(interrupt);

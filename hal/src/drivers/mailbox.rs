@@ -30,6 +30,7 @@ use crate::arch::{barrier, cpu};
 use crate::dma::{Coherent, Device, DmaError};
 use crate::sync::IrqLock;
 use buffer::{BUFFER_SIZE, Cacheable};
+use core::mem::ManuallyDrop;
 use thiserror::Error;
 
 /// Bytes of registers: mailbox 0, to the Arm, and mailbox 1, to the VideoCore.
@@ -145,6 +146,9 @@ pub enum MailboxError {
 }
 
 /// The property mailbox.
+///
+/// Dropping it gives its memory back, unless the firmware still owes an answer: then the memory is
+/// leaked.
 #[derive(Debug)]
 pub struct Mailbox<Io> {
     device: &'static Device,
@@ -158,8 +162,21 @@ pub struct Mailbox<Io> {
 #[derive(Debug)]
 struct Link<Io> {
     port: Port<Io>,
-    coherent: Coherent,
-    cacheable: Cacheable,
+    coherent: ManuallyDrop<Coherent>,
+    cacheable: ManuallyDrop<Cacheable>,
+}
+
+impl<Io> Drop for Link<Io> {
+    /// The firmware may still write the memory of an answer that it owes.
+    fn drop(&mut self) {
+        if self.port.owed.is_none() {
+            // SAFETY: each is dropped here only, and used nowhere afterwards.
+            unsafe {
+                ManuallyDrop::drop(&mut self.coherent);
+                ManuallyDrop::drop(&mut self.cacheable);
+            }
+        }
+    }
 }
 
 /// The registers, and what is still to come through them.
@@ -191,8 +208,8 @@ impl<Io: RegisterIo> Mailbox<Io> {
             timeout_ns: TIMEOUT_NS,
             link: IrqLock::new(Some(Link {
                 port: Port { io, owed: None },
-                coherent,
-                cacheable: Cacheable::new(streaming),
+                coherent: ManuallyDrop::new(coherent),
+                cacheable: ManuallyDrop::new(Cacheable::new(streaming)),
             })),
         })
     }

@@ -2,7 +2,8 @@
 //!
 //! A device writes where it is told, so memory that nobody owns, or the memory management itself,
 //! must never be named to one. What an allocator handed out is somebody's, and so is what was left
-//! in RAM for the program by whoever started it. Any other frame is refused by what it is.
+//! in RAM for the program by whoever started it, to the byte. Any other frame is refused by what it
+//! is.
 
 use super::buddy::block_at;
 use super::frame::{Frame, FrameError, FrameKind, FrameTable};
@@ -17,8 +18,8 @@ use core::fmt;
 static GIVEN: Once<heapless::Vec<PhysRange, MAX_RESERVED>> = Once::new();
 
 /// Says which ranges of RAM were left for the program by whoever started it, such as an initial RAM
-/// disk. They may be lent to devices as allocated memory may. The first call wins; ranges beyond
-/// [`MAX_RESERVED`] are not taken.
+/// disk. They may be lent to devices as allocated memory may; what lies beside them in their first and
+/// last page may not. The first call wins; ranges beyond [`MAX_RESERVED`] are not taken.
 pub fn note_given_memory(ranges: impl Iterator<Item = PhysRange>) {
     GIVEN.call_once(|| ranges.take(MAX_RESERVED).collect());
 }
@@ -60,11 +61,12 @@ pub(super) fn unlendable(
     pa: PhysAddr,
     len: usize,
 ) -> Option<(Pfn, Unlendable)> {
+    let lent = PhysRange::new(pa, pa + len);
     let last = (pa + (len - 1)).pfn();
     // First page not known to be somebody's.
     let mut unknown = pa.pfn();
     for pfn in (pa.pfn().get()..=last.get()).map(Pfn::new) {
-        match refusal(frames, pfn, pfn < unknown) {
+        match refusal(frames, pfn, pfn < unknown, lent) {
             Ok(end) => unknown = unknown.max(end),
             Err(why) => return Some((pfn, why)),
         }
@@ -72,13 +74,18 @@ pub(super) fn unlendable(
     None
 }
 
-/// Why `pfn` is nobody's to lend, or the end of what has its owner. With `is_owned` an owner is
-/// known.
-fn refusal(frames: &FrameTable, pfn: Pfn, is_owned: bool) -> Result<Pfn, Unlendable> {
+/// Why the part of `lent` in `pfn` is nobody's to lend, or the end of what has its owner. With
+/// `is_owned` an owner is known.
+fn refusal(
+    frames: &FrameTable,
+    pfn: Pfn,
+    is_owned: bool,
+    lent: PhysRange,
+) -> Result<Pfn, Unlendable> {
     let memory_type = match frames.memory_type(pfn) {
         Ok(memory_type) => memory_type,
         Err(FrameError::SetAside { memory_type, .. }) => memory_type,
-        Err(_) => return given(pfn),
+        Err(_) => return given(pfn, lent),
     };
     if memory_type != MemoryType::NormalWriteBack {
         return Err(Unlendable::OtherType(memory_type));
@@ -87,15 +94,15 @@ fn refusal(frames: &FrameTable, pfn: Pfn, is_owned: bool) -> Result<Pfn, Unlenda
         return Ok(pfn + 1);
     }
     match block_at(frames, pfn) {
-        Some((head, frame)) => end_of_block(head, frame, pfn),
+        Some((head, frame)) => end_of_block(head, frame, pfn, lent),
         // Inside an allocation from an area, which need be no block.
         None if super::cma_areas().iter().any(|cma| cma.is_allocated(pfn)) => Ok(pfn + 1),
-        None => given(pfn),
+        None => given(pfn, lent),
     }
 }
 
 /// The end of what the owner of the block at `head` that holds `pfn` has.
-fn end_of_block(head: Pfn, frame: &Frame, pfn: Pfn) -> Result<Pfn, Unlendable> {
+fn end_of_block(head: Pfn, frame: &Frame, pfn: Pfn, lent: PhysRange) -> Result<Pfn, Unlendable> {
     match frame.kind() {
         FrameKind::Free | FrameKind::PcpFree => Err(Unlendable::Free),
         FrameKind::Table => Err(Unlendable::Table),
@@ -108,14 +115,16 @@ fn end_of_block(head: Pfn, frame: &Frame, pfn: Pfn) -> Result<Pfn, Unlendable> {
         | FrameKind::LargeObject
         | FrameKind::Movable
         | FrameKind::Accounted => Ok(head + (1 << frame.order())),
-        FrameKind::Tail => given(pfn),
+        FrameKind::Tail => given(pfn, lent),
     }
 }
 
-/// The end of `pfn`, if it was left for the program.
+/// The end of `pfn`, if the part of `lent` in it was left for the program.
 #[cold]
-fn given(pfn: Pfn) -> Result<Pfn, Unlendable> {
-    let holds = |range: &PhysRange| range.start.pfn() <= pfn && pfn.phys() < range.end;
+fn given(pfn: Pfn, lent: PhysRange) -> Result<Pfn, Unlendable> {
+    let start = lent.start.max(pfn.phys());
+    let end = lent.end.min((pfn + 1).phys());
+    let holds = |range: &PhysRange| range.start <= start && end <= range.end;
     match GIVEN.get().is_some_and(|given| given.iter().any(holds)) {
         true => Ok(pfn + 1),
         false => Err(Unlendable::Unowned),

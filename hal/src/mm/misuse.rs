@@ -30,6 +30,10 @@ pub enum Misuse {
     /// Coherent memory as a compound page. It is refused.
     #[error("coherent memory as a compound page")]
     CoherentCompound,
+    /// Something is mapped where memory that was coherent belongs, in the direct map or, half-way,
+    /// in the coherent window. The memory is kept out of use.
+    #[error("coherent memory whose place at {0} is taken: it is kept out of use")]
+    CoherentKept(VirtAddr),
     /// Flags of memory that users have mapped, for an object. They are ignored. Linux: "Unexpected
     /// gfp".
     #[error("an object with {0}")]
@@ -55,7 +59,7 @@ pub enum Misuse {
 pub(super) const NO_OBJECT: Gfp = Gfp::HIGHMEM.union(Gfp::MOVABLE);
 
 /// Kinds of misuse, by [`Misuse::kind`].
-const KINDS: usize = 19;
+const KINDS: usize = 20;
 
 static COUNTS: [AtomicU32; KINDS] = [const { AtomicU32::new(0) }; KINDS];
 
@@ -88,6 +92,7 @@ impl Misuse {
             Self::TooLarge(_) => 16,
             Self::Constructed(_) => 17,
             Self::UsercopyWindow(_) => 18,
+            Self::CoherentKept(_) => 19,
         }
     }
 

@@ -21,8 +21,8 @@ use spin::mutex::{SpinMutex, SpinMutexGuard};
 ///
 /// Order, outermost first: kernel tables, vmalloc areas, ioremap areas, claims of device registers,
 /// coherent runs, DMA pool, contiguous memory areas, owners of movable memory, movable slots,
-/// registry of slab caches, slab cache, zone, shrinkers, owners, coherent pool, rate limit of
-/// failure reports, DMA engine, interrupt handlers, interrupt controller, DMA debug, console.
+/// registry of slab caches, slab cache, zone, shrinkers, owners, coherent pool, bounce pool, rate limit
+/// of failure reports, DMA engine, interrupt handlers, interrupt controller, DMA debug, console.
 /// A core holding one takes only locks further down the list.
 #[derive(Debug, Default)]
 pub struct IrqLock<T> {

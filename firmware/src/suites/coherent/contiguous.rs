@@ -3,8 +3,10 @@
 use super::device;
 use crate::handed::Taken;
 use crate::machine::machine;
+use crate::memory::contiguous::Contiguous;
 use crate::memory::{Object, reachable};
 use crate::report::{Outcome, Stop, diagnostic};
+use crate::suites::busy::while_others_are_busy;
 use crate::suites::mapping;
 use crate::{check, check_ok, pattern};
 use hal::addr::{PAGE_SIZE, PhysRange, VirtAddr};
@@ -187,19 +189,43 @@ pub(super) fn put_off() -> Outcome {
     let runs = || coherent::info().map_or(0, |(_, runs)| runs.runs);
     super::settle()?;
     let before = runs();
+    let _maintained = Taken::as_coherent(&super::WIDE, false);
     let memory = check_ok!(coherent::alloc(&super::WIDE, size, Gfp::KERNEL));
     check!(runs() == before + 1, "{} runs", runs());
+    let counts = while_others_are_busy(move || {
+        let irq = cpu::irq_save();
+        drop(memory);
+        let while_masked = runs();
+        cpu::irq_restore(irq);
+        let unmasked = runs();
+        deferred::run_pending();
+        [while_masked, unmasked, runs()]
+    })?;
+    check!(
+        counts == [before + 1, before + 1, before],
+        "{counts:?} runs with interrupts masked, after, and after what was put off"
+    );
+    Ok(())
+}
+
+/// A task gets what was freed with interrupts masked, whether or not it was given back by then.
+pub(super) fn put_off_and_wanted() -> Outcome {
+    /// Allocations that fill the largest area.
+    const MOST: usize = 64;
+
+    let (cma, size) = area()?;
+    super::settle()?;
+    let _maintained = Taken::as_coherent(&super::WIDE, false);
+    let alloc = || coherent::alloc(&super::WIDE, size, Gfp::KERNEL);
+    let memory = check_ok!(alloc());
+    let mut rest = heapless::Vec::<Contiguous, MOST>::new();
+    let count = (size / PAGE_SIZE) as u32;
+    while let Ok(other) = Contiguous::alloc(cma, count, 0) {
+        check!(rest.push(other).is_ok(), "the area has no end");
+    }
     let irq = cpu::irq_save();
     drop(memory);
-    let while_masked = runs();
     cpu::irq_restore(irq);
-    // An idle core may be at it already.
-    check!(
-        while_masked == before + 1 || hal::smp::online().count() > 1,
-        "the run was given back with interrupts masked"
-    );
-    deferred::run_pending();
-    super::settle()?;
-    check!(runs() == before, "{} runs are left", runs());
+    drop(check_ok!(alloc()));
     Ok(())
 }

@@ -6,12 +6,13 @@ use crate::handed::Taken;
 use crate::machine::machine;
 use crate::oom::OutOfMemory;
 use crate::report::{Outcome, Stop, diagnostic};
+use crate::suites::busy::while_others_are_busy;
 use crate::suites::interrupt::InInterrupt;
 use crate::suites::mapping;
 use crate::{check, check_ok};
 use hal::addr::PAGE_SIZE;
 use hal::alloc::KVec;
-use hal::arch::translate;
+use hal::arch::{cpu, translate};
 use hal::deferred;
 use hal::dma::coherent::{CHUNK_SIZE, MAX_ALLOCATION, MAX_CHUNKS, MAX_POOL_SIZE};
 use hal::dma::{Coherent, DmaError, coherent};
@@ -126,6 +127,63 @@ pub(super) fn exhausted_by_a_handler() -> Outcome {
     if let Some((_, runs)) = coherent::info() {
         diagnostic(format_args!("{runs}"));
     }
+    Ok(())
+}
+
+/// Nanoseconds in which an idle core has surely refilled the pool, on a host with more to do too.
+const PATIENCE_NS: u64 = 1_000_000_000;
+
+/// Nanoseconds in which an idle core would most likely have done so.
+const SHORT_NS: u64 = 20_000_000;
+
+/// Whether the pool is refilled within `patience_ns` of a handler's exhausting it, though this core
+/// does nothing that may block: only an idle one can have done it.
+fn refilled_in_the_background(patience_ns: u64) -> Result<bool, Stop> {
+    let refills = || coherent::info().map_or(0, |(pool, _)| pool.refills);
+    let before = refills();
+    let taken = pages_for_a_handler();
+    let timer = &machine().timer;
+    let start = timer.now_ns();
+    while refills() == before && timer.now_ns() - start < patience_ns {
+        cpu::wait_for_event();
+    }
+    let refilled = refills() != before;
+    release_all();
+    let (pages, _) = taken?;
+    check!(pages > 0, "the pool was empty");
+    Ok(refilled)
+}
+
+/// What the tests of refills need: a machine at rest, with memory to refill the pool from.
+fn ready_to_refill() -> Outcome {
+    if fault::is_armed() {
+        return Err(Stop::Skipped("another failure is injected"));
+    }
+    if mm::default_cma().is_none() {
+        return Err(Stop::Skipped("no contiguous memory area"));
+    }
+    settle()
+}
+
+pub(super) fn refilled_by_an_idle_core() -> Outcome {
+    ready_to_refill()?;
+    if smp::online().count() == 1 {
+        return Err(Stop::Skipped("one core is never idle"));
+    }
+    let _maintained = Taken::as_coherent(&WIDE, false);
+    let refilled = refilled_in_the_background(PATIENCE_NS);
+    settle()?;
+    check!(refilled?, "no idle core refilled the pool");
+    Ok(())
+}
+
+/// Where no core is idle nothing is refilled.
+pub(super) fn no_core_is_idle() -> Outcome {
+    ready_to_refill()?;
+    let _maintained = Taken::as_coherent(&WIDE, false);
+    let refilled = while_others_are_busy(|| refilled_in_the_background(SHORT_NS));
+    settle()?;
+    check!(!refilled??, "the pool was refilled by nobody");
     Ok(())
 }
 

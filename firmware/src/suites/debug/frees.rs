@@ -4,11 +4,12 @@ use super::super::phantom::WIDE;
 use super::{LEN, Twin, Wanted, reports, said, verify};
 use crate::dma_debug::reported;
 use crate::memory::Object;
-use crate::raw_dma::Lent;
+use crate::raw_dma::{Lent, LentCoherent};
 use crate::report::Outcome;
 use crate::{check, check_ok};
+use hal::addr::PAGE_SIZE;
 use hal::dma::debug::{Check, Kind};
-use hal::dma::direction::DirectionKind::{FromDevice, ToDevice};
+use hal::dma::direction::DirectionKind::{Bidirectional, FromDevice, ToDevice};
 use hal::dma::raw::DMA_MAPPING_ERROR;
 use hal::dma::streaming::map_slice;
 use hal::mm::Gfp;
@@ -156,4 +157,29 @@ pub(super) fn sg_count(twin: Twin) -> Outcome {
         Some(call(last, mapped)),
     );
     verify(&found, &[wanted])
+}
+
+/// Coherent memory is freed once, by the size and both addresses it was given out with.
+pub(super) fn coherent(twin: Twin) -> Outcome {
+    for (check, size, offset) in [
+        (Check::FreeCpuAddress, LEN, 64),
+        (Check::FreeSize, LEN / 2, 0),
+    ] {
+        let (size, offset) = twin.pick((LEN, 0), (size, offset));
+        let (memory, given) = here!(LentCoherent::alloc(&WIDE, LEN));
+        let memory = check_ok!(memory);
+        let call = |len, at| said(Kind::Coherent, memory.addr(), len, Bidirectional, at);
+        // The right size stands for whole pages.
+        let len = if size == LEN { PAGE_SIZE } else { size };
+        let (found, at) = here!(reported(|| memory.free(size, offset)));
+        let mapped = Some(call(PAGE_SIZE, given));
+        let wanted: Wanted = (check, "wide", call(len, at), mapped);
+        verify(&found, twin.pick(&[], &[wanted]))?;
+        if twin == Twin::Planted {
+            let (found, at) = here!(reported(|| memory.free(LEN, 0)));
+            let wanted: Wanted = (Check::FreeUnallocated, "wide", call(LEN, at), None);
+            verify(&found, &[wanted])?;
+        }
+    }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! Mapping.
 
+use super::super::bounce;
 use super::super::phantom::{CHOOSY, SNOOPING, WIDE};
 use super::{LEN, Twin, Wanted, said, verify};
 use crate::boot::image;
@@ -108,6 +109,24 @@ pub(super) fn overlap(twin: Twin) -> Outcome {
     lent.unmap(Kind::Single, written, 64, FromDevice);
     let call = said(Kind::Page, read, 128 - start, ToDevice, at);
     let other = said(Kind::Single, written, 64, FromDevice, mapped);
+    let wanted: Wanted = (Check::Overlap, "wide", call, Some(other));
+    verify(&found, twin.pick(&[], &[wanted]))
+}
+
+/// Buffers that are bounced have no line in common with anybody, and may have bytes.
+pub(super) fn bounced(twin: Twin) -> Outcome {
+    bounce::pool()?;
+    let lent = check_ok!(Lent::new(&WIDE, LEN));
+    let start = twin.pick(33, 32);
+    let (one, mapped) = here!(lent.map_checked(Kind::Single, 1..33, FromDevice));
+    let mut two = DMA_MAPPING_ERROR;
+    let (map, at) = here!(|| lent.map_checked(Kind::Single, start..start + 20, FromDevice));
+    let found = reported(|| two = map());
+    lent.unmap(Kind::Single, two, 20, FromDevice);
+    lent.unmap(Kind::Single, one, 32, FromDevice);
+    check!(one != lent.addr(1), "the buffer was not bounced");
+    let call = said(Kind::Single, two, 20, FromDevice, at);
+    let other = said(Kind::Single, one, 32, FromDevice, mapped);
     let wanted: Wanted = (Check::Overlap, "wide", call, Some(other));
     verify(&found, twin.pick(&[], &[wanted]))
 }

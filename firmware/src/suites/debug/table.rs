@@ -21,7 +21,7 @@ pub(super) fn leak(twin: Twin) -> Outcome {
     if twin == Twin::Right {
         lent.unmap(Kind::Page, addr, 64, FromDevice);
     }
-    let (found, at) = here!(reported(|| left = debug::release(&WIDE)));
+    let (found, at) = here!(reported(|| left = WIDE.release()));
     if twin == Twin::Planted {
         // A report ends nothing.
         lent.unmap(Kind::Page, addr, 64, FromDevice);

@@ -1,15 +1,15 @@
 //! What `vfree` puts off.
 
+use super::super::busy::while_others_are_busy;
 use super::super::interrupt::InInterrupt;
 use super::is_gone;
 use crate::memory::{Area, vfree_by_address};
 use crate::report::{Outcome, Stop, diagnostic};
 use crate::{check, check_ok};
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use hal::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use hal::mm::{self, PurgeInfo, VmallocError};
 use hal::smp;
-use hal::sync::{IrqLock, PerCpu};
 
 fn purge_info() -> Result<PurgeInfo, Stop> {
     mm::purge_info().ok_or(Stop::Failed)
@@ -109,21 +109,7 @@ static FREE_IN_INTERRUPT: InInterrupt<Deferral> = InInterrupt::new(|| {
 /// Frees the area at [`ADDRESS`] in an interrupt of this core while the others are kept busy, so that
 /// none of them takes it down meanwhile.
 fn free_in_interrupt() -> Result<Deferral, Stop> {
-    let me = PerCpu::current().index();
-    let done = AtomicBool::new(false);
-    let outcome = IrqLock::new(None);
-    check_ok!(smp::run_on_all(|core| {
-        if core == me {
-            let deferral = FREE_IN_INTERRUPT.run();
-            *outcome.lock() = Some(deferral);
-            done.store(true, Ordering::Release);
-        } else {
-            while !done.load(Ordering::Acquire) {
-                core::hint::spin_loop();
-            }
-        }
-    }));
-    outcome.lock().take().unwrap_or(Err(Stop::Failed))
+    while_others_are_busy(|| FREE_IN_INTERRUPT.run())?
 }
 
 pub(super) fn in_interrupt() -> Outcome {

@@ -39,6 +39,9 @@ pub struct RunInfo {
     pub runs: usize,
     /// Their pages.
     pub pages: usize,
+    /// Pages of these that nobody gets any more, because their type could not be changed back. See
+    /// [`Misuse::CoherentKept`].
+    pub kept: usize,
     /// Attempts to take in a chunk for the pool that failed since boot.
     pub failed_refills: u32,
 }
@@ -48,11 +51,12 @@ impl fmt::Display for RunInfo {
         let Self {
             runs,
             pages,
+            kept,
             failed_refills,
         } = self;
         write!(
             f,
-            "coherent_runs runs={runs} pages={pages} failed_refills={failed_refills}"
+            "coherent_runs runs={runs} pages={pages} kept={kept} failed_refills={failed_refills}"
         )
     }
 }
@@ -242,6 +246,7 @@ impl CoherentMemory {
         }
         let len = size.checked_next_multiple_of(PAGE_SIZE);
         let len = len.unwrap_or(size - size % PAGE_SIZE);
+        self.runs.settle();
         for cma in self.runs.areas_for(Some(device)) {
             match run::take(cma, Some(device), len, gfp.contains(Gfp::NOWARN)) {
                 Ok(pfn) => {
@@ -288,9 +293,10 @@ impl CoherentMemory {
         self.runs.run_deferred();
     }
 
-    /// Gives back all that is not in use beyond what the pool had at boot. A task.
+    /// Gives back all that is not in use beyond what the pool had at boot, and waits for what another
+    /// core gives back. A task.
     pub fn drain(&self) {
-        self.run_deferred();
+        self.runs.settle();
         while let Some(run) = self.pool.remove_unused() {
             self.runs.free(run);
         }
@@ -298,10 +304,11 @@ impl CoherentMemory {
 
     /// What is known now of memory beside the pool.
     pub fn run_info(&self) -> RunInfo {
-        let (runs, pages) = self.runs.usage();
+        let (runs, pages, kept) = self.runs.usage();
         RunInfo {
             runs,
             pages,
+            kept,
             failed_refills: self.failed_refills.load(Ordering::Relaxed),
         }
     }

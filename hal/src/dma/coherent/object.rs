@@ -363,6 +363,19 @@ unsafe fn store<T: Plain, F: Plain>(value: NonNull<T>, field: Field<T, F>, new: 
 }
 
 /// A part of a [`Coherent`] allocation that a device reads.
+///
+/// Freeing the memory meanwhile does not compile:
+///
+/// ```compile_fail,E0505
+/// use hal::dma::{Coherent, DmaError};
+///
+/// fn free(memory: Coherent) -> Result<(), DmaError> {
+///     let part = memory.part(0, 64)?;
+///     drop(memory);
+///     drop(part);
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct CoherentPart<'a> {
     segment: DmaSegment,
@@ -370,6 +383,19 @@ pub struct CoherentPart<'a> {
 }
 
 /// A part of a [`Coherent`] allocation that a device writes.
+///
+/// Reading meanwhile what it writes does not compile:
+///
+/// ```compile_fail,E0502
+/// use hal::dma::{Coherent, DmaError};
+///
+/// fn peek(memory: &mut Coherent) -> Result<u8, DmaError> {
+///     let part = memory.part_mut(0, 64)?;
+///     let first = memory.as_slice()[0];
+///     drop(part);
+///     Ok(first)
+/// }
+/// ```
 #[derive(Debug)]
 pub struct CoherentPartMut<'a> {
     segment: DmaSegment,

@@ -4,9 +4,16 @@
 //! window, in the order of [`change_type`](crate::mmu::Mapper::change_type); on the way back it is
 //! write-back memory in the direct map again before the area sees it. The frames' descriptors say
 //! what they are in between.
+//!
+//! Should a change fail half-way it is undone. Where that fails too, or memory cannot become
+//! write-back memory again, nobody gets it any more: the run stays in the window, counted
+//! ([`RunInfo::kept`](super::RunInfo)) and noted ([`Misuse::CoherentKept`]).
+
+mod change;
 
 use super::MAX_ALLOCATION;
 use crate::addr::{PAGE_SIZE, Pfn, PhysRange, VirtAddr};
+use crate::arch::cpu;
 use crate::dma::{Device, DmaError};
 use crate::layout::{self, COHERENT, DIRECT_MAP, Window};
 use crate::mm::va::{Chunk, VaAllocator, VaError};
@@ -15,6 +22,8 @@ use crate::mm::{
 };
 use crate::mmu::{KernelMapper, MapError, MemoryType};
 use crate::sync::{Context, IrqLock, PerCpu};
+use change::Unchanged;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 /// What the boot code maps its pool in: the start of the window.
 const POOL_WINDOW: usize = 1 << 30;
@@ -29,11 +38,8 @@ const RUNS: Window = Window {
 /// Chunks of areas besides the built-in one: about 2,000 runs.
 const CHUNKS: usize = 32;
 
-/// Bytes whose type changes under one hold of the tables' lock, with IRQs masked.
-const STEP: usize = 2 << 20;
-
-/// Why memory could not be made non-cacheable. Nothing has changed, but that movable memory may
-/// have moved.
+/// Why memory could not be made non-cacheable. Nothing has changed but for what
+/// [`KeptOut`](Self::KeptOut) says, and that movable memory may have moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RunError {
     /// No contiguous memory area has it.
@@ -51,6 +57,14 @@ pub enum RunError {
     /// It cannot be mapped.
     #[error(transparent)]
     Tables(#[from] MapError),
+    /// It cannot be mapped, and some of it not put back where it was: nobody gets it any more.
+    #[error("{error}; {pages} pages are between two types and kept out of use")]
+    KeptOut {
+        /// Why it cannot be mapped.
+        error: MapError,
+        /// Pages of the run.
+        pages: u32,
+    },
 }
 
 /// Frames of a contiguous memory area that are mapped in the coherent window.
@@ -88,6 +102,8 @@ enum State {
     Freed,
     /// On its way back.
     Leaving,
+    /// Nobody's for good, because its type could not be changed back.
+    Kept,
 }
 
 impl Note {
@@ -107,6 +123,8 @@ pub(super) struct Runs {
     pages: &'static PageAllocator,
     areas: &'static [Cma],
     window: IrqLock<VaAllocator<Note, CHUNKS>>,
+    /// Runs that were freed where blocking is not allowed, and are not their area's yet.
+    returning: AtomicU32,
     /// Says that [`run_deferred`](Self::run_deferred) has work, in any context.
     defer: fn(),
 }
@@ -125,6 +143,7 @@ impl Runs {
             pages,
             areas,
             window: IrqLock::new(VaAllocator::new(&RUNS, Note::NONE)),
+            returning: AtomicU32::new(0),
             defer,
         }
     }
@@ -148,7 +167,8 @@ impl Runs {
     }
 
     /// Makes `size` bytes, whole pages, of memory that `device` reaches non-cacheable. They are not
-    /// zeroed. Task context: may block. Costs time in proportion to `size`.
+    /// zeroed. Task context: may block. Costs time in proportion to `size`, and to what is on its way
+    /// back, which is waited for.
     ///
     /// # Errors
     ///
@@ -160,6 +180,7 @@ impl Runs {
         size: usize,
         no_warn: bool,
     ) -> Option<Result<Run, DmaError>> {
+        self.settle();
         let mut outcome = None;
         for cma in self.areas_for(device) {
             let tried = self.alloc_from(cma, device, size, no_warn);
@@ -181,13 +202,16 @@ impl Runs {
         let pfn = take(cma, device, size, no_warn)?;
         let count = (size / PAGE_SIZE) as u32;
         self.convert(pfn, count).map_err(|error| {
-            // SAFETY: the frames were taken above, and are in the direct map only.
-            let _ = unsafe { cma.release(pfn, count) };
+            if !matches!(error, RunError::KeptOut { .. }) {
+                // SAFETY: the frames were taken above, and are in the direct map only.
+                let _ = unsafe { cma.release(pfn, count) };
+            }
             error.into()
         })
     }
 
-    /// Makes a run of `count` frames at `pfn`, which are the caller's.
+    /// Makes a run of `count` frames at `pfn`, which are the caller's, and stay so unless they are
+    /// [kept out](RunError::KeptOut).
     fn convert(&self, pfn: Pfn, count: u32) -> Result<Run, RunError> {
         let size = count as usize * PAGE_SIZE;
         let frames = pfn..pfn + count;
@@ -205,57 +229,27 @@ impl Runs {
                 .frames()
                 .claim_memory_type(frames.clone(), wanted)
         };
-        let converted = claimed.map_err(RunError::from).and_then(|()| {
-            self.change(in_direct_map(pfn), va, size, wanted)
-                .inspect_err(|_| {
-                    // SAFETY: the frames are mapped as write-back memory, as they were.
-                    unsafe { self.pages.frames().release_memory_type(frames) };
-                })
-        });
-        match converted {
+        if let Err(error) = claimed {
+            self.forget(run);
+            return Err(error.into());
+        }
+        match self.change(in_direct_map(pfn), va, size, wanted) {
             Ok(()) => Ok(run),
-            Err(error) => {
+            Err(Unchanged {
+                error,
+                is_undone: true,
+            }) => {
+                // SAFETY: the frames are mapped as write-back memory, as they were.
+                unsafe { self.pages.frames().release_memory_type(frames) };
                 self.forget(run);
-                Err(error)
+                Err(error.into())
+            }
+            Err(Unchanged { error, .. }) => {
+                self.keep_out(run);
+                let pages = count;
+                Err(RunError::KeptOut { error, pages })
             }
         }
-    }
-
-    /// Moves `size` bytes from `old` to `new`, all or none.
-    fn change(
-        &self,
-        old: VirtAddr,
-        new: VirtAddr,
-        size: usize,
-        memory_type: MemoryType,
-    ) -> Result<(), RunError> {
-        for done in (0..size).step_by(STEP) {
-            let step = STEP.min(size - done);
-            // SAFETY: the frames are the caller's, who has not handed them out or had them back;
-            // they are mapped at `old` only.
-            let changed = unsafe {
-                self.tables
-                    .lock()
-                    .change_type(old + done, new + done, step, memory_type)
-            };
-            if let Err(error) = changed {
-                for back in (0..done).step_by(STEP) {
-                    // SAFETY: as above, the other way round. It cannot fail: the tables of `old`
-                    // are still there, and its entries empty.
-                    let undone = unsafe {
-                        self.tables.lock().change_type(
-                            new + back,
-                            old + back,
-                            STEP,
-                            opposite(memory_type),
-                        )
-                    };
-                    debug_assert_eq!(undone, Ok(()));
-                }
-                return Err(error.into());
-            }
-        }
-        Ok(())
     }
 
     /// Takes addresses for `size` bytes, as aligned as the frames.
@@ -300,6 +294,7 @@ impl Runs {
         }
         if let Ok(area) = self.window.lock().get_mut(run.va) {
             area.data.state = State::Freed;
+            self.returning.fetch_add(1, Ordering::Relaxed);
         }
         (self.defer)();
     }
@@ -308,6 +303,18 @@ impl Runs {
     pub(super) fn run_deferred(&self) {
         while let Some(run) = self.next_freed() {
             self.give_back(run);
+            // After the area has the run: see `settle`.
+            self.returning.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    /// As [`run_deferred`](Self::run_deferred), and waits for what another core gives back: who does
+    /// so waits for nobody. What was freed before the call is its area's then. A task.
+    pub(super) fn settle(&self) {
+        while self.returning.load(Ordering::Acquire) != 0 {
+            self.run_deferred();
+            // Ends with the counter's stream, too.
+            cpu::wait_for_event();
         }
     }
 
@@ -328,11 +335,8 @@ impl Runs {
         let size = run.count as usize * PAGE_SIZE;
         let direct = in_direct_map(run.pfn);
         let cached = MemoryType::NormalWriteBack;
-        let changed = self.change(run.va, direct, size, cached);
-        if changed.is_err() {
-            // The direct map's tables are never given up, so this does not happen; if it did, the
-            // frames would have to stay out of their area.
-            debug_assert_eq!(changed, Ok(()));
+        if self.change(run.va, direct, size, cached).is_err() {
+            self.keep_out(run);
             return;
         }
         // SAFETY: the frames are ours, and mapped as write-back memory only.
@@ -348,14 +352,17 @@ impl Runs {
         self.forget(run);
     }
 
-    /// Runs that exist, and their pages.
-    pub(super) fn usage(&self) -> (usize, usize) {
+    /// Runs that exist, their pages, and those that are kept out of use.
+    pub(super) fn usage(&self) -> (usize, usize, usize) {
         let window = self.window.lock();
-        let mut runs = (0, 0);
-        for area in window.iter() {
-            runs = (runs.0 + 1, runs.1 + area.data.count as usize);
+        let (mut runs, mut pages, mut kept) = (0, 0, 0);
+        for Note { count, state, .. } in window.iter().map(|area| area.data) {
+            let count = count as usize;
+            runs += 1;
+            pages += count;
+            kept += if state == State::Kept { count } else { 0 };
         }
-        runs
+        (runs, pages, kept)
     }
 
     /// Frames that describe runs, which are kept for good.
@@ -372,14 +379,6 @@ impl Runs {
 /// [`layout::phys_to_virt`].
 fn in_direct_map(pfn: Pfn) -> VirtAddr {
     DIRECT_MAP.base + pfn.phys().get() as usize
-}
-
-/// The other of the two types that a run has.
-const fn opposite(memory_type: MemoryType) -> MemoryType {
-    match memory_type {
-        MemoryType::NormalWriteBack => MemoryType::NormalNonCacheable,
-        _ => MemoryType::NormalWriteBack,
-    }
 }
 
 /// The alignment of `size` bytes, as a power of two of pages.

@@ -2,6 +2,8 @@
 
 #[path = "tests/model.rs"]
 mod model;
+#[path = "tests/sharing.rs"]
+mod sharing;
 
 use super::checker::{Checker, Lent, Reports, Sync};
 use super::report::Lender;
@@ -43,10 +45,19 @@ fn call(kind: Kind, at: u64, len: usize, direction: DirectionKind) -> Call {
 fn lent(call: &Call) -> Lent {
     Lent {
         memory: Some(PhysAddr::new(call.addr.get() - BUS)),
+        is_copied: false,
         granule: 64,
         maintained: true,
         checked: true,
         limits: SegmentLimits::NONE,
+    }
+}
+
+/// As [`lent`], by a map that nobody has looked at yet.
+fn unseen(call: &Call) -> Lent {
+    Lent {
+        checked: false,
+        ..lent(call)
     }
 }
 
@@ -113,10 +124,7 @@ fn all_that_is_wrong_with_an_unmap_is_said() {
     let mut checker = checker(4);
     let mut mapped = call(Kind::Sg, 0, 256, FromDevice);
     mapped.sg = Some(SgPlace { index: 0, count: 3 });
-    let unchecked = Lent {
-        checked: false,
-        ..lent(&mapped)
-    };
+    let unchecked = unseen(&mapped);
     checker.map(NET, mapped, &unchecked);
     let mut wrong = call(Kind::Sg, 0, 64, ToDevice);
     wrong.sg = Some(SgPlace { index: 0, count: 2 });
@@ -298,43 +306,10 @@ fn segments_that_a_device_does_not_take() {
 }
 
 #[test]
-fn lines_are_shared_if_a_device_that_does_not_snoop_writes_one() {
-    let (written, read) = (
-        call(Kind::Single, 0, 32, FromDevice),
-        call(Kind::Single, 32, 32, ToDevice),
-    );
-    for (first, second, snooped, expected) in [
-        (written, read, false, Some(Check::Overlap)),
-        (read, written, false, Some(Check::Overlap)),
-        (read, read, false, None),
-        (written, call(Kind::Single, 64, 32, FromDevice), false, None),
-        (written, written, true, Some(Check::OverlapSnooped)),
-        (read, read, true, None),
-    ] {
-        let mut checker = checker(2);
-        let how = |call| Lent {
-            maintained: !snooped,
-            ..lent(call)
-        };
-        assert_eq!(kinds(&checker.map(NET, first, &how(&first))), []);
-        let found = checker.map(DISK, second, &how(&second));
-        assert!(kinds(&found).into_iter().eq(expected), "{found:?}");
-        assert_eq!(
-            found.first().and_then(|report| report.mapped),
-            expected.map(|_| first)
-        );
-    }
-    assert!(Check::OverlapSnooped.is_info() && !Check::Overlap.is_info());
-}
-
-#[test]
 fn a_map_is_checked_by_looking_at_its_address() {
     let mut checker = checker(4);
     let buffer = call(Kind::Single, 0, 64, ToDevice);
-    let unchecked = Lent {
-        checked: false,
-        ..lent(&buffer)
-    };
+    let unchecked = unseen(&buffer);
     checker.map(NET, buffer, &unchecked);
     checker.look(DISK, buffer.addr);
     checker.look(NET, buffer.addr + 1);
@@ -355,10 +330,7 @@ fn a_map_is_checked_by_looking_at_its_address() {
 fn of_two_mappings_at_an_address_each_is_looked_at() {
     let mut checker = checker(4);
     let buffer = call(Kind::Single, 0, 64, ToDevice);
-    let unchecked = Lent {
-        checked: false,
-        ..lent(&buffer)
-    };
+    let unchecked = unseen(&buffer);
     checker.map(NET, buffer, &unchecked);
     checker.look(NET, buffer.addr);
     checker.map(NET, buffer, &unchecked);
@@ -413,14 +385,15 @@ fn what_a_device_leaves_behind_is_listed() {
     let of_disk = call(Kind::Page, 8192, 64, FromDevice);
     checker.map(DISK, of_disk, &lent(&of_disk));
     let released = Location::caller();
-    let leaks: Vec<_> = (0..)
-        .map_while(|index| checker.leak(NET, index, released))
+    let leaks: Vec<_> = checker
+        .slots()
+        .flat_map(|slot| checker.leak(NET, slot, released))
         .collect();
     let addrs: Vec<_> = leaks
         .iter()
         .map(|leak| leak.call.addr.get() - BUS)
         .collect();
-    assert_eq!(addrs, [0, 4096]);
+    assert_eq!(addrs, [4096, 0]);
     assert!(
         leaks
             .iter()
@@ -431,7 +404,10 @@ fn what_a_device_leaves_behind_is_listed() {
             .iter()
             .all(|leak| leak.mapped.is_some_and(|mapped| mapped.site != released))
     );
-    let live: Vec<_> = (0..).map_while(|index| checker.mapping(index)).collect();
+    let live: Vec<_> = checker
+        .slots()
+        .filter_map(|slot| checker.mapping(slot))
+        .collect();
     assert_eq!(
         live.iter().map(|live| live.0).collect::<Vec<_>>(),
         ["net", "net", "disk"]
@@ -453,4 +429,10 @@ fn refusals_are_mistakes_or_fate() {
     let device = device::fake("narrow", DmaMask::new::<28>(), [0, 0, 1 << 40]);
     let far = device.dma_addr(PhysAddr::new(1 << 30), 1).unwrap_err();
     assert_eq!(mistake(&far), None);
+    // The rest of the line is the caller's too: of an object it is, and of pages.
+    let (addr, len) = (VirtAddr::new(0x1000), 100);
+    for granule in [64, 128] {
+        let partial = DmaError::PartialLine { addr, len, granule };
+        assert_eq!(mistake(&partial), None);
+    }
 }

@@ -81,6 +81,36 @@ fn an_address_made_for_another_device_is_refused() {
     assert!(legacy.check(own, 1 << 30).is_err());
 }
 
+/// Slots bound a buffer only where they help one that is out of reach.
+#[test]
+fn the_largest_buffer_is_that_of_slots_where_they_are_needed_and_help() {
+    let pool = crate::dma::bounce::tests::with_pool().frames();
+    let far = PhysRange::new(PhysAddr::new(1 << 38), PhysAddr::new((1 << 38) + GIB));
+    let size = |device: Device, ram: &[PhysRange]| device.max_mapping_size_in(ram);
+    let all = || device("all", DmaMask::new::<64>(), leak(0, 0, 1 << 40));
+    let near = || device("near", DmaMask::new::<64>(), leak(0, 0, pool.end.get()));
+    let short = || {
+        device(
+            "short",
+            DmaMask::new::<64>(),
+            leak(0, 0, pool.end.get() - 1),
+        )
+    };
+    let ram = &[pool, far];
+    assert_eq!(size(all(), ram), usize::MAX);
+    assert_eq!(size(near(), &[pool]), usize::MAX);
+    assert_eq!(size(near(), ram), MAX_BOUNCE);
+    assert_eq!(size(near().without_bouncing(), ram), usize::MAX);
+    assert_eq!(size(short(), ram), usize::MAX, "the pool is out of reach");
+    // By its mask, and no more by a wider one.
+    let masked = all();
+    let bits = u64::BITS - pool.end.get().leading_zeros();
+    masked.set_mask(DmaMask::try_new(bits).unwrap()).unwrap();
+    assert_eq!(masked.max_mapping_size_in(ram), MAX_BOUNCE);
+    masked.set_mask(DmaMask::new::<64>()).unwrap();
+    assert_eq!(masked.max_mapping_size_in(ram), usize::MAX);
+}
+
 #[test]
 fn coherence_is_decided_at_run_time() {
     let quiet = device("device", DmaMask::new::<32>(), &[]);

@@ -12,6 +12,7 @@ pub(crate) struct Progress {
     ticket: u32,
     state: State,
     interrupts: u64,
+    lost_interrupts: u64,
     /// Something was served without the interrupt, which may still be on its way.
     is_anticipated: bool,
 }
@@ -29,6 +30,7 @@ impl Progress {
             ticket: 0,
             state: State::Idle,
             interrupts: 0,
+            lost_interrupts: 0,
             is_anticipated: false,
         }
     }
@@ -36,6 +38,16 @@ impl Progress {
     /// Interrupts of the engine that were served.
     pub(crate) fn interrupts(&self) -> u64 {
         self.interrupts
+    }
+
+    /// Deadlines at which the device had something to say that no interrupt had said.
+    pub(crate) fn lost_interrupts(&self) -> u64 {
+        self.lost_interrupts
+    }
+
+    /// Notes that something was served without the interrupt, which may still come.
+    pub(crate) fn anticipate(&mut self) {
+        self.is_anticipated = true;
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -94,9 +106,10 @@ pub(crate) trait Control {
     /// closes it. Returns whether there was anything.
     fn serve(&mut self) -> bool;
 
-    /// Lets the running submission end with `error`, at once or within [`GRACE_NS`](Self::GRACE_NS).
-    /// Without one, nothing.
-    fn cancel(&mut self, error: DmaError);
+    /// Lets the running submission end with `error`, at once or within [`GRACE_NS`](Self::GRACE_NS);
+    /// one that is over by now ends as it did. Without one, nothing. Returns whether the device had
+    /// something to say that its interrupt had not said.
+    fn cancel(&mut self, error: DmaError) -> bool;
 
     /// Closes the running submission, which was cancelled for `error` and did not end in time: with
     /// [`DmaError::Wedged`] if the device may still access memory.
@@ -116,7 +129,8 @@ pub(crate) fn on_interrupt(control: &IrqLock<impl Control>) -> bool {
     served || anticipated
 }
 
-/// Waits for the end of `ticket`, cancels it after `timeout_ns`, and returns how it ended.
+/// Waits for the end of `ticket`, cancels it after `timeout_ns`, and returns how it ended. A copy
+/// whose interrupt got lost is found to be over then, and is none that failed.
 ///
 /// # Errors
 ///
@@ -132,7 +146,7 @@ pub(crate) fn wait<C: Control>(
     let mut look = || {
         let mut control = control.lock();
         if completion == Completion::Polled && control.serve() {
-            control.progress().is_anticipated = true;
+            control.progress().anticipate();
         }
         control.progress().collect(ticket)
     };
@@ -146,7 +160,11 @@ pub(crate) fn wait<C: Control>(
         return result;
     }
     let error = DmaError::Timeout(timeout_ns);
-    control.lock().cancel(error);
+    {
+        let mut control = control.lock();
+        let is_lost = control.cancel(error) && completion == Completion::Interrupt;
+        control.progress().lost_interrupts += u64::from(is_lost);
+    }
     if let Some(result) = look_until(clock, C::GRACE_NS, &mut look) {
         return result;
     }

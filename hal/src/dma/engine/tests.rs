@@ -131,15 +131,15 @@ unsafe impl DmaEngine for Recorder {
     fn interrupts(&self) -> u64 {
         0
     }
-    fn wait(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
+    fn lost_interrupts(&self) -> u64 {
+        0
+    }
+    fn wait_by(&self, _: Completion, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
         self.limits.lock().unwrap().push(timeout_ns);
         if self.fail_batch == Some(u64::from(ticket.0)) {
             return Err(DmaError::Bus { flags: 2 });
         }
         Ok(())
-    }
-    fn wait_polled(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
-        self.wait(ticket, timeout_ns)
     }
     fn abort(&self) {}
 }

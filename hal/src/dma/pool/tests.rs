@@ -1,6 +1,7 @@
 use super::*;
 use crate::addr::PAGE_SIZE;
 use crate::alloc::testing::Host;
+use crate::arch::trace::record_during;
 use crate::dma::coherent::testing;
 use crate::dma::{DmaError, DmaMask, device};
 
@@ -124,6 +125,24 @@ fn a_busy_pool_is_not_destroyed_and_its_blocks_are_listed() {
     unsafe { busy.pool.free_raw(kept) }.unwrap();
     assert!(busy.pool.destroy().is_ok());
     assert_eq!(Host::live(), 0);
+}
+
+#[test]
+fn engines_are_given_a_block_as_it_is() {
+    let pool = pool(1, 40, 8, 64);
+    let (first, second) = (
+        pool.alloc(Gfp::ATOMIC).unwrap(),
+        pool.alloc(Gfp::ATOMIC).unwrap(),
+    );
+    let (source, destination): (&dyn Source, &dyn Destination) = (&first, &second);
+    assert!(core::ptr::eq(source.device(), destination.device()));
+    let addr = first.dma_addr();
+    let len = pool.block_size();
+    let (given, ops) = record_during(|| source.segment(0));
+    assert_eq!((given, ops), (Some(DmaSegment { addr, len }), vec![]));
+    let addr = second.dma_addr();
+    assert_eq!(destination.segment(0), Some(DmaSegment { addr, len }));
+    assert_eq!((source.segment(1), destination.segment(1)), (None, None));
 }
 
 #[test]

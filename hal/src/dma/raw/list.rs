@@ -4,9 +4,15 @@ use super::{DMA_MAPPING_ERROR, end, give, lend, refused, take, wanted};
 use crate::addr::{DmaAddr, PhysAddr, VirtAddr};
 use crate::dma::debug::{self, Call, Kind, SgPlace};
 use crate::dma::direction::DirectionKind;
-use crate::dma::streaming::complete_if;
+use crate::dma::lease::Due;
 use crate::dma::{Device, DmaError, DmaSegment};
 use crate::layout;
+
+/// What an entry says of a list that is not mapped.
+const NOT_MAPPED: DmaSegment = DmaSegment {
+    addr: DMA_MAPPING_ERROR,
+    len: 0,
+};
 
 /// One run of memory of a scattered buffer (`struct scatterlist`).
 #[derive(Clone, Copy, Debug)]
@@ -20,20 +26,17 @@ impl Scatter {
     /// The `len` bytes at `start`.
     #[doc(alias = "sg_set_page")]
     pub const fn new(start: PhysAddr, len: usize) -> Self {
-        let mapped = DmaSegment {
-            addr: DMA_MAPPING_ERROR,
-            len: 0,
-        };
+        let mapped = NOT_MAPPED;
         Self { start, len, mapped }
     }
 
-    /// The address the device must be given, once the list is mapped.
+    /// The address the device must be given while the list is mapped, or [`DMA_MAPPING_ERROR`].
     #[doc(alias = "sg_dma_address")]
     pub const fn dma_address(&self) -> DmaAddr {
         self.mapped.addr
     }
 
-    /// Bytes there.
+    /// Bytes there; none while the list is not mapped.
     #[doc(alias = "sg_dma_len")]
     pub const fn dma_len(&self) -> usize {
         self.mapped.len
@@ -55,23 +58,23 @@ pub unsafe fn dma_map_sg(device: &Device, list: &mut [Scatter], direction: Direc
         call.sg = Some(SgPlace { index: 0, count });
         refused(device, &call, DmaError::ZeroLength);
     }
-    let mut pending = false;
+    let mut due = Due::Nothing;
     for index in 0..count {
         let Scatter { start, len, .. } = list[index];
         let cpu = layout::phys_to_virt(start);
         let mut call = Call::new(Kind::Sg, cpu, wanted(len), direction);
         call.sg = Some(SgPlace { index, count });
         // SAFETY: the caller's contract.
-        let (addr, maintained) = unsafe { lend(device, call) };
+        let (addr, lent) = unsafe { lend(device, call) };
         if addr == DMA_MAPPING_ERROR {
             // SAFETY: these were lent above, and no device was told.
             unsafe { unmap_list(device, &mut list[..index], count, direction) };
             return 0;
         }
         list[index].mapped = DmaSegment { addr, len };
-        pending |= maintained;
+        due = due.max(lent);
     }
-    complete_if(pending);
+    due.issue();
     count
 }
 
@@ -94,13 +97,13 @@ pub unsafe fn dma_unmap_sg(device: &Device, list: &mut [Scatter], direction: Dir
 /// As there.
 #[track_caller]
 pub unsafe fn dma_sync_sg_for_cpu(device: &Device, list: &[Scatter], direction: DirectionKind) {
-    let mut pending = false;
+    let mut due = Due::Nothing;
     for (index, entry) in list.iter().enumerate() {
         check_sg_sync(device, list, index, direction, debug::Sync::ForCpu);
         // SAFETY: the caller's contract.
-        pending |= unsafe { take(device, entry.mapped, direction) };
+        due = due.max(unsafe { take(device, entry.mapped, direction) });
     }
-    complete_if(pending);
+    due.issue();
 }
 
 /// [`dma_sync_single_for_device`](super::dma_sync_single_for_device) for each segment of a mapped list: the whole list.
@@ -110,13 +113,13 @@ pub unsafe fn dma_sync_sg_for_cpu(device: &Device, list: &[Scatter], direction: 
 /// As there.
 #[track_caller]
 pub unsafe fn dma_sync_sg_for_device(device: &Device, list: &[Scatter], direction: DirectionKind) {
-    let mut pending = false;
+    let mut due = Due::Nothing;
     for (index, entry) in list.iter().enumerate() {
         check_sg_sync(device, list, index, direction, debug::Sync::ForDevice);
         // SAFETY: the caller's contract.
-        pending |= unsafe { give(device, entry.mapped, direction) };
+        due = due.max(unsafe { give(device, entry.mapped, direction) });
     }
-    complete_if(pending);
+    due.issue();
 }
 
 /// Unmaps the entries of `list`, which are the first of `count`.
@@ -131,7 +134,7 @@ unsafe fn unmap_list(
     count: usize,
     direction: DirectionKind,
 ) {
-    let mut pending = false;
+    let mut due = Due::Nothing;
     for (index, entry) in list.iter_mut().enumerate() {
         if debug::is_on() {
             let mut call = Call::new(Kind::Sg, VirtAddr::default(), entry.mapped, direction);
@@ -139,9 +142,10 @@ unsafe fn unmap_list(
             debug::forget(device, &call);
         }
         // SAFETY: the caller's contract.
-        pending |= unsafe { end(device, entry.mapped, direction) };
+        due = due.max(unsafe { end(device, entry.mapped, direction) });
+        entry.mapped = NOT_MAPPED;
     }
-    complete_if(pending);
+    due.issue();
 }
 
 #[track_caller]

@@ -67,6 +67,33 @@ fn what_a_device_only_reads_needs_nothing_at_unmap() {
     assert!(unmap.is_empty());
 }
 
+/// The device was taken as something else between map and unmap.
+#[test]
+fn maps_are_ended_as_they_were_made() {
+    let (device, pa) = (
+        fake("turncoat", DmaMask::new::<40>(), [0, BUS, 1 << 36]),
+        page(),
+    );
+    for is_coherent in [false, true] {
+        device.set_coherent(is_coherent);
+        // SAFETY: the page is this test's, and the host's device accesses nothing.
+        let addr = unsafe { dma_map_page(device, pa.pfn(), 0, 64, FromDevice) };
+        device.set_coherent(!is_coherent);
+        // SAFETY: mapped above.
+        let ((), ops) = record_during(|| unsafe { dma_unmap_page(device, addr, 64, FromDevice) });
+        match is_coherent {
+            true => assert_eq!(ops, [Op::DmbOshld]),
+            false => assert_eq!(ops, [Op::Invalidate(line(pa)), Op::DsbSy]),
+        }
+    }
+    // What was refused is no map.
+    device.set_coherent(false);
+    // SAFETY: no bytes are refused.
+    let refused = unsafe { dma_map_page(device, pa.pfn(), 0, 0, FromDevice) };
+    device.set_coherent(true);
+    assert!(dma_mapping_error(device, refused) && device.is_noted_coherent());
+}
+
 #[test]
 fn refused_maps_return_the_error() {
     let device = device();
@@ -119,9 +146,20 @@ fn lists_are_mapped_whole_or_not_at_all_with_one_barrier() {
         ]
     );
 
+    let is_unmapped =
+        |entry: &Scatter| (entry.dma_address(), entry.dma_len()) == (DMA_MAPPING_ERROR, 0);
+    assert!(list.iter().all(is_unmapped));
+    // SAFETY: nothing is mapped any more, so nothing is done.
+    let ((), again) = record_during(|| unsafe {
+        dma_sync_sg_for_cpu(device, &list, FromDevice);
+        dma_unmap_sg(device, &mut list, FromDevice);
+    });
+    assert!(again.is_empty());
+
     let mut list = [Scatter::new(a, 64), Scatter::new(b, 0)];
     // SAFETY: as above; the second entry is refused.
     assert_eq!(unsafe { dma_map_sg(device, &mut list, FromDevice) }, 0);
+    assert!(list.iter().all(is_unmapped));
 }
 
 #[test]
@@ -165,6 +203,38 @@ fn bounced_buffers_are_found_by_the_address_of_their_slots() {
     // SAFETY: as above.
     unsafe { dma_unmap_single(device, addr, len, FromDevice) };
     assert!(bytes.iter().all(|&byte| byte == 0x22));
+}
+
+/// Where the last bytes of a slot are synchronised by their own address, only their line is touched:
+/// the one behind it is another slot's, or nobody's of the pool.
+#[test]
+fn bytes_at_the_end_of_a_slot_keep_off_the_next_line() {
+    const SLOT: usize = bounce::SLOT_SIZE;
+
+    let buffer = Bounced::map(SLOT);
+    let (slots, bytes) = (line(buffer.slots()), buffer.start + Bounced::MARGIN);
+    let sync = |offset, len| {
+        let ((), ops) = record_during(|| {
+            // SAFETY: mapped above, and the device is nobody.
+            unsafe {
+                dma_sync_single_range_for_cpu(device(), buffer.addr, offset, len, FromDevice);
+            }
+        });
+        let (from, to) = (slots + offset, bytes + offset);
+        (ops, Op::Copy { from, to, len })
+    };
+    let last = slots + (SLOT - 64);
+    let (ops, copy) = sync(SLOT - 3, 3);
+    assert_eq!(ops, [Op::CleanInvalidate(last), Op::DsbSy, copy]);
+    let (ops, copy) = sync(SLOT - 64, 63);
+    assert_eq!(ops, [Op::Invalidate(last), Op::DsbSy, copy]);
+    // For the device, nothing of what it wrote is overwritten by what the CPU sees.
+    // SAFETY: as above.
+    let ((), ops) = record_during(|| unsafe {
+        dma_sync_single_range_for_device(device(), buffer.addr, SLOT - 3, 3, FromDevice);
+    });
+    assert_eq!(ops, [Op::Clean(last), Op::DsbSy]);
+    buffer.unmap(SLOT);
 }
 
 /// A buffer that is bounced: it shares its lines with bytes before and behind it.

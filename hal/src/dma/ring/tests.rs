@@ -20,27 +20,27 @@ const OWN: u32 = 1 << 31;
 const ARGUMENT: Field<Packet, u64> = crate::dma_field!(Packet, argument);
 const ANSWER: Field<Packet, u32> = crate::dma_field!(Packet, answer);
 
+const STATUS: Field<Packet, u32> = crate::dma_field!(Packet, status);
+
 impl Descriptor for Packet {
-    const OWNER: Field<Self, u32> = crate::dma_field!(Packet, status);
-
-    fn given(word: u32) -> u32 {
-        word | OWN
-    }
-
-    fn is_given(word: u32) -> bool {
-        word & OWN != 0
-    }
+    const OWNER: Owner<Self> = Owner::new(STATUS, 31);
 }
 
 /// A ring that fills `pages` pages.
 fn ring(pages: u64) -> (Ring<Packet>, &'static CoherentPool) {
+    let (memory, pool) = memory(pages);
+    (Ring::of(memory), pool)
+}
+
+/// The memory of such a ring.
+fn memory(pages: u64) -> (Coherent<[Packet]>, &'static CoherentPool) {
     let frames = host::ram(pages * PAGE_SIZE as u64, 4 << 20);
     // SAFETY: the RAM was just handed out to this call alone; the host has no memory types.
     let pool = unsafe { CoherentPool::new(frames, layout::phys_to_virt(frames.start)) }.unwrap();
     let pool: &CoherentPool = Box::leak(Box::new(pool));
     let device = fake("ring", DmaMask::new::<48>(), [0, 0, 1 << 40]);
     let memory = pool.alloc(device, pages as usize * PAGE_SIZE).unwrap();
-    (Ring::of(Coherent::from_bytes(memory)), pool)
+    (Coherent::from_bytes(memory), pool)
 }
 
 /// What plays the device: it reads arguments, writes answers, and gives slots back.
@@ -68,7 +68,7 @@ impl Model {
     fn serve(&mut self) -> bool {
         // SAFETY: the ring outlives its model; the word is accessed by atomics here and by single
         // volatile accesses there.
-        let word = unsafe { AtomicU32::from_ptr(self.field(Packet::OWNER.offset())) };
+        let word = unsafe { AtomicU32::from_ptr(self.field(STATUS.offset())) };
         let status = word.load(Ordering::Acquire);
         if status & OWN == 0 {
             return false;
@@ -117,10 +117,10 @@ fn the_barriers_stand_between_the_word_and_the_fields() {
 fn the_word_is_stored_by_the_hand_over_only() {
     let (mut ring, _) = ring(1);
     let mut slot = ring.next().unwrap();
-    assert_eq!(slot.write(Packet::OWNER, OWN), Err(OwnerWord(12)));
+    assert_eq!(slot.write(STATUS, OWN), Err(OwnerWord(12)));
     let wide: Field<Packet, u64> = Field::new(8, |packet| &packet.argument);
     assert_eq!(slot.write(wide, u64::MAX), Err(OwnerWord(8)));
-    assert_eq!(slot.read(Packet::OWNER), 0);
+    assert_eq!(slot.read(STATUS), 0);
 }
 
 #[test]
@@ -193,4 +193,66 @@ fn memory_the_device_may_write_is_kept() {
     assert_eq!(stopped.next().unwrap().index(), 1);
     drop(stopped);
     assert_eq!(pool.free_pages(), 1);
+}
+
+/// What a device finds in each slot of a ring that nobody gave it.
+fn served(ring: &Ring<Packet>) -> usize {
+    let mut model = Model::of(ring);
+    (0..ring.len())
+        .filter(|&at| {
+            model.at = at;
+            model.serve()
+        })
+        .count()
+}
+
+#[test]
+fn a_ring_of_used_memory_starts_as_the_cpus() {
+    let (mut memory, _) = memory(1);
+    let left = Packet {
+        argument: 1,
+        answer: 2,
+        status: u32::MAX,
+    };
+    memory.as_mut_slice().fill(left);
+    let mut ring = Ring::of(memory);
+    assert_eq!(served(&ring), 0, "a word of an earlier life");
+    let slot = ring.next().unwrap();
+    assert_eq!((slot.index(), slot.read(STATUS)), (0, 0));
+    assert_eq!(slot.read(ARGUMENT), 1, "the rest is left as it was");
+}
+
+#[test]
+fn a_reclaimed_ring_starts_as_the_cpus() {
+    let (mut ring, _) = ring(1);
+    let mut model = Model::of(&ring);
+    for _ in 0..5 {
+        ring.next().unwrap().give(7);
+    }
+    assert!(model.serve());
+    assert_eq!(ring.complete().map(|done| done.index()), Some(0));
+    // SAFETY: there is no device.
+    unsafe { ring.reclaim() };
+    assert_eq!(served(&ring), 0, "a word of before the stop");
+    assert!(ring.complete().is_none());
+    // The whole ring can be given again, from where it was.
+    for index in 0..ring.len() {
+        let slot = ring.next().unwrap();
+        assert_eq!(slot.index(), (5 + index) % 256);
+        assert_eq!(slot.read(STATUS), 0);
+        slot.give(0);
+    }
+    assert!(ring.next().is_none());
+}
+
+#[test]
+fn every_bit_says_whose_a_descriptor_is() {
+    for bit in 0..u32::BITS {
+        let owner = Owner::<Packet>::new(STATUS, bit);
+        for word in [0, 1 << bit, !(1 << bit), u32::MAX] {
+            assert!(owner.is_given(owner.given(word)), "{bit}: {word:#x}");
+            assert_eq!(owner.given(word) | 1 << bit, word | 1 << bit);
+        }
+        assert!(!owner.is_given(0));
+    }
 }

@@ -1,6 +1,6 @@
 use super::super::device::fake;
 use super::super::direction::DirectionKind;
-use super::super::{Bidirectional, DmaMask, FromDevice, ToDevice};
+use super::super::{Bidirectional, BusWindow, DmaMask, FromDevice, SegmentLimits, ToDevice};
 use super::*;
 use crate::addr::PhysRange;
 use crate::arch::trace::{Op, record_during};
@@ -228,6 +228,75 @@ fn a_run_that_cannot_be_lent_undoes_those_before_it() {
     }
 }
 
+/// Two windows that meet on the bus and not in memory: a segment across them would be in none.
+#[test]
+fn segments_lie_in_one_window_each() {
+    let ram = host::ram(4 * PAGE_SIZE as u64, 4096).start;
+    let page = PAGE_SIZE as u64;
+    let window = |cpu, bus| {
+        // SAFETY: no device is told the addresses of a test.
+        unsafe { BusWindow::new(cpu, bus, page) }.unwrap()
+    };
+    // The later page of memory is the earlier one of the bus.
+    let windows = [window(ram + 2 * PAGE_SIZE, 0), window(ram, page)];
+    // SAFETY: as above.
+    let device = unsafe { Device::new("two", DmaMask::new::<32>(), Box::leak(Box::new(windows))) };
+    let slice = |start| {
+        let ptr = layout::phys_to_virt(start).as_ptr();
+        // SAFETY: the RAM was just handed out to this test, and each page is taken once.
+        unsafe { core::slice::from_raw_parts_mut(ptr, PAGE_SIZE) }
+    };
+    let mut room = [ScatterEntry::default(); 2];
+    let mut list = ScatterList::empty(&mut room);
+    list.push(slice(ram + 2 * PAGE_SIZE)).unwrap();
+    list.push(slice(ram)).unwrap();
+    let mapping = list.map::<ToDevice>(&device).unwrap();
+    assert_eq!(lengths(&mapping), [PAGE_SIZE; 2]);
+    assert!(
+        mapping
+            .segments()
+            .all(|segment| device.check(segment.addr, segment.len).is_ok())
+    );
+}
+
+/// Every run is maintained as a single map's is, with one barrier for all.
+#[test]
+fn syncs_of_a_list_maintain_each_run() {
+    fn handed<D: Direction>(is_coherent: bool) -> ([Vec<Op>; 2], Vec<VirtAddr>) {
+        let device = device(1 << 36);
+        device.set_coherent(is_coherent);
+        let [first, second] = neighbours(1);
+        let mut lines = Vec::new();
+        for bytes in [&first[..128], &second[64..128]] {
+            let start = VirtAddr::from_ptr(bytes.as_ptr());
+            lines.extend((0..bytes.len()).step_by(64).map(|at| start + at));
+        }
+        let mut room = [ScatterEntry::default(); 2];
+        let mut list = ScatterList::empty(&mut room);
+        list.push(&mut first[..128]).unwrap();
+        list.push(&mut second[64..128]).unwrap();
+        let mapping = list.map::<D>(device).unwrap();
+        let (cpu, for_cpu) = record_during(|| mapping.sync_for_cpu());
+        let (mapping, for_device) = record_during(|| cpu.sync_for_device());
+        mapping.unmap();
+        ([for_cpu, for_device], lines)
+    }
+    fn each(lines: &[VirtAddr], op: fn(VirtAddr) -> Op) -> Vec<Op> {
+        let ops = lines.iter().map(|&line| op(line));
+        ops.chain([Op::DsbSy]).collect()
+    }
+    let (ops, lines) = handed::<ToDevice>(false);
+    assert_eq!(ops, [vec![], each(&lines, Op::Clean)]);
+    for (ops, lines) in [handed::<FromDevice>(false), handed::<Bidirectional>(false)] {
+        assert_eq!(ops, [each(&lines, Op::Invalidate), each(&lines, Op::Clean)]);
+    }
+    let (ops, _) = handed::<ToDevice>(true);
+    assert_eq!(ops, [vec![], vec![Op::DmbOshst]]);
+    for (ops, _) in [handed::<FromDevice>(true), handed::<Bidirectional>(true)] {
+        assert_eq!(ops, [vec![Op::DmbOshld], vec![Op::DmbOshst]]);
+    }
+}
+
 #[test]
 fn odd_runs_are_bounced_by_themselves() {
     let mut room = [ScatterEntry::default(); 2];
@@ -277,18 +346,18 @@ proptest! {
         let limits = SegmentLimits::new(max_pages * PAGE_SIZE, boundary).unwrap();
         let mut room = [ScatterEntry::default(); 16];
         let ram = host::ram(32 * PAGE_SIZE as u64, 1 << 17);
-        let device = device(1 << 40);
+        let device = super::super::device::tests::wide("limited").with_limits(limits);
         let mut pages = Vec::new();
         for (entry, &(page, count)) in room.iter_mut().zip(&runs) {
             let start = ram.start + page as usize * PAGE_SIZE;
             // SAFETY: no device is there, and the RAM is this test's.
             let lease = unsafe {
-                Lease::begin(device, start, count * PAGE_SIZE, DirectionKind::ToDevice)
+                Lease::begin(&device, start, count * PAGE_SIZE, DirectionKind::ToDevice)
             };
             *entry = ScatterEntry { start, len: count * PAGE_SIZE, lease: lease.ok(), segment: None };
             pages.extend((0..count).map(|index| start + index * PAGE_SIZE));
         }
-        gather(&mut room, runs.len(), limits).unwrap();
+        gather(&mut room, runs.len(), &device).unwrap();
         let segments: Vec<_> = room.iter().map_while(|entry| entry.segment).collect();
         let phys = |segment: &DmaSegment| device.phys_addr(segment.addr, segment.len).unwrap();
         let walked: Vec<_> = segments

@@ -12,6 +12,8 @@ use crate::arch::trace::{Op, record_during};
 use crate::layout::host;
 use std::collections::BTreeMap;
 
+mod lives;
+
 const LINE: usize = 64;
 
 /// Bytes in a buffer of these tests: two lines.
@@ -71,6 +73,12 @@ impl Machine {
     fn apply(&mut self, ops: &[Op]) {
         for op in ops {
             match *op {
+                Op::Copy { from, to, len } => {
+                    for at in 0..len {
+                        let byte = self.load(from.get() + at);
+                        self.store(to.get() + at, byte);
+                    }
+                }
                 Op::Clean(va) => self.clean(va.get()),
                 Op::CleanInvalidate(va) => {
                     self.clean(va.get());

@@ -7,7 +7,7 @@ use core::fmt;
 use core::ops::{Deref, DerefMut};
 
 /// Some bytes of a [`Mapping`] that are the CPU's for the moment. Dropping it gives them to the
-/// device again.
+/// device again; the mapping knows of them if it is forgotten.
 #[must_use = "dropping it gives the bytes to the device again"]
 pub struct CpuPart<'m, 'a, D: Direction> {
     pub(super) mapping: &'m mut Mapping<'a, D>,
@@ -39,7 +39,7 @@ impl<D: Direction> DerefMut for CpuPart<'_, '_, D> {
 
 impl<D: Direction> Drop for CpuPart<'_, '_, D> {
     fn drop(&mut self) {
-        self.mapping.give_to_device(self.part);
+        self.mapping.give_back_part();
     }
 }
 

@@ -1,5 +1,5 @@
 use super::super::device::fake;
-use super::super::{Bidirectional, DmaMask, FromDevice, MemoryKind};
+use super::super::{Bidirectional, DmaMask, FromDevice, MemoryKind, maintenance};
 use super::*;
 use crate::addr::PhysAddr;
 use crate::arch::trace::{Op, record_during};
@@ -35,7 +35,8 @@ fn map_and_unmap<D: Direction>(device: &Device, offset: usize, len: usize) -> [[
     let (mapping, map) = record_during(|| map_slice::<D>(device, buffer).unwrap());
     let ((), unmap) = record_during(|| mapping.unmap());
     for ops in [&map, &unmap] {
-        if let Some(last) = ops.last() {
+        let mut instructions = ops.iter().filter(|op| !matches!(op, Op::Copy { .. }));
+        if let Some(last) = instructions.next_back() {
             assert_eq!(*last, Op::DsbSy, "the barrier completes the maintenance");
         }
     }
@@ -81,11 +82,19 @@ fn what_shares_a_line_with_its_neighbours_is_bounced_for_devices_that_write() {
 
 #[test]
 fn a_coherent_device_needs_no_maintenance() {
-    let device = device(true);
-    assert_eq!(
-        map_and_unmap::<Bidirectional>(device, 3, 100),
-        [[0; 4], [0; 4]]
-    );
+    fn barriers<D: Direction>() -> [Vec<Op>; 4] {
+        let mapped = record_during(|| map_slice::<D>(device(true), buffer(3, 100)).unwrap());
+        let taken = record_during(|| mapped.0.sync_for_cpu());
+        let given = record_during(|| taken.0.sync_for_device());
+        let ((), ended) = record_during(|| given.0.unmap());
+        [mapped.1, taken.1, given.1, ended]
+    }
+    let (stores, loads) = (vec![Op::DmbOshst], vec![Op::DmbOshld]);
+    let both = [&stores, &loads, &stores, &loads].map(Vec::clone);
+    assert_eq!(barriers::<Bidirectional>(), both);
+    assert_eq!(barriers::<FromDevice>(), both);
+    let to_device = [stores.clone(), vec![], stores, vec![]];
+    assert_eq!(barriers::<ToDevice>(), to_device);
 }
 
 #[test]
@@ -221,11 +230,11 @@ fn what_the_device_wrote_is_copied_out_at_syncs_and_unmaps() {
     assert_eq!(cpu[..2], [5, 1]);
     cpu[1] = 6;
     let mut mapping = cpu.sync_for_device();
-    // The slots keep what the device wrote: nothing is copied in for a device that only writes.
-    assert_eq!(shown(&mut mapping)[..2], [5, 1]);
+    // What the CPU stored is kept, as a clean keeps it where nothing is bounced.
+    assert_eq!(shown(&mut mapping)[..2], [5, 6]);
     shown(&mut mapping)[2] = 7;
     mapping.unmap();
-    assert_eq!(bytes[..4], [5, 1, 7, 1]);
+    assert_eq!(bytes[..4], [5, 6, 7, 1]);
 }
 
 #[test]
@@ -266,6 +275,45 @@ fn a_part_is_taken_back_by_itself() {
     ));
     mapping.unmap();
     assert_eq!(bytes[64], 3);
+}
+
+/// What the CPU stored to a part that it forgot to give back is cleaned before it is invalidated.
+#[test]
+fn a_part_that_is_forgotten_loses_nothing() {
+    let line = |bytes: &[u8], index: usize| VirtAddr::from_ptr(bytes.as_ptr()) + 64 * index;
+    let bytes = buffer(0, 192);
+    let lines = [0, 1, 2].map(|index| line(bytes, index));
+    let forget = |mapping: &mut Mapping<'_, FromDevice>, range| {
+        let mut part = mapping.sync_part_for_cpu(range).unwrap();
+        part.fill(9);
+        core::mem::forget(part);
+    };
+    let mut mapping = map_slice::<FromDevice>(device(false), bytes).unwrap();
+    forget(&mut mapping, 64..128);
+    let ((), next) = record_during(|| forget(&mut mapping, 128..192));
+    let (clean, invalidate) = (Op::Clean, Op::Invalidate);
+    assert_eq!(
+        next,
+        [clean(lines[1]), Op::DsbSy, invalidate(lines[2]), Op::DsbSy]
+    );
+    let ((), unmap) = record_during(|| mapping.unmap());
+    let mut wanted = vec![clean(lines[2]), Op::DsbSy];
+    wanted.extend(lines.map(invalidate));
+    wanted.push(Op::DsbSy);
+    assert_eq!(unmap, wanted);
+
+    let mut mapping = map_slice::<FromDevice>(device(false), bytes).unwrap();
+    forget(&mut mapping, 0..64);
+    let (cpu, taken) = record_during(|| mapping.sync_for_cpu());
+    assert_eq!(taken[..2], [clean(lines[0]), Op::DsbSy]);
+    let ((), end) = record_during(|| cpu.sync_for_device().unmap());
+    assert_eq!(end[0], clean(lines[0]), "it was given back once");
+
+    // The slots get it.
+    let mut mapping = bounced::<FromDevice>(&mut bytes[1..100]);
+    forget(&mut mapping, 0..64);
+    mapping.unmap();
+    assert_eq!((bytes[1], bytes[64], bytes[65]), (9, 9, 1));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use crate::addr::{DmaAddr, PAGE_SIZE};
 use crate::arch::barrier;
 use crate::dma::engine::submission::{Control, Progress};
 use crate::dma::{Coherent, CoherentPool, Device, DmaError, Ticket};
+use core::mem::ManuallyDrop;
 
 /// Bytes in a control block, and its alignment.
 pub(in crate::drivers) const BLOCK_SIZE: usize = 32;
@@ -22,6 +23,22 @@ const TIMEOUT_BYTE_NS: u64 = 100;
 /// Nanoseconds after which a submission of `len` bytes counts as hung.
 pub(in crate::drivers) const fn timeout_ns(len: usize) -> u64 {
     TIMEOUT_BASE_NS.saturating_add((len as u64).saturating_mul(TIMEOUT_BYTE_NS))
+}
+
+/// Looks before a channel counts as one that does not stop, as in Linux's driver.
+const STOP_LOOKS: u32 = 10_000;
+/// Looks in a row at which a channel must be quiet: a write that was on its way to the counter when
+/// the first was taken shows at the second.
+const QUIET_LOOKS: u32 = 2;
+
+/// Whether a channel becomes quiet, and stays so, within a bounded number of looks.
+pub(in crate::drivers) fn becomes_quiet(is_quiet: impl Fn() -> bool) -> bool {
+    let mut in_a_row = 0;
+    (0..STOP_LOOKS).any(|_| {
+        core::hint::spin_loop();
+        in_a_row = if is_quiet() { in_a_row + 1 } else { 0 };
+        in_a_row == QUIET_LOOKS
+    })
 }
 
 /// What a channel signals.
@@ -47,24 +64,28 @@ pub(in crate::drivers) trait Registers {
     /// Withdraws the signal of an end.
     fn acknowledge(&self);
 
-    /// The error bits, 0 without an error.
+    /// The error bits, 0 without an error. DMA4 forgets them when they are read: to be asked for once,
+    /// when they are wanted.
     fn errors(&self) -> u32;
 
     /// Stops the channel whatever it is doing and leaves it without signals and errors. Returns
-    /// whether it is known to be quiet: nothing of it is on the bus any more.
+    /// whether it is known to be quiet: nothing of it is on the bus any more. A channel that is not is
+    /// not reset: a reset would forget what is under way, not take it back.
     fn stop(&self) -> bool;
 }
 
 /// A channel with its control blocks and its submission: what the lock of a channel protects. No
 /// other lock is taken under it.
+///
+/// Dropping it stops the channel. One that does not stop keeps its control blocks for good.
 #[derive(Debug)]
-pub(in crate::drivers) struct Chain<R> {
+pub(in crate::drivers) struct Chain<R: Registers> {
     registers: R,
-    blocks: Coherent,
+    blocks: ManuallyDrop<Coherent>,
     progress: Progress,
     /// The channel did not stop when told to. It may still access the memory of the submission that
-    /// ended so; it gets no other before stopping has worked.
-    is_wedged: bool,
+    /// ended so, and gets no other any more.
+    is_condemned: bool,
 }
 
 impl<R: Registers> Chain<R> {
@@ -76,16 +97,17 @@ impl<R: Registers> Chain<R> {
         pool.alloc(device, MAX_BLOCKS * BLOCK_SIZE)
     }
 
-    /// A channel that is stopped first. `blocks` come from [`allocate`](Self::allocate).
-    pub(in crate::drivers) fn new(registers: R, blocks: Coherent) -> Self {
-        let mut chain = Self {
+    /// A channel that is stopped first; `None` if it does not stop. `blocks` come from
+    /// [`allocate`](Self::allocate). A channel that does not stop was never told of them.
+    pub(in crate::drivers) fn new(registers: R, blocks: Coherent) -> Option<Self> {
+        let is_quiet = registers.stop();
+        barrier::dsb_sy();
+        is_quiet.then(|| Self {
             registers,
-            blocks,
+            blocks: ManuallyDrop::new(blocks),
             progress: Progress::new(),
-            is_wedged: false,
-        };
-        chain.stop();
-        chain
+            is_condemned: false,
+        })
     }
 
     pub(in crate::drivers) fn registers(&self) -> &R {
@@ -102,7 +124,7 @@ impl<R: Registers> Chain<R> {
         if self.progress.is_taken() {
             return Err(DmaError::Busy);
         }
-        if self.is_wedged && !self.stop() {
+        if self.is_condemned {
             return Err(DmaError::Wedged);
         }
         for index in 0..count {
@@ -129,15 +151,24 @@ impl<R: Registers> Chain<R> {
     }
 
     fn stop(&mut self) -> bool {
-        self.is_wedged = !self.registers.stop();
+        self.is_condemned |= !self.registers.stop();
         barrier::dsb_sy();
-        !self.is_wedged
+        !self.is_condemned
     }
 
     /// Stops the channel and closes its submission with `error`.
     fn stop_with(&mut self, error: DmaError) {
         let error = if self.stop() { error } else { DmaError::Wedged };
         self.progress.finish(Err(error));
+    }
+}
+
+impl<R: Registers> Drop for Chain<R> {
+    fn drop(&mut self) {
+        if !self.is_condemned && self.stop() {
+            // SAFETY: they are dropped here only, and used nowhere afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.blocks) };
+        }
     }
 }
 
@@ -168,17 +199,41 @@ impl<R: Registers> Control for Chain<R> {
         true
     }
 
-    fn cancel(&mut self, error: DmaError) {
-        if self.progress.is_running() {
-            let error = match self.registers.errors() {
-                0 => error,
-                flags => DmaError::Bus { flags },
-            };
-            self.stop_with(error);
+    fn cancel(&mut self, error: DmaError) -> bool {
+        if !self.progress.is_running() {
+            return false;
         }
+        if self.serve() {
+            self.progress.anticipate();
+            return true;
+        }
+        self.stop_with(error);
+        false
     }
 
     fn give_up(&mut self, _: DmaError) {
         self.progress.finish(Err(DmaError::Wedged));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::cell::Cell;
+
+    #[test]
+    fn a_channel_is_quiet_at_two_looks_in_a_row() {
+        let looks = Cell::new(0);
+        let look = |is_quiet: fn(u32) -> bool| {
+            looks.set(0);
+            becomes_quiet(|| {
+                looks.set(looks.get() + 1);
+                is_quiet(looks.get())
+            })
+        };
+        assert!(look(|number| number != 2));
+        assert_eq!(looks.get(), 4);
+        assert!(!look(|number| number % 2 == 0));
+        assert_eq!(looks.get(), STOP_LOOKS);
     }
 }

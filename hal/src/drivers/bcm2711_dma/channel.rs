@@ -1,9 +1,9 @@
 //! One legacy channel as a [`DmaEngine`].
 
-use super::chain::{self, Chain, Registers, Signal};
+use super::chain::{self, Chain};
 use super::control_block::ControlBlock;
 use super::controller::Controller;
-use super::registers::{CHANNEL_STRIDE, CONBLK_AD_OFFSET, CS, CS_OFFSET, DEBUG, DEBUG_OFFSET};
+use super::legacy::LegacyRegisters;
 use super::shape::Shape;
 use super::{Kind, ProbeError};
 use crate::addr::DmaAddr;
@@ -13,24 +13,14 @@ use crate::dma::{Clock, CoherentPool, Completion, Device, DmaEngine, DmaError, T
 use crate::drivers::bcm2711_channels::ChannelMask;
 use crate::drivers::mmio::RegisterIo;
 use crate::sync::IrqLock;
-use tock_registers::LocalRegisterCopy;
-
-/// Bus priority of the engine against others, 0 to 15: just above the lowest.
-const PRIORITY: u32 = 1;
-/// Bus priority in a panic: the highest, so that a peripheral's FIFO does not overrun.
-const PANIC_PRIORITY: u32 = 15;
-
-/// The errors DEBUG reports, and the bits that clear them.
-const DEBUG_ERRORS: u32 = DEBUG::READ_ERROR::SET.value
-    | DEBUG::FIFO_ERROR::SET.value
-    | DEBUG::READ_LAST_NOT_SET_ERROR::SET.value;
-
-/// Looks at `CS` before outstanding writes count as lost, as in Linux's driver.
-const ABORT_LOOKS: u32 = 10_000;
 
 /// A legacy channel as a [`DmaEngine`].
+///
+/// Dropping it stops the channel, whose control blocks are leaked if it does not stop: it may still
+/// read them. The memory of a submission is the submitter's until its `wait` has returned. The
+/// channel stays [taken](super::Taken).
 #[derive(Debug)]
-pub struct Channel<Io: 'static> {
+pub struct Channel<Io: RegisterIo + 'static> {
     number: u8,
     kind: Kind,
     granule: usize,
@@ -38,19 +28,13 @@ pub struct Channel<Io: 'static> {
     controller: &'static Controller<Io>,
     device: &'static Device,
     clock: &'static dyn Clock,
-    chain: IrqLock<Chain<LegacyRegisters<Io>>>,
-}
-
-/// The registers of a legacy channel.
-#[derive(Debug)]
-struct LegacyRegisters<Io: 'static> {
-    io: &'static Io,
-    base: usize,
+    chain: IrqLock<Chain<LegacyRegisters<'static, Io>>>,
 }
 
 impl<Io: RegisterIo> Channel<Io> {
     /// Takes channel `number` over: stops it, enables it, and allocates its control blocks. `mask`
-    /// says which channels are the Arm's, and `device` describes the channel's reach.
+    /// says which channels are the Arm's, and `device` describes the channel's reach. A channel that
+    /// does not stop stays [`Taken`](super::Taken).
     ///
     /// # Errors
     ///
@@ -70,15 +54,12 @@ impl<Io: RegisterIo> Channel<Io> {
         if page != 0 {
             return Err(ProbeError::DramPage(page));
         }
-        let blocks = Chain::<LegacyRegisters<Io>>::allocate(pool, device)?;
+        let blocks = Chain::<LegacyRegisters<'_, Io>>::allocate(pool, device)?;
         controller.claim(number)?;
-        let registers = LegacyRegisters {
-            io: controller.io(),
-            base: usize::from(number) * CHANNEL_STRIDE,
-        };
-        let chain = Chain::new(registers, blocks);
+        let registers = LegacyRegisters::new(controller.io(), number);
+        let chain = Chain::new(registers, blocks).ok_or(ProbeError::Wedged(number))?;
         // QEMU's model copies words and reads DEBUG as 0; silicon is version 2 and copies bytes.
-        let granule = match chain.registers().debug().read(DEBUG::VERSION) {
+        let granule = match chain.registers().version() {
             0 => 4,
             _ => 1,
         };
@@ -102,78 +83,6 @@ impl<Io: RegisterIo> Channel<Io> {
     /// What the channel can do.
     pub fn kind(&self) -> Kind {
         self.kind
-    }
-}
-
-impl<Io: RegisterIo> LegacyRegisters<Io> {
-    fn read(&self, offset: usize) -> u32 {
-        self.io.read32(self.base + offset)
-    }
-
-    fn write(&self, offset: usize, value: u32) {
-        self.io.write32(self.base + offset, value);
-    }
-
-    fn status(&self) -> LocalRegisterCopy<u32, CS::Register> {
-        LocalRegisterCopy::new(self.read(CS_OFFSET))
-    }
-
-    fn debug(&self) -> LocalRegisterCopy<u32, DEBUG::Register> {
-        LocalRegisterCopy::new(self.read(DEBUG_OFFSET))
-    }
-}
-
-impl<Io: RegisterIo> Registers for LegacyRegisters<Io> {
-    fn pointer(addr: DmaAddr) -> Option<u32> {
-        u32::try_from(addr.get()).ok()
-    }
-
-    fn start(&self, first: u32) {
-        self.write(CONBLK_AD_OFFSET, first);
-        let start = CS::WAIT_FOR_OUTSTANDING_WRITES::SET
-            + CS::PANIC_PRIORITY.val(PANIC_PRIORITY)
-            + CS::PRIORITY.val(PRIORITY)
-            + CS::ACTIVE::SET;
-        self.write(CS_OFFSET, start.value);
-    }
-
-    fn signal(&self) -> Option<Signal> {
-        let status = self.status();
-        if status.is_set(CS::ERROR) {
-            Some(Signal::Error)
-        } else {
-            status.is_set(CS::INT).then_some(Signal::End)
-        }
-    }
-
-    fn acknowledge(&self) {
-        let acknowledge = CS::INT::SET + CS::END::SET;
-        self.write(CS_OFFSET, acknowledge.value);
-    }
-
-    fn errors(&self) -> u32 {
-        self.debug().get() & DEBUG_ERRORS
-    }
-
-    /// Pauses, lets outstanding writes land for a bounded time, resets.
-    ///
-    /// A chain may have ended with writes still outstanding, so they are waited for in any case,
-    /// and before the reset, which forgets them.
-    fn stop(&self) -> bool {
-        self.write(CS_OFFSET, CS::WAIT_FOR_OUTSTANDING_WRITES::SET.value);
-        let landed = (0..ABORT_LOOKS).any(|_| {
-            core::hint::spin_loop();
-            !self.status().is_set(CS::WAITING_FOR_OUTSTANDING_WRITES)
-                && self.debug().read(DEBUG::OUTSTANDING_WRITES) == 0
-        });
-        self.write(CS_OFFSET, CS::RESET::SET.value);
-        self.acknowledge();
-        // Only where there is something to clear: QEMU's model keeps what is written to DEBUG.
-        match self.errors() {
-            0 => {}
-            flags => self.write(DEBUG_OFFSET, flags),
-        }
-        landed && !self.status().is_set(CS::ACTIVE) && self.read(CONBLK_AD_OFFSET) == 0
     }
 }
 
@@ -242,14 +151,12 @@ unsafe impl<Io: RegisterIo + Send + Sync> DmaEngine for Channel<Io> {
         self.chain.lock().progress().interrupts()
     }
 
-    fn wait(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
-        let by = Completion::Interrupt;
+    fn wait_by(&self, by: Completion, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
         submission::wait(&self.chain, self.clock, ticket, timeout_ns, by)
     }
 
-    fn wait_polled(&self, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
-        let by = Completion::Polled;
-        submission::wait(&self.chain, self.clock, ticket, timeout_ns, by)
+    fn lost_interrupts(&self) -> u64 {
+        self.chain.lock().progress().lost_interrupts()
     }
 
     fn abort(&self) {

@@ -1,7 +1,9 @@
 //! What the channels share: the registers, `ENABLE`, and interrupt lines.
 
 use super::Kind;
-use super::registers::{CHANNEL_STRIDE, CS, CS_OFFSET, DEBUG, DEBUG_OFFSET, ENABLE, ENABLE_OFFSET};
+use super::chain::Registers;
+use super::legacy::LegacyRegisters;
+use super::registers::{ENABLE, ENABLE_OFFSET};
 use crate::arch::barrier;
 use crate::drivers::bcm2711_channels::ChannelMask;
 use crate::drivers::mmio::RegisterIo;
@@ -50,8 +52,7 @@ impl<Io: RegisterIo> Controller<Io> {
     /// Whether the controller is QEMU's model, whose channels have version 0. Channel 0 is looked at,
     /// which every controller has; reading `DEBUG` disturbs nobody who uses it.
     pub fn is_modelled(&self) -> bool {
-        let debug = self.io.read32(DEBUG_OFFSET);
-        LocalRegisterCopy::<u32, DEBUG::Register>::new(debug).read(DEBUG::VERSION) == 0
+        LegacyRegisters::new(&self.io, 0).version() == 0
     }
 
     /// The registers, for the driver of a claimed channel.
@@ -89,7 +90,8 @@ impl<Io: RegisterIo> Controller<Io> {
     /// Makes the channel that shares its line with `number` stop raising it, if it does, is the
     /// Arm's by `mask`, and has no driver. Returns whether it was so.
     ///
-    /// A channel of somebody else is left alone: then the line has to be masked.
+    /// A channel of somebody else is left alone, and one that does not stop is never tried again: then
+    /// the line has to be masked.
     pub(super) fn quieten(&self, number: u8, mask: ChannelMask) -> bool {
         let Some(partner) = partner(number).filter(|&partner| mask.contains(partner)) else {
             return false;
@@ -98,15 +100,15 @@ impl<Io: RegisterIo> Controller<Io> {
         if shared.claimed & (1 << partner) != 0 {
             return false;
         }
-        let offset = usize::from(partner) * CHANNEL_STRIDE + CS_OFFSET;
-        let status = LocalRegisterCopy::<u32, CS::Register>::new(self.io.read32(offset));
-        if !status.is_set(CS::INT) && !status.is_set(CS::ERROR) {
+        let registers = LegacyRegisters::new(&self.io, partner);
+        if !registers.raises_line() {
+            return false;
+        }
+        if !registers.stop() {
+            shared.claimed |= 1 << partner;
             return false;
         }
         shared.strays += 1;
-        self.io.write32(offset, CS::RESET::SET.value);
-        let acknowledge = CS::INT::SET + CS::END::SET;
-        self.io.write32(offset, acknowledge.value);
         // The line is level: the acknowledgement reaches it before the end of interrupt.
         barrier::dsb_sy();
         true

@@ -2,11 +2,6 @@
 
 use tock_registers::register_bitfields;
 
-/// Bytes from one channel's registers to the next one's.
-pub(super) const CHANNEL_STRIDE: usize = 0x100;
-
-/// Control and status, of a channel.
-pub(super) const CS_OFFSET: usize = 0x00;
 /// Bus address of the current control block, of a channel; 0 when it is idle.
 pub(super) const CONBLK_AD_OFFSET: usize = 0x04;
 /// Errors and version, of a channel.
@@ -20,6 +15,8 @@ register_bitfields! [u32,
     pub(super) CS [
         /// Resets the channel. Clears itself.
         RESET OFFSET(31) NUMBITS(1) [],
+        /// Gives the current control block up. Clears itself.
+        ABORT OFFSET(30) NUMBITS(1) [],
         /// Defers the end of a control block until the last write was acknowledged.
         WAIT_FOR_OUTSTANDING_WRITES OFFSET(28) NUMBITS(1) [],
         /// Bus priority while a peripheral's panic line is up.
@@ -30,10 +27,10 @@ register_bitfields! [u32,
         ERROR OFFSET(8) NUMBITS(1) [],
         /// Writes are not acknowledged yet.
         WAITING_FOR_OUTSTANDING_WRITES OFFSET(6) NUMBITS(1) [],
-        /// Interrupt raised by a control block with INTEN. Write 1 to clear.
+        /// The channel transfers nothing: it is not active, or waits.
+        PAUSED OFFSET(4) NUMBITS(1) [],
+        /// An interrupt is raised. Write 1 to clear.
         INT OFFSET(2) NUMBITS(1) [],
-        /// A control block was completed. Write 1 to clear.
-        END OFFSET(1) NUMBITS(1) [],
         /// Runs the channel; clears itself after the last control block.
         ACTIVE OFFSET(0) NUMBITS(1) []
     ],
@@ -56,7 +53,7 @@ register_bitfields! [u32,
     ],
     /// Length, with TI.TDMODE; a number of bytes without.
     pub(super) TXFR_LEN [
-        /// Rows after the first.
+        /// Rows after the first; the datasheet says rows.
         YLENGTH OFFSET(16) NUMBITS(14) [],
         /// Bytes in a row.
         XLENGTH OFFSET(0) NUMBITS(16) []
@@ -72,7 +69,7 @@ register_bitfields! [u32,
     pub(super) DEBUG [
         /// The version of the channel: 2 on silicon.
         VERSION OFFSET(25) NUMBITS(3) [],
-        /// Writes whose responses have not come yet.
+        /// Writes whose responses have not come yet. A reset forgets them, and so does a start.
         OUTSTANDING_WRITES OFFSET(4) NUMBITS(4) [],
         /// A read was answered with an error. Write 1 to clear.
         READ_ERROR OFFSET(2) NUMBITS(1) [],

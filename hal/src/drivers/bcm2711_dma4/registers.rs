@@ -2,11 +2,6 @@
 
 use tock_registers::register_bitfields;
 
-/// Bytes from one channel's registers to the next one's.
-pub(super) const CHANNEL_STRIDE: usize = 0x100;
-
-/// Control and status.
-pub(super) const CS_OFFSET: usize = 0x00;
 /// Address of the current control block, divided by its alignment.
 pub(super) const CB_OFFSET: usize = 0x04;
 /// Errors, what happens on one, and version.
@@ -33,18 +28,14 @@ register_bitfields! [u32,
         PANIC_QOS OFFSET(20) NUMBITS(4) [],
         /// Bus priority otherwise.
         QOS OFFSET(16) NUMBITS(4) [],
-        /// DEBUG holds an error.
+        /// DEBUG holds an error that was not read yet.
         ERROR OFFSET(10) NUMBITS(1) [],
         /// Writes are not acknowledged yet.
         WAITING_FOR_OUTSTANDING_WRITES OFFSET(7) NUMBITS(1) [],
-        /// Interrupt raised by a control block with INTEN, or by an error. Write 1 to clear.
-        INT OFFSET(2) NUMBITS(1) [],
-        /// A control block was completed. Write 1 to clear.
-        END OFFSET(1) NUMBITS(1) [],
         /// Runs the channel; clears itself after the last control block.
         ACTIVE OFFSET(0) NUMBITS(1) []
     ],
-    /// Errors, what happens on one, and version.
+    /// Errors, what happens on one, and version. Reading it clears the errors.
     pub(super) DEBUG [
         /// 1 on silicon.
         VERSION OFFSET(28) NUMBITS(4) [],

@@ -1,275 +1,14 @@
+mod model;
+
 use super::*;
-use crate::addr::{DmaAddr, PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
+use crate::addr::{DmaAddr, PAGE_SIZE};
 use crate::arch::cpu;
 use crate::arch::trace::{Op, record_during};
-use crate::dma::device::fake;
-use crate::dma::engine::{copy_2d, copy_with, tests::FakeClock};
+use crate::dma::engine::copy_2d;
 use crate::dma::streaming::map_slice;
-use crate::dma::{DmaMask, FromDevice, Rectangle, ToDevice};
-use crate::layout::{self, host};
-use std::sync::{Arc, Mutex};
-
-/// Where the model's master sees RAM: above what 32 bits reach.
-const BUS: u64 = 0x2_4000_0000;
-const WINDOW: u64 = 1 << 20;
-const POOL: u64 = 64 << 10;
-
-const ACTIVE: u32 = 1;
-const END: u32 = 1 << 1;
-const INT: u32 = 1 << 2;
-const ERROR: u32 = 1 << 10;
-const BUSY: u32 = 1 << 24;
-const ABORT: u32 = 1 << 30;
-const HALT: u32 = 1 << 31;
-
-/// What the setting of DEBUG reads as on silicon.
-const SET: u32 = 0x1000_0700;
-
-/// A model of a channel, from the datasheet: it copies what its control blocks say.
-struct Model {
-    ram: PhysRange,
-    cs: u32,
-    cb: u32,
-    debug: u32,
-    debug2: u32,
-    enable: u32,
-    /// Never completes a block.
-    hang: bool,
-    /// Halts only if the block is aborted.
-    stubborn: bool,
-    /// Reports this error instead of copying.
-    error: u32,
-    log: Vec<(usize, u32)>,
-}
-
-#[derive(Clone)]
-struct Io(Arc<Mutex<Model>>);
-
-impl std::fmt::Debug for Io {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Io")
-    }
-}
-
-impl Model {
-    fn ptr(&self, bus: u64) -> *mut u8 {
-        let offset = bus.checked_sub(BUS).expect("below the window");
-        let pa = self.ram.start + offset as usize;
-        assert!(self.ram.contains(pa), "{bus:#x} is outside the window");
-        layout::phys_to_virt(pa).as_ptr()
-    }
-
-    /// Runs the chain, if the channel is active.
-    fn run(&mut self) {
-        while self.cs & ACTIVE != 0 && !self.hang {
-            if self.error != 0 {
-                self.debug |= self.error;
-                self.cs = self.cs & !ACTIVE | ERROR;
-                // As INT_ON_ERROR says.
-                self.cs |= if self.debug & 1 << 8 != 0 { INT } else { 0 };
-                return;
-            }
-            // SAFETY: the block lies in the pool, whose pages the channel allocated.
-            let block = unsafe {
-                self.ptr(u64::from(self.cb) << 5)
-                    .cast::<[u32; 8]>()
-                    .read_volatile()
-            };
-            let [ti, src, src_info, dst, dst_info, len, next, _] = block;
-            assert_eq!(ti & !0b11, 0, "nothing waits in TI");
-            for info in [src_info, dst_info] {
-                assert_eq!(info & 0xFF00, 0x5F00, "128 bits, increment, 16 beats");
-            }
-            let (rows, row_len) = match ti & 0b10 {
-                0 => (1, len),
-                _ => ((len >> 16 & 0x3FFF) + 1, len & 0xFFFF),
-            };
-            let address = |low: u32, info: u32, row: u32| {
-                let first = u64::from(info & 0xFF) << 32 | u64::from(low);
-                let step = i64::from(row_len) + i64::from((info >> 16) as i16);
-                self.ptr(first.wrapping_add_signed(step * i64::from(row)))
-            };
-            for row in 0..rows {
-                // SAFETY: the test's buffers lie in the window.
-                unsafe {
-                    address(src, src_info, row)
-                        .copy_to(address(dst, dst_info, row), row_len as usize);
-                }
-            }
-            self.cs |= END | if ti & 1 != 0 { INT } else { 0 };
-            self.cb = next;
-            if next == 0 {
-                self.cs &= !ACTIVE;
-            }
-        }
-    }
-
-    fn write_cs(&mut self, value: u32) {
-        let cleared = value & (INT | END);
-        let kept = self.cs & (INT | END | ERROR) & !cleared;
-        self.cs = value & !(INT | END | ERROR | BUSY) | kept;
-        if value & HALT != 0 && (!self.stubborn || value & ABORT != 0) {
-            self.cs &= !(HALT | ABORT | ACTIVE);
-        }
-    }
-
-    fn write_debug(&mut self, value: u32) {
-        if value & 1 << 23 != 0 {
-            let busy = self.cs & ACTIVE != 0 || self.debug2 != 0;
-            assert!(!busy, "a reset while the bus is in use is fatal");
-            (self.cs, self.cb, self.debug) = (0, 0, 0x1000_0400);
-        } else {
-            let errors = self.debug & 0xF & !value;
-            self.debug = 0x1000_0000 | value & 0x700 | errors;
-        }
-    }
-}
-
-impl RegisterIo for Io {
-    fn read32(&self, offset: usize) -> u32 {
-        let model = self.0.lock().unwrap();
-        match offset {
-            0xFF0 => model.enable,
-            0xC00 => {
-                let busy = model.cs & ACTIVE != 0 || model.debug2 != 0;
-                model.cs | if busy { BUSY } else { 0 }
-            }
-            0xC0C => model.debug,
-            0xC2C => model.debug2,
-            _ => panic!("read of {offset:#x}"),
-        }
-    }
-
-    fn write32(&self, offset: usize, value: u32) {
-        let mut model = self.0.lock().unwrap();
-        model.log.push((offset, value));
-        match offset {
-            0xFF0 => model.enable = value,
-            0xC00 => model.write_cs(value),
-            0xC04 => model.cb = value,
-            0xC0C => model.write_debug(value),
-            _ => panic!("write of {offset:#x}"),
-        }
-    }
-
-    fn read64(&self, offset: usize) -> u64 {
-        panic!("64-bit read of {offset:#x}")
-    }
-
-    fn write64(&self, offset: usize, _: u64) {
-        panic!("64-bit write of {offset:#x}")
-    }
-}
-
-struct Bench {
-    model: Arc<Mutex<Model>>,
-    controller: &'static Controller<Io>,
-    device: &'static Device,
-    pool: &'static CoherentPool,
-    clock: &'static FakeClock,
-    next: PhysAddr,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let ram = host::ram(WINDOW, 4096);
-        let frames = PhysRange::from_size(ram.start, POOL).unwrap();
-        // SAFETY: the first pages of this test's RAM; the host has no memory types.
-        let pool = unsafe { CoherentPool::new(frames, layout::phys_to_virt(frames.start)) };
-        let model = Arc::new(Mutex::new(Model {
-            ram,
-            cs: 0,
-            cb: 0,
-            debug: 0x1000_0400,
-            debug2: 0,
-            enable: 0x0FFF,
-            hang: false,
-            stubborn: false,
-            error: 0,
-            log: Vec::new(),
-        }));
-        let windows = [ram.start.get(), BUS, WINDOW];
-        Self {
-            controller: Box::leak(Box::new(Controller::new(Io(model.clone())))),
-            model,
-            device: fake("dma12", DmaMask::new::<40>(), windows),
-            pool: Box::leak(Box::new(pool.unwrap())),
-            clock: FakeClock::leaked(),
-            next: ram.start + POOL as usize,
-        }
-    }
-
-    fn probe(&self, number: u8) -> Result<Channel<Io>, ProbeError> {
-        let mask = ChannelMask::DMA4;
-        let (device, pool) = (self.device, self.pool);
-        Channel::probe(self.controller, number, mask, device, pool, self.clock)
-    }
-
-    /// A leaked channel whose model runs, and whose interrupt is served, in every sleep.
-    fn engine(&self) -> &'static Channel<Io> {
-        let channel: &'static _ = Box::leak(Box::new(self.probe(12).unwrap()));
-        let model = self.model.clone();
-        self.clock.on_sleep(move || {
-            model.lock().unwrap().run();
-            channel.on_interrupt();
-        });
-        channel
-    }
-
-    fn buffer(&mut self, len: usize, fill: u8) -> &'static mut [u8] {
-        let ptr = layout::phys_to_virt(self.next).as_ptr();
-        self.next = self.next + len.next_multiple_of(64);
-        // SAFETY: each piece of this test's RAM is handed out once.
-        let buffer = unsafe { std::slice::from_raw_parts_mut(ptr, len) };
-        buffer.fill(fill);
-        buffer
-    }
-
-    fn copy_by(
-        &mut self,
-        engine: &dyn DmaEngine,
-        len: usize,
-        completion: Completion,
-    ) -> Result<Vec<u8>, DmaError> {
-        let src = self.buffer(len, 0);
-        src.copy_from_slice(&pattern(len));
-        let dst = self.buffer(len, 0);
-        // So that a buffer may end within a line.
-        self.device.set_coherent(true);
-        let from = map_slice::<ToDevice>(self.device, src)?;
-        let mut to = map_slice::<FromDevice>(self.device, dst)?;
-        let result = copy_with(engine, &from, &mut to, completion);
-        to.unmap();
-        from.unmap();
-        result.map(|()| dst.to_vec())
-    }
-
-    fn copy_of(&mut self, engine: &dyn DmaEngine, len: usize) -> Result<Vec<u8>, DmaError> {
-        self.copy_by(engine, len, Completion::Interrupt)
-    }
-
-    /// A transfer of 64 bytes between buffers that stay.
-    fn transfer(&mut self) -> Transfer {
-        let mut side = |fill| {
-            let va = VirtAddr::from_ptr(self.buffer(64, fill).as_ptr());
-            let pa = layout::virt_to_phys(va).unwrap();
-            self.device.dma_addr(pa, 64).unwrap()
-        };
-        Transfer {
-            src: side(1),
-            dst: side(0),
-            len: 64,
-        }
-    }
-
-    fn edit<R>(&self, f: impl FnOnce(&mut Model) -> R) -> R {
-        f(&mut self.model.lock().unwrap())
-    }
-}
-
-fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|index| (index % 251) as u8 + 1).collect()
-}
+use crate::dma::{FromDevice, Rectangle, ToDevice};
+use crate::drivers::bcm2711_dma::bench::{POOL, WINDOW, pattern};
+use model::{ABORT, ACTIVE, BUS, Bench, END, HALT, INT, Model, SET};
 
 #[test]
 fn copies_beyond_32_bits_arrive_by_interrupt_and_polled() {
@@ -339,6 +78,44 @@ fn errors_are_decoded_and_cleared_and_the_engine_goes_on() {
 }
 
 #[test]
+fn a_copy_that_is_over_is_neither_aborted_nor_timed_out() {
+    let mut bench = Bench::new();
+    let engine = bench.probe(12).unwrap();
+    let transfer = bench.transfer();
+    // SAFETY: the buffers belong to the test for good.
+    let submit = || unsafe { engine.submit(&[transfer]) }.unwrap();
+    let ticket = submit();
+    bench.edit(Model::run);
+    engine.abort();
+    assert_eq!(engine.wait(ticket, 1), Ok(()));
+    assert_eq!(engine.lost_interrupts(), 0);
+    let ticket = submit();
+    let model = bench.model.clone();
+    bench.clock.on_sleep(move || model.lock().unwrap().run());
+    assert_eq!(engine.wait(ticket, 1_000), Ok(()));
+    assert_eq!(engine.lost_interrupts(), 1);
+}
+
+#[test]
+fn what_halts_a_channel_acknowledges_nothing() {
+    let mut bench = Bench::new();
+    let engine = bench.probe(12).unwrap();
+    // SAFETY: the buffers belong to the test for good.
+    let ticket = unsafe { engine.submit(&[bench.transfer()]) }.unwrap();
+    bench.edit(|model| {
+        // A block of the chain has ended, the chain has not.
+        model.cs |= INT | END;
+        model.log.clear();
+    });
+    engine.abort();
+    assert_eq!(engine.wait(ticket, 1), Err(DmaError::Aborted));
+    bench.edit(|model| {
+        let (_, halt) = model.log[0];
+        assert_eq!(halt & (HALT | INT | END), HALT);
+    });
+}
+
+#[test]
 fn a_hung_channel_is_halted_then_reset() {
     let mut bench = Bench::new();
     let engine = bench.engine();
@@ -377,12 +154,11 @@ fn a_channel_with_the_bus_in_use_is_wedged_and_never_reset() {
     let submit = || unsafe { engine.submit(&[transfer]) };
     let ticket = submit().unwrap();
     assert_eq!(engine.wait(ticket, 1), Err(DmaError::Wedged));
-    assert_eq!(submit(), Err(DmaError::Wedged));
     bench.edit(|model| {
         model.debug2 = 0;
         model.hang = false;
     });
-    assert_eq!(bench.copy_of(engine, 64), Ok(pattern(64)));
+    assert_eq!(submit(), Err(DmaError::Wedged));
 }
 
 #[test]
@@ -436,6 +212,14 @@ fn only_usable_channels_probe() {
     assert!(bench.probe(12).is_ok());
     let taken = bench.probe(12).unwrap_err();
     assert_eq!(taken, ProbeError::Taken(Taken(12)));
+}
+
+#[test]
+fn a_channel_found_at_work_that_does_not_stop_does_not_probe() {
+    let bench = Bench::new();
+    bench.edit(|model| (model.cs, model.hang, model.debug2) = (ACTIVE, true, 1));
+    assert_eq!(bench.probe(12).unwrap_err(), ProbeError::Wedged(12));
+    assert_eq!(bench.pool.free_pages(), POOL as usize / PAGE_SIZE);
 }
 
 #[test]

@@ -3,7 +3,7 @@ use crate::addr::{DmaAddr, PhysAddr};
 use crate::arch::cpu;
 use crate::dma::engine::{copy, copy_2d, copy_with, tests::FakeClock, tests::identity_device};
 use crate::dma::streaming::map_slice;
-use crate::dma::{DmaMask, FromDevice, Rectangle, ToDevice};
+use crate::dma::{DmaMask, FromDevice, Mapping, Rectangle, ToDevice};
 use crate::layout::{self, host};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
@@ -139,6 +139,18 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|index| (index % 253) as u8 + 1).collect()
 }
 
+/// A transfer of 64 bytes and the maps that lend them.
+fn lent(device: &Device) -> (Mapping<'_, ToDevice>, Mapping<'_, FromDevice>, Transfer) {
+    let from = map_slice::<ToDevice>(device, buffer(64)).unwrap();
+    let to = map_slice::<FromDevice>(device, buffer(64)).unwrap();
+    let transfer = Transfer {
+        src: from.dma_addr(),
+        dst: to.dma_addr(),
+        len: 64,
+    };
+    (from, to, transfer)
+}
+
 fn copy_of(engine: &dyn DmaEngine, device: &Device, len: usize) -> Result<Vec<u8>, DmaError> {
     let (src, dst) = (buffer(len), buffer(len));
     src.copy_from_slice(&pattern(len));
@@ -193,14 +205,7 @@ fn several_transfers_run_one_after_the_other() {
 fn an_abort_ends_after_the_half_step() {
     let io = io();
     let (edu, device) = engine(&io);
-    let (src, dst) = (buffer(64), buffer(64));
-    let from = map_slice::<ToDevice>(device, src).unwrap();
-    let to = map_slice::<FromDevice>(device, dst).unwrap();
-    let transfer = Transfer {
-        src: from.dma_addr(),
-        dst: to.dma_addr(),
-        len: 64,
-    };
+    let (from, to, transfer) = lent(device);
     // SAFETY: both buffers are mapped until the wait is over.
     let ticket = unsafe { edu.submit(&[transfer]) }.unwrap();
     edu.abort();
@@ -234,14 +239,7 @@ fn a_device_that_is_gone_is_named_and_works_when_it_is_back() {
     assert_eq!(copy_of(engine, device, 64), Ok(pattern(64)));
 
     // In the middle of a copy: nobody interrupts, and the registers say all at once.
-    let (src, dst) = (buffer(64), buffer(64));
-    let from = map_slice::<ToDevice>(device, src).unwrap();
-    let to = map_slice::<FromDevice>(device, dst).unwrap();
-    let transfer = Transfer {
-        src: from.dma_addr(),
-        dst: to.dma_addr(),
-        len: 64,
-    };
+    let (from, to, transfer) = lent(device);
     // SAFETY: both buffers are mapped until the wait is over.
     let ticket = unsafe { engine.submit(&[transfer]) }.unwrap();
     io.0.lock().unwrap().gone = true;
@@ -260,8 +258,28 @@ fn a_lost_interrupt_is_a_timeout_and_the_engine_goes_on() {
     io.0.lock().unwrap().mute = true;
     let timeout = edu.timeout_ns(64);
     assert_eq!(copy_of(edu, device, 64), Err(DmaError::Timeout(timeout)));
+    assert_eq!(edu.lost_interrupts(), 1);
     io.0.lock().unwrap().mute = false;
     assert_eq!(copy_of(edu, device, 64), Ok(pattern(64)));
+}
+
+/// The line of the second half step is never seen.
+#[test]
+fn a_copy_that_is_over_is_none_that_timed_out() {
+    let io = io();
+    let device = identity_device(DmaMask::new::<64>());
+    let clock = FakeClock::leaked();
+    let edu: &'static _ = Box::leak(Box::new(Edu::probe(io.clone(), device, clock).unwrap()));
+    let model = io.clone();
+    clock.on_sleep(move || {
+        model.0.lock().unwrap().run();
+        if edu.interrupts() == 0 {
+            edu.on_interrupt();
+        }
+    });
+    assert_eq!(copy_of(edu, device, 64), Ok(pattern(64)));
+    assert_eq!((edu.interrupts(), edu.lost_interrupts()), (1, 1));
+    assert_eq!(io.0.lock().unwrap().pending, 0, "it was acknowledged");
 }
 
 #[test]

@@ -345,3 +345,21 @@ fn a_transfer_that_ends_late_frees_the_device() {
         }
     }
 }
+
+#[test]
+fn a_dropped_driver_keeps_the_page_of_a_transfer_that_has_not_ended() {
+    for ends in [false, true] {
+        let (io, pool) = (io(Fault::Hangs(777)), pool());
+        let free = pool.free_pages();
+        let device = identity_device(DmaMask::new::<64>());
+        let fw_cfg = FwCfg::probe(io.clone(), device, pool, Timer::new().unwrap()).unwrap();
+        let file = fw_cfg.find("opt/test").unwrap();
+        let read = std::panic::AssertUnwindSafe(|| fw_cfg.read(&file, 0, buffer(777)));
+        assert!(std::panic::catch_unwind(read).is_err());
+        if ends {
+            io.0.lock().unwrap().end(0);
+        }
+        drop(fw_cfg);
+        assert_eq!(pool.free_pages() == free, ends);
+    }
+}

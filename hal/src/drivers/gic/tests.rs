@@ -243,6 +243,14 @@ fn dispatch_reaches_the_handler() {
     fake.gicc.write(GICC_EOIR, 0);
     assert_eq!(interrupts.handle(), None);
     assert_eq!(fake.gicc.read(GICC_EOIR), 0);
+
+    assert_eq!(interrupts.silenced().next(), None);
+    for intid in [33, 101] {
+        interrupts.silence(line(intid));
+        let word = GICD_ICENABLER + 4 * (intid as usize / 32);
+        assert_eq!(fake.gicd.read(word), 1 << (intid % 32));
+    }
+    assert!(interrupts.silenced().eq([line(33), line(101)]));
 }
 
 const REDISTRIBUTOR: usize = 0x2_0000;

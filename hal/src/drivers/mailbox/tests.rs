@@ -77,6 +77,7 @@ struct Bench {
     firmware: Arc<Mutex<VideoCore>>,
     mailbox: Mailbox<Io>,
     device: &'static Device,
+    pool: &'static CoherentPool,
     streaming: VirtAddr,
 }
 
@@ -90,7 +91,7 @@ impl Bench {
         let frames = PhysRange::from_size(ram.start, PAGE_SIZE as u64).unwrap();
         // SAFETY: the first page of this test's RAM; the host has no memory types.
         let pool = unsafe { CoherentPool::new(frames, layout::phys_to_virt(frames.start)) };
-        let pool = Box::leak(Box::new(pool.unwrap()));
+        let pool: &'static _ = Box::leak(Box::new(pool.unwrap()));
         let device = fake(
             "mailbox",
             DmaMask::new::<36>(),
@@ -117,6 +118,7 @@ impl Bench {
             firmware,
             mailbox,
             device,
+            pool,
             streaming,
         }
     }
@@ -191,7 +193,8 @@ fn a_device_taken_as_coherent_is_not_maintained() {
     bench.device.set_coherent(true);
     let (answer, ops) = record_during(|| bench.ask(&Temperature, &[0, 25_000]));
     assert_eq!(answer, Ok(25_000));
-    assert_eq!(ops, [Op::DsbSy, Op::DmbOshld]);
+    // Given, rung, seen done, taken.
+    assert_eq!(ops, [Op::DmbOshst, Op::DsbSy, Op::DmbOshld, Op::DmbOshld]);
 }
 
 #[test]
@@ -338,6 +341,22 @@ fn a_late_answer_ends_the_loan_whatever_memory_is_asked_by_next() {
     let late = [Op::DmbOshld, Op::Invalidate(bench.streaming), Op::DsbSy];
     let exchange = [Op::DsbSy, Op::DmbOshld];
     assert_eq!(ops, [&late[..], &exchange].concat());
+}
+
+#[test]
+fn a_dropped_mailbox_keeps_the_memory_of_an_answer_that_is_owed() {
+    for (silent, free_pages) in [(false, 1), (true, 0)] {
+        let bench = Bench::new();
+        bench.edit(|firmware| firmware.silent = silent);
+        let asked = bench.mailbox.request(Via::Streaming, &Temperature);
+        let tag = Temperature::TAG;
+        let lost = asked == Err(MailboxError::NoAnswer { tag });
+        assert_eq!(lost, silent, "{asked:?}");
+        let (mailbox, pool) = (bench.mailbox, bench.pool);
+        let ((), ops) = record_during(|| drop(mailbox));
+        assert_eq!(ops, [], "the loan ends");
+        assert_eq!(pool.free_pages(), free_pages);
+    }
 }
 
 #[test]

@@ -160,7 +160,7 @@ fn a_converted_pageblock_takes_its_free_blocks_along() {
 }
 
 fn steps() -> impl Strategy<Value = Vec<(bool, u32, usize, usize)>> {
-    let len = if cfg!(miri) { 1..40 } else { 1..400usize };
+    let len = if cfg!(miri) { 1..12 } else { 1..400usize };
     proptest::collection::vec((any::<bool>(), 0..=11_u32, any::<usize>(), 0..3_usize), len)
 }
 

@@ -77,3 +77,32 @@ fn what_no_allocator_handed_out_is_nobody_s() {
         Some((ram.start.pfn() + 700, Unlendable::Unowned))
     );
 }
+
+/// What whoever started the program left begins and ends where it likes, and so does what of it may
+/// be lent.
+#[test]
+fn what_was_given_is_lent_to_the_byte() {
+    // The first call wins for good, so no other test may be given this RAM.
+    let ram = std::thread::spawn(|| testing::ram(1)).join().unwrap();
+    let pages = testing::pages(&[testing::ram(8)], PhysAddr::new(0), PhysAddr::new(0));
+    let given = PhysRange::new(ram.start + 100, ram.start + (page(2) + 50));
+    note_given_memory([given].into_iter());
+    let refused = |start: usize, end: usize| {
+        let found = unlendable(pages.frames(), ram.start + start, end - start);
+        found.map(|(pfn, why)| {
+            (
+                (pfn.phys().get() - ram.start.get()) as usize / PAGE_SIZE,
+                why,
+            )
+        })
+    };
+    let unowned = |page| Some((page, Unlendable::Unowned));
+    assert_eq!(refused(100, page(2) + 50), None);
+    assert_eq!(refused(100, 101), None);
+    assert_eq!(refused(page(2) + 49, page(2) + 50), None);
+    assert_eq!(refused(99, 200), unowned(0));
+    assert_eq!(refused(0, 1), unowned(0));
+    assert_eq!(refused(page(1), page(2) + 51), unowned(2));
+    assert_eq!(refused(page(2) + 50, page(2) + 51), unowned(2));
+    assert_eq!(refused(page(3), page(3) + 1), unowned(3));
+}

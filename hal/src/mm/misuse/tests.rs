@@ -33,6 +33,7 @@ fn kinds_are_numbered_apart() {
         Misuse::TooLarge(0),
         Misuse::Constructed(""),
         Misuse::UsercopyWindow(""),
+        Misuse::CoherentKept(VirtAddr::new(0)),
     ];
     assert!(all.iter().map(|misuse| misuse.kind()).eq(0..KINDS));
 }

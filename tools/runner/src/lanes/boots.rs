@@ -47,8 +47,14 @@ fn areas() -> Boot {
 
 /// Memory beyond what 32-bit addresses reach: the zone that only the largest machines have.
 fn high_memory() -> Boot {
-    let settings = [("MEM", "8G"), ("CMDLINE", "suite=pages,gfp,zones,kmalloc")];
-    Boot::new("virt, 8G", &settings).says(["# asked for NORMAL: zone NORMAL, highest"])
+    let settings = [
+        ("MEM", "8G"),
+        ("CMDLINE", "suite=pages,gfp,zones,kmalloc,bounce"),
+    ];
+    Boot::new("virt, 8G", &settings).says([
+        "# asked for NORMAL: zone NORMAL, highest",
+        "# engine=edu drives 32 bits: memory above 4 GiB arrives through ",
+    ])
 }
 
 /// An edu that QEMU was told drives 28 address bits, when its driver takes 40 for granted: it copies

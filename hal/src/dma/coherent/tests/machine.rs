@@ -6,13 +6,27 @@ use crate::layout::{COHERENT, DIRECT_MAP};
 use crate::mm::testing::{self, with_area};
 use crate::mm::{AllocError, Cma, CmaArea, CmaError, Gfp, Migration, Misuse, PageAllocator, fault};
 use crate::mmu::kernel::scratch_mapper;
-use crate::mmu::{Access, Attributes, KernelMapper, MemoryType};
+use crate::mmu::{Access, Attributes, KernelMapper, MapError, MemoryType};
 use crate::sync::{Context, IrqLock, PerCpu};
 use std::cell::Cell;
+
+mod returns;
 
 thread_local! {
     /// Whether something was put off.
     static DEFERRED: Cell<bool> = const { Cell::new(false) };
+    /// Which of the next changes of type fail: bit 0 the next one.
+    static FAILING: Cell<u64> = const { Cell::new(0) };
+}
+
+/// What a change of type at `va` is told before it is made.
+pub(crate) fn injected(va: VirtAddr) -> Result<(), MapError> {
+    let failing = FAILING.get();
+    FAILING.set(failing >> 1);
+    match failing & 1 {
+        0 => Ok(()),
+        _ => Err(MapError::OutOfTables(va)),
+    }
 }
 
 /// Where the tables have `pa` in the direct map.

@@ -1,21 +1,16 @@
 //! A model of the controller, from the datasheet, and a channel to drive it.
 
 use super::super::*;
-use crate::addr::{PhysAddr, PhysRange, VirtAddr};
-use crate::dma::device::fake;
-use crate::dma::engine::{copy_with, tests::FakeClock};
-use crate::dma::streaming::map_slice;
-use crate::dma::{
-    CoherentPool, Completion, Device, DmaEngine, DmaMask, FromDevice, ToDevice, Transfer,
-};
+use crate::addr::PhysRange;
+use crate::dma::{DmaEngine, DmaMask};
 use crate::drivers::bcm2711_channels::ChannelMask;
+use crate::drivers::bcm2711_dma::bench::Memory;
 use crate::drivers::mmio::RegisterIo;
-use crate::layout::{self, host};
+use crate::layout;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
 
 pub(super) const BUS: u64 = 0xC000_0000;
-const WINDOW: u64 = 1 << 20;
-pub(super) const POOL: u64 = 64 << 10;
 
 /// A model of the controller, from the datasheet: it copies what its control blocks say.
 pub(super) struct Model {
@@ -26,6 +21,12 @@ pub(super) struct Model {
     pub(super) enable: u32,
     /// Never completes a block.
     pub(super) hang: bool,
+    /// Goes on when it is to pause, until the block is aborted.
+    pub(super) stubborn: bool,
+    /// Writes of the next transfer that the bus does not answer.
+    pub(super) unanswered: u32,
+    /// Writes under way that a reset forgot: they land in whatever the memory is by then.
+    pub(super) forgotten: u32,
     /// Reports this error instead of copying.
     pub(super) error: u32,
     /// Raises no interrupt for an error.
@@ -33,13 +34,22 @@ pub(super) struct Model {
     pub(super) log: Vec<(usize, u32)>,
     /// Channel 8 raises the line it shares with 7.
     pub(super) stray: bool,
+    /// `DEBUG` of channel 8, whose errors raise the line as well.
+    pub(super) stray_debug: u32,
 }
 
 /// `CS` of channel 8, in those tests that drive channel 7.
 pub(super) const STRAY_CS: usize = 0x800;
+/// `CONBLK_AD` of it.
+const STRAY_CONBLK: usize = 0x804;
+/// `DEBUG` of it.
+const STRAY_DEBUG: usize = 0x820;
+
+/// `DEBUG.OUTSTANDING_WRITES`.
+const OUTSTANDING: u32 = 0xF << 4;
 
 #[derive(Clone)]
-pub(super) struct Io(Arc<Mutex<Model>>);
+pub(super) struct Io(pub(super) Arc<Mutex<Model>>);
 
 impl std::fmt::Debug for Io {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -55,6 +65,20 @@ impl Model {
             "the channel leaves its memory: {bus:#x}"
         );
         layout::phys_to_virt(pa).as_ptr()
+    }
+
+    /// Writes the bus has not answered.
+    pub(super) fn outstanding(&self) -> u32 {
+        (self.debug & OUTSTANDING) >> 4
+    }
+
+    /// `CS` as it reads: what is not active is paused, and waits for its writes.
+    fn status(&self) -> u32 {
+        let active = self.cs & 1 != 0;
+        let goes_on = self.stubborn && self.conblk != 0;
+        let paused = !active && !goes_on;
+        let waiting = !active && self.outstanding() != 0;
+        self.cs | u32::from(paused) << 4 | u32::from(waiting) << 6
     }
 
     /// Runs the chain, if the channel is active.
@@ -98,8 +122,12 @@ impl RegisterIo for Io {
         let model = self.0.lock().unwrap();
         match (offset, offset & 0xFF) {
             (0xFF0, _) => model.enable,
-            (STRAY_CS, _) => u32::from(model.stray) << 2,
-            (_, 0x00) => model.cs,
+            (STRAY_CS, _) => {
+                u32::from(model.stray) << 2 | u32::from(model.stray_debug & 0b111 != 0) << 8
+            }
+            (STRAY_CONBLK, _) => 0,
+            (STRAY_DEBUG, _) => model.stray_debug,
+            (_, 0x00) => model.status(),
             (_, 0x04) => model.conblk,
             (_, 0x20) => model.debug,
             _ => panic!("read of {offset:#x}"),
@@ -112,14 +140,22 @@ impl RegisterIo for Io {
         match (offset, offset & 0xFF) {
             (0xFF0, _) => model.enable = value,
             (STRAY_CS, _) => model.stray &= value & 1 << 2 == 0,
+            (STRAY_DEBUG, _) => model.stray_debug &= !(value & 0b111),
             (_, 0x00) if value & 1 << 31 != 0 => {
+                model.forgotten += model.outstanding();
+                model.debug &= !OUTSTANDING;
                 model.cs = 0;
                 model.conblk = 0;
             }
             (_, 0x00) => {
                 let kept = model.cs & !value & 0b110;
                 let error = model.cs & 1 << 8;
+                let starts = model.cs & 1 == 0 && value & 1 != 0;
                 model.cs = (value & 0x10FF_0001) | kept | error;
+                if starts {
+                    model.debug = model.debug & !OUTSTANDING | model.unanswered << 4;
+                }
+                model.stubborn &= value & 1 << 30 == 0;
             }
             (_, 0x04) => model.conblk = value,
             // QEMU's model, version 0, keeps what is written.
@@ -146,39 +182,48 @@ impl RegisterIo for Io {
 pub(super) struct Bench {
     pub(super) model: Arc<Mutex<Model>>,
     pub(super) controller: &'static Controller<Io>,
-    pub(super) device: &'static Device,
-    pub(super) pool: &'static CoherentPool,
-    pub(super) clock: &'static FakeClock,
-    pub(super) next: PhysAddr,
+    memory: Memory,
+}
+
+impl Deref for Bench {
+    type Target = Memory;
+
+    fn deref(&self) -> &Memory {
+        &self.memory
+    }
+}
+
+impl DerefMut for Bench {
+    fn deref_mut(&mut self) -> &mut Memory {
+        &mut self.memory
+    }
 }
 
 pub(super) const SILICON: u32 = 2 << 25;
 
 impl Bench {
     pub(super) fn new(debug: u32) -> Self {
-        let ram = host::ram(WINDOW, 4096);
-        let frames = PhysRange::from_size(ram.start, POOL).unwrap();
-        // SAFETY: the first pages of this test's RAM; the host has no memory types.
-        let pool = unsafe { CoherentPool::new(frames, layout::phys_to_virt(frames.start)) };
+        let memory = Memory::new("dma", DmaMask::new::<32>(), BUS);
         let model = Arc::new(Mutex::new(Model {
-            ram,
+            ram: memory.ram,
             cs: 0,
             conblk: 0,
             debug,
             enable: 0x7FFF,
             hang: false,
+            stubborn: false,
+            unanswered: 0,
+            forgotten: 0,
             error: 0,
             mute: false,
             log: Vec::new(),
             stray: false,
+            stray_debug: 0,
         }));
         Self {
             controller: Box::leak(Box::new(Controller::new(Io(model.clone())))),
             model,
-            device: fake("dma", DmaMask::new::<32>(), [ram.start.get(), BUS, WINDOW]),
-            pool: Box::leak(Box::new(pool.unwrap())),
-            clock: FakeClock::leaked(),
-            next: ram.start + POOL as usize,
+            memory,
         }
     }
 
@@ -205,64 +250,7 @@ impl Bench {
         channel
     }
 
-    pub(super) fn buffer(&mut self, len: usize, fill: u8) -> &'static mut [u8] {
-        let ptr = layout::phys_to_virt(self.next).as_ptr();
-        self.next = self.next + len.next_multiple_of(64);
-        // SAFETY: each piece of this test's RAM is handed out once.
-        let buffer = unsafe { std::slice::from_raw_parts_mut(ptr, len) };
-        buffer.fill(fill);
-        buffer
-    }
-
-    pub(super) fn copy_of(
-        &mut self,
-        engine: &dyn DmaEngine,
-        len: usize,
-    ) -> Result<Vec<u8>, DmaError> {
-        self.copy_by(engine, len, Completion::Interrupt)
-    }
-
-    pub(super) fn copy_by(
-        &mut self,
-        engine: &dyn DmaEngine,
-        len: usize,
-        completion: Completion,
-    ) -> Result<Vec<u8>, DmaError> {
-        let src = self.buffer(len, 0);
-        for (index, byte) in src.iter_mut().enumerate() {
-            *byte = (index % 251) as u8 + 1;
-        }
-        let dst = self.buffer(len, 0);
-        // So that a buffer may end within a line.
-        self.device.set_coherent(true);
-        let from = map_slice::<ToDevice>(self.device, src)?;
-        let mut to = map_slice::<FromDevice>(self.device, dst)?;
-        let result = copy_with(engine, &from, &mut to, completion);
-        to.unmap();
-        from.unmap();
-        result.map(|()| dst.to_vec())
-    }
-
     pub(super) fn edit(&self, f: impl FnOnce(&mut Model)) {
         f(&mut self.model.lock().unwrap());
     }
-
-    /// A transfer of 64 bytes between buffers that stay.
-    pub(super) fn transfer(&mut self) -> Transfer {
-        let mut side = |fill| {
-            let bytes = self.buffer(64, fill);
-            let va = VirtAddr::from_ptr(bytes.as_ptr());
-            let pa = layout::virt_to_phys(va).unwrap();
-            self.device.dma_addr(pa, bytes.len()).unwrap()
-        };
-        Transfer {
-            src: side(1),
-            dst: side(0),
-            len: 64,
-        }
-    }
-}
-
-pub(super) fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|index| (index % 251) as u8 + 1).collect()
 }
