@@ -25,7 +25,7 @@ pub(crate) mod slot;
 pub(crate) mod stray;
 
 pub(crate) use area::{Area, Remapped, free_no_area, vfree_by_address};
-pub(crate) use dma_block::{Block, BlockPool, Kept, freed_as_another, freed_twice};
+pub(crate) use dma_block::{Kept, freed_as_another, freed_twice};
 pub(crate) use kv::{Kv, kvfree_area, kvfree_object};
 pub(crate) use object::{Object, free_no_object, free_pool_frame, no_array, nothing_resized};
 pub(crate) use pages::{ExactPages, Pages, free_foreign};

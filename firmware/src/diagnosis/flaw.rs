@@ -128,8 +128,8 @@ impl fmt::Display for Diagnosis {
                 write!(f, "{} bytes before the copy", distance.unsigned_abs())?;
             }
             (_, Some(distance)) => write!(f, "{distance} bytes after the copy")?,
-            (Flaw::StaleLine { lines }, _) => write!(f, "{lines} lines")?,
-            (Flaw::ForeignPage { pages }, _) => write!(f, "{pages} pages")?,
+            (Flaw::StaleLine { lines }, _) => write!(f, "lines={lines}")?,
+            (Flaw::ForeignPage { pages }, _) => write!(f, "pages={pages}")?,
             (Flaw::WrongBusAddress { shift: Some(by) }, _) => write!(f, "shifted by {by} bytes")?,
             _ => write!(f, "{} of {} bytes", self.count, self.len)?,
         }

@@ -286,7 +286,7 @@ fn the_words_name_the_line_the_mapping_the_operation_and_the_change() {
     let found = CASE.diagnose(old(LINE..2 * LINE)).unwrap();
     assert_eq!(found.line, VirtAddr::new(BUFFER + LINE));
     let text = found.to_string();
-    for word in ["stale line: 1 lines", "the first at 64", "DC IVAC", "unmap"] {
+    for word in ["stale line: lines=1", "the first at 64", "DC IVAC", "unmap"] {
         assert!(text.contains(word), "{text}");
     }
     assert!(

@@ -6,7 +6,7 @@ use crate::experiment::{Cell, Direction, Finding, Hazard, Method, Observed};
 use crate::handed::Fault;
 use crate::machine::machine;
 use crate::memory::contiguous::Contiguous;
-use crate::memory::{Area, BlockPool, Object, reachable};
+use crate::memory::{Area, Object, reachable};
 use crate::report::Outcome;
 use crate::submission::submit_refused;
 use crate::{check, check_ok};
@@ -14,7 +14,7 @@ use hal::addr::{DmaAddr, PAGE_SIZE};
 use hal::dma::sg::ScatterEntry;
 use hal::dma::streaming::{map_shared, map_slice};
 use hal::dma::{
-    Device, DmaEngine, DmaError, DmaPoolError, ScatterList, ToDevice, Transfer, coherent,
+    Device, DmaEngine, DmaError, DmaPool, DmaPoolError, ScatterList, ToDevice, Transfer, coherent,
 };
 use hal::mm::{self, Gfp};
 
@@ -118,11 +118,13 @@ fn refusal(
             list.map::<ToDevice>(reach.mapped).map(drop)
         }
         Method::Coherent => coherent::alloc(reach.mapped, LEN, Gfp::KERNEL).map(drop),
-        Method::Pool => match BlockPool::create(reach.mapped, LEN)?.alloc() {
-            Ok(_) => Ok(()),
-            Err(DmaPoolError::Memory(error)) => Err(error),
-            Err(error) => return Err(error.into()),
-        },
+        Method::Pool => {
+            match DmaPool::create("beyond", reach.mapped, LEN, 0, 0)?.alloc(Gfp::KERNEL) {
+                Ok(_) => Ok(()),
+                Err(DmaPoolError::Memory(error)) => Err(error),
+                Err(error) => return Err(error.into()),
+            }
+        }
     };
     match refusal {
         Err(DmaError::NoMemory(error)) => Err(error.into()),

@@ -112,10 +112,9 @@ pub(super) fn print() -> Outcome {
     let _unchecked = Unchecked::begin();
     let mut crossover = None;
     for &size in &SIZES[..lightly(SIZES.len())] {
-        let copied = size.min(engine.max_len());
         let mut totals = [None; 2];
         for method in Method::ALL {
-            let Some(cost) = check_ok!(measure(&meter, engine, method, size, copied)) else {
+            let Some(cost) = check_ok!(measure(&meter, engine, method, size)) else {
                 continue;
             };
             match method {
@@ -124,7 +123,7 @@ pub(super) fn print() -> Outcome {
                 _ => {}
             }
             report::diagnostic(format_args!(
-                "cost method={} size={size} alloc={} fill={} maintain={} dma={} dma_bytes={copied} \
+                "cost method={} size={size} alloc={} fill={} maintain={} dma={} \
                  read={} total={} unit={}",
                 method.name(),
                 cost.alloc,
@@ -143,7 +142,7 @@ pub(super) fn print() -> Outcome {
         }
     }
     report::diagnostic(format_args!(
-        "cost dma is what one copy of dma_bytes takes the CPU until it sees the end"
+        "cost dma is what one copy takes the CPU until it sees the end"
     ));
     if let (Meter::Ticks, false) = (&meter, is_silicon) {
         report::diagnostic(format_args!(
@@ -160,13 +159,12 @@ pub(super) fn print() -> Outcome {
     Ok(())
 }
 
-/// What `size` bytes cost with `method`, and a copy to the first `copied` of them.
+/// What `size` bytes cost with `method`.
 fn measure(
     meter: &Meter,
     engine: &'static dyn DmaEngine,
     method: Method,
     size: usize,
-    copied: usize,
 ) -> Result<Option<Cost>, Fault> {
     let mut cost = Cost::MOST;
     for round in 0..lightly(ROUNDS) {
@@ -179,7 +177,7 @@ fn measure(
             lent?;
             // A copy takes long where an engine is slow: one is enough.
             let dma = match round {
-                0 => copy_to(meter, engine, memory, copied)?,
+                0 => copy_to(meter, engine, memory, size)?,
                 _ => 0,
             };
             let bytes = &memory.bytes()[..size];
@@ -207,7 +205,7 @@ fn sum(bytes: &[u8]) -> u64 {
     words.fold(0, |sum, word| sum ^ u64::from_ne_bytes(*word))
 }
 
-/// What it takes to have the engine write the first `len` bytes, without what maintaining them takes.
+/// What it takes to have the engine write the `len` bytes, without what maintaining them takes.
 fn copy_to(
     meter: &Meter,
     engine: &'static dyn DmaEngine,

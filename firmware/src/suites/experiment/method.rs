@@ -4,9 +4,9 @@ use crate::experiment::Method;
 use crate::handed::{Bare, Fault, Handed};
 use crate::memory::contiguous::Contiguous;
 use crate::memory::hoard::LOWEST_ZONE;
-use crate::memory::{Area, BlockPool, Object, reachable};
+use crate::memory::{Area, Object, reachable};
 use hal::addr::PAGE_SIZE;
-use hal::dma::{Device, coherent};
+use hal::dma::{Device, DmaPool, coherent};
 use hal::mm::{self, Gfp};
 
 /// Calls `f` with `len` bytes or more for `device`, handed over as `method` does it. `None`
@@ -34,7 +34,10 @@ pub(super) fn maintained<T>(
         Method::KmallocRaw | Method::KmallocMap => f(&mut Object::zeroed(len, reachable(device))?)?,
         Method::VmallocRaw | Method::VmallocSg => f(&mut Area::alloc_with(len, LOWEST_ZONE)?)?,
         Method::Coherent => f(&mut coherent::alloc(device, len, Gfp::KERNEL)?)?,
-        Method::Pool => f(&mut BlockPool::create(device, len)?.alloc()?)?,
+        Method::Pool => {
+            let pool = DmaPool::create("experiment", device, len, 0, 0)?;
+            f(&mut pool.alloc(Gfp::KERNEL | Gfp::ZERO)?)?
+        }
         Method::Cma => {
             let Some(cma) = mm::default_cma() else {
                 return Ok(None);

@@ -86,7 +86,8 @@ fn look(
     let tries = if caches && method.is_raw() { TRIES } else { 1 };
     let mut sight = None;
     for _ in 0..tries {
-        let once = |memory: &mut dyn Handed| provoke(hazard, engine, memory);
+        let part = part(hazard, method);
+        let once = |memory: &mut dyn Handed| provoke(hazard, engine, memory, part.clone());
         sight = method::with(method, engine.device(), LEN, once)?;
         if sight.as_ref().is_none_or(|sight| sight.diagnosis.is_some()) {
             break;
@@ -95,11 +96,12 @@ fn look(
     Ok(sight)
 }
 
-/// The bytes that change hands: all, or some that share their first and their last line.
-fn part(hazard: Hazard) -> Range<usize> {
+/// The bytes that change hands: all, or some that share their first and their last line. Of a pool a
+/// block changes hands whole.
+fn part(hazard: Hazard, method: Method) -> Range<usize> {
     let half = line_size() / 2;
     match hazard {
-        Hazard::SharedLine => half..half + 4 * line_size(),
+        Hazard::SharedLine if method != Method::Pool => half..half + 4 * line_size(),
         _ => 0..LEN,
     }
 }
@@ -109,9 +111,9 @@ fn provoke(
     hazard: Hazard,
     engine: &dyn DmaEngine,
     memory: &mut dyn Handed,
+    part: Range<usize>,
 ) -> Result<Sight, Fault> {
     let device = engine.device();
-    let part = part(hazard);
     let mut there = machine().pool.alloc(device, LEN)?;
     // Poison in memory and in no cache.
     memory.bytes().fill(CANARY);
