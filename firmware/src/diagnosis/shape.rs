@@ -5,8 +5,8 @@ use crate::pattern::{self, Expected, Mismatch};
 use core::ops::Range;
 use hal::addr::PAGE_SIZE;
 
-/// Of this many bytes that have nothing to do with what was expected, fewer than one is right by
-/// chance; a page of somebody else's has more right bytes than that in a full run of zeros only.
+/// Of bytes that have nothing to do with either version, one in 128 is of one of them by chance. A
+/// stretch is called foreign up to one in this many.
 const BY_CHANCE: usize = 16;
 
 /// Bytes below which a copy of nothing but wrong bytes is not called one from elsewhere: as many
@@ -129,9 +129,11 @@ fn of_old_bytes(scene: &Scene<'_>, copy: &[u8], whole: Tally, expected: &impl Ex
         let reads = |index: &usize| ram.get(*index) == Some(&expected.copied(*index));
         (0..scene.len).all(|index| reads(&index))
     });
-    match (is_by_lines && scene.is_cached() && hidden, whole.is_old()) {
-        (true, _) => Flaw::StaleLine { lines: stale },
-        (false, true) => Flaw::WrongBusAddress { shift: None },
+    match (is_by_lines && scene.is_cached(), whole.is_old()) {
+        // The device wrote here, so where memory has old lines too they were written back over it.
+        (true, false) => Flaw::StaleLine { lines: stale },
+        (true, true) if hidden => Flaw::StaleLine { lines: stale },
+        (_, true) => Flaw::WrongBusAddress { shift: None },
         (false, false) => Flaw::Torn,
     }
 }

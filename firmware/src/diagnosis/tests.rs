@@ -192,6 +192,17 @@ fn what_the_device_does_not_find_either_went_elsewhere() {
         ..CASE
     };
     assert_eq!(uncached.flaw(all()), elsewhere);
+    // Some of it is new, so the device was here, and lines were written back over the rest.
+    let mut first_line_old = CASE.pattern();
+    first_line_old[..LINE].fill(POISON);
+    let overwritten = Case {
+        in_ram: Some(first_line_old),
+        ..CASE
+    };
+    assert_eq!(
+        overwritten.flaw(old(0..LINE)),
+        Some(Flaw::StaleLine { lines: 1 })
+    );
     // RAM has it, so a cache hides it.
     let new_in_ram = Case {
         in_ram: Some(CASE.pattern()),
@@ -268,6 +279,9 @@ fn parts_of_pages_are_not_foreign() {
         let found = case.flaw(|bytes| bytes[AT..][range.clone()].fill(0));
         assert_eq!(found, Some(Flaw::Unexplained), "{range:?}");
     }
+    // One page is, and a part of another is wrong too.
+    let mixed = case.flaw(|bytes| bytes[AT + PAGE_SIZE..][..PAGE_SIZE * 3 / 2].fill(0));
+    assert_eq!(mixed, Some(Flaw::Unexplained));
     // All of it is.
     let all = case.flaw(|bytes| bytes[AT..AT + 4 * PAGE_SIZE].fill(0));
     assert_eq!(all, Some(Flaw::WrongBusAddress { shift: None }));
