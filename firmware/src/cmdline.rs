@@ -3,7 +3,7 @@
 //! ```text
 //! suite=GLOB test=GLOB seed=N iters=N failslab=N|A..B loglevel=0..7 defmt
 //! dma.coherent=auto|yes|no dma.debug=yes|no dma.debug_entries=N coherent_pool=SIZE cma=SIZE swiotlb=SIZE exit=semihosting|halt
-//! bench[=GLOB] bench.counter=insn|cycles
+//! bench[=GLOB] bench.counter=insn|cycles experiment
 //! dmatest.iterations=N dmatest.threads=N dmatest.min_size=SIZE dmatest.max_size=SIZE
 //! dmatest.alignment=N dmatest.offsets=on|off|SIZE dmatest.patterns=bits|random|mixed
 //! dmatest.memory=kmalloc|coherent|vmalloc|mixed dmatest.polled dmatest.timeout=MS
@@ -69,6 +69,9 @@ pub enum BenchCounter {
     Cycles,
 }
 
+/// The suite that `experiment` asks for.
+const EXPERIMENT: &str = "experiment";
+
 /// What the command line asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CmdLine<'a> {
@@ -104,6 +107,9 @@ pub struct CmdLine<'a> {
     pub bench: Option<Glob<'a>>,
     /// What benchmarks count.
     pub bench_counter: BenchCounter,
+    /// Whether the experiment is to be run: the suite of that name, alone unless `suite` or `test`
+    /// name others.
+    pub experiment: bool,
     /// What the suite `dmatest` copies.
     pub dmatest: dmatest::Options<'a>,
     /// What happens after the report.
@@ -126,7 +132,12 @@ impl<'a> CmdLine<'a> {
 
     /// Whether any suite is to be run: not if benchmarks alone are asked for.
     pub fn wants_suites(&self) -> bool {
-        self.bench.is_none() || self.suite.is_some() || self.test.is_some()
+        self.bench.is_none() || self.experiment || self.names_tests()
+    }
+
+    /// Whether suites or tests are picked by name.
+    const fn names_tests(&self) -> bool {
+        self.suite.is_some() || self.test.is_some()
     }
 
     /// Whether DMA calls are to be checked: a benchmark would measure the checks.
@@ -140,6 +151,9 @@ impl<'a> CmdLine<'a> {
     /// if the pattern has no dot, with the part after it.
     pub fn selects(&self, name: &str) -> bool {
         let (suite, test) = name.split_once('.').unwrap_or((name, ""));
+        if self.experiment && (suite == EXPERIMENT || !self.names_tests()) {
+            return suite == EXPERIMENT;
+        }
         self.suite.is_none_or(|glob| glob.matches(suite))
             && self.test.is_none_or(|glob| {
                 glob.matches(name) || (!glob.as_str().contains('.') && glob.matches(test))

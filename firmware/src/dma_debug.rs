@@ -97,6 +97,24 @@ pub(crate) fn retract(check: Check) -> bool {
     WRITTEN.fetch_and(!kind, Ordering::Relaxed) & kind != 0
 }
 
+/// No DMA call is checked meanwhile: where the checks would cost more than what is measured. What is
+/// mapped then has to be unmapped before it ends.
+pub(crate) struct Unchecked(Option<Checker>);
+
+impl Unchecked {
+    pub(crate) fn begin() -> Self {
+        Self(debug::exchange(None))
+    }
+}
+
+impl Drop for Unchecked {
+    fn drop(&mut self) {
+        if let Some(checker) = self.0.take() {
+            debug::exchange(Some(checker));
+        }
+    }
+}
+
 /// Memory that is mapped for devices or coherent.
 pub(crate) fn live() -> usize {
     debug::live()

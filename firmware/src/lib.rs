@@ -6,7 +6,9 @@
 #![deny(unsafe_code)]
 
 pub mod cmdline;
+pub mod diagnosis;
 pub mod dmatest;
+pub mod experiment;
 pub mod glob;
 pub mod pattern;
 pub mod placement;
@@ -32,6 +34,9 @@ pub mod exceptions;
 pub mod exit;
 #[cfg(target_os = "none")]
 pub mod failslab;
+#[cfg(target_os = "none")]
+#[expect(unsafe_code, reason = "accesses memory that is lent to a device")]
+mod handed;
 #[cfg(target_os = "none")]
 pub mod ledger;
 #[cfg(target_os = "none")]

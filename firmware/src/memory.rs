@@ -18,6 +18,7 @@ mod object;
 mod pages;
 mod payload;
 mod registers;
+mod shuffled;
 #[cfg(feature = "bench")]
 pub(crate) mod slot;
 #[cfg(feature = "slab-debug")]
@@ -30,6 +31,7 @@ pub(crate) use object::{Object, free_no_object, free_pool_frame, no_array, nothi
 pub(crate) use pages::{ExactPages, Pages, free_foreign};
 pub(crate) use payload::{NoPayload, payload};
 pub(crate) use registers::Registers;
+pub(crate) use shuffled::Shuffled;
 
 use crate::machine::machine;
 use hal::dma::Device;

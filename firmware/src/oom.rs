@@ -2,9 +2,9 @@
 //! to fail (see [`failslab`](crate::failslab)). Any other error fails its test.
 
 use crate::dmatest::BadOptions;
+use crate::handed::Fault;
 use crate::memory::contiguous::Retype;
 use crate::pattern::Mismatch;
-use crate::verdict::Fault;
 use core::fmt;
 use hal::addr::VirtAddr;
 use hal::alloc::{AllocError as ContainerError, PushError, RemoveError};
@@ -128,6 +128,9 @@ impl OutOfMemory for Fault {
             Self::Dma(error) => error.is_out_of_memory(),
             Self::Kmalloc(error) => error.is_out_of_memory(),
             Self::Vmalloc(error) => error.is_out_of_memory(),
+            Self::Pool(error) => error.is_out_of_memory(),
+            Self::Create(error) => error.is_out_of_memory(),
+            Self::Cma(error) => error.is_out_of_memory(),
         }
     }
 }

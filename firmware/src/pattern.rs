@@ -97,7 +97,8 @@ pub trait Expected {
 }
 
 /// What [`lay_out`] and then the pattern of this seed leave.
-struct LaidOut(u64);
+#[derive(Clone, Copy, Debug)]
+pub struct LaidOut(pub u64);
 
 impl Expected for LaidOut {
     fn beside(&self, _: usize) -> u8 {

@@ -1,10 +1,10 @@
 //! The payload: a file handed over as initial RAM disk, copied by a DMA engine into each kind of
 //! memory and hashed there. The hash is that of the file if the copy is right.
 
+use crate::handed::Fault;
 use crate::machine::machine;
 use crate::memory::{self, Area, NoPayload, Object, reachable};
 use crate::report::{self, Outcome, Stop};
-use crate::verdict::Fault;
 use core::fmt;
 use core::ops::Range;
 use hal::addr::PAGE_SIZE;

@@ -16,6 +16,7 @@ mod coherent;
 mod debug;
 mod dma;
 mod dmatest;
+mod experiment;
 mod fw_cfg;
 mod gfp;
 mod interrupt;
@@ -77,5 +78,6 @@ pub const ALL: &[Suite] = &[
     dmatest::SUITE,
     fw_cfg::SUITE,
     mailbox::SUITE,
+    experiment::SUITE,
     selftest::SUITE,
 ];

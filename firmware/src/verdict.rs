@@ -8,9 +8,10 @@
 mod trip;
 mod uncleaned;
 
-pub(crate) use uncleaned::{Taken, UncleanedLine, probe};
+pub(crate) use uncleaned::{UncleanedLine, probe};
 
 use crate::check;
+use crate::handed::{Fault, Lines, Taken};
 use crate::machine::machine;
 use crate::memory::hoard::{LOWEST_ZONE, SLACK, fragment};
 use crate::memory::{Area, Object, reachable};
@@ -22,23 +23,11 @@ use hal::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr};
 use hal::arch::translate;
 use hal::dma::maintenance::Counters;
 use hal::dma::{Device, DmaEngine, DmaError, MemoryKind};
-use hal::mm::{AllocError, VmallocError};
-use trip::{Lines, Trip};
+use trip::Trip;
 
 /// Bytes in each buffer: a page, and for vmalloc several.
 const LEN: usize = PAGE_SIZE;
 const AREA_LEN: usize = 4 * PAGE_SIZE;
-
-/// Why the table cannot be made.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Fault {
-    #[error(transparent)]
-    Dma(#[from] DmaError),
-    #[error(transparent)]
-    Kmalloc(#[from] AllocError),
-    #[error(transparent)]
-    Vmalloc(#[from] VmallocError),
-}
 
 /// Where a buffer is, for everybody who looks at it.
 struct Place {

@@ -30,5 +30,6 @@ mod host;
 #[cfg(not(target_os = "none"))]
 pub use host::{barrier, cache, counter, cpu, entry, fault_probe, tlb, trace, translate};
 
+pub mod cache_size;
 pub mod exception;
 pub mod par;

@@ -2,10 +2,10 @@
 
 use super::meter::Meter;
 use super::shape::{Measured, failed, pairs};
+use crate::handed::Taken;
 use crate::machine::machine;
 use crate::memory::{Object, reachable};
 use crate::report::Stop;
-use crate::verdict::Taken;
 use hal::arch::pmu::opaque;
 use hal::dma::streaming::map_slice;
 use hal::dma::{Device, Direction, FromDevice, ToDevice, coherent};

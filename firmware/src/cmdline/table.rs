@@ -42,16 +42,6 @@ impl Key {
         }
     }
 
-    /// A key whose value is checked and that has no effect yet.
-    const fn later(name: &'static str, allowed: &'static str, apply: Apply) -> Self {
-        Self {
-            name,
-            allowed,
-            in_this_build: false,
-            apply,
-        }
-    }
-
     /// A key this build acts on if it has benchmarks.
     const fn bench(name: &'static str, allowed: &'static str, apply: Apply) -> Self {
         Self {
@@ -160,7 +150,11 @@ pub(super) const KEYS: &[Key] = &[
         };
         Some(())
     }),
-    Key::later("experiment", FLAG, |_, value| flag(value)),
+    Key::new("experiment", FLAG, |line, value| {
+        flag(value)?;
+        line.experiment = true;
+        Some(())
+    }),
     Key::new("dmatest.iterations", COUNT, |line, value| {
         line.dmatest.iterations = count(value?)?;
         Some(())

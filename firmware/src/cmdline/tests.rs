@@ -19,7 +19,7 @@ fn pairs(text: &str) -> Vec<(&str, Option<&str>)> {
 fn every_key_of_this_build_sets_its_field() {
     let text = "suite=mmu test=mmu.* seed=0x2A iters=100 failslab=3..9 loglevel=7 defmt \
                 dma.coherent=no dma.debug=no dma.debug_entries=64 coherent_pool=2M cma=0 \
-                swiotlb=512K bench=kmalloc* bench.counter=cycles exit=semihosting";
+                swiotlb=512K bench=kmalloc* bench.counter=cycles experiment exit=semihosting";
     let line = CmdLine::parse(text);
     assert_eq!(
         line,
@@ -40,6 +40,7 @@ fn every_key_of_this_build_sets_its_field() {
             swiotlb: Some(512 << 10),
             bench: Some(Glob::new("kmalloc*")),
             bench_counter: BenchCounter::Cycles,
+            experiment: true,
             dmatest: dmatest::Options::default(),
             exit: Exit::Semihosting,
         }
@@ -143,10 +144,11 @@ fn keys_of_other_kernels_are_unknown() {
 
 #[test]
 fn keys_nothing_acts_on_are_reported_after_their_value_was_checked() {
-    assert_eq!(
-        complaints("experiment"),
-        ["experiment: not available in this build"]
-    );
+    let missing: &[&str] = match cfg!(feature = "bench") {
+        true => &[],
+        false => &["bench: not available in this build"],
+    };
+    assert_eq!(complaints("bench"), missing);
     assert_eq!(
         complaints("bench.counter=time experiment=1 cma dmatest.=1"),
         [
@@ -351,4 +353,18 @@ proptest! {
         }
         prop_assert_eq!(CmdLine::parse(&text).complaints().count(), expected);
     }
+}
+
+#[test]
+fn the_experiment_runs_alone_unless_others_are_named() {
+    let runs = |text: &str| {
+        let line = CmdLine::parse(text);
+        let names = ["experiment.table", "dma.verdict", "boot.levels"];
+        names.map(|name| line.wants_suites() && line.selects(name))
+    };
+    assert_eq!(runs(""), [true, true, true]);
+    assert_eq!(runs("experiment"), [true, false, false]);
+    assert_eq!(runs("experiment suite=dma"), [true, true, false]);
+    assert_eq!(runs("suite=dma"), [false, true, false]);
+    assert_eq!(runs("experiment bench"), [true, false, false]);
 }

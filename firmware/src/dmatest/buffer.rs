@@ -1,9 +1,9 @@
 //! Buffers of each kind of memory, lent to an engine in part.
 
 use super::options::{Kind, MAX_SIZE};
+use crate::handed::Fault;
 use crate::machine::machine;
 use crate::memory::{Area, Object, reachable};
-use crate::verdict::Fault;
 use core::ops::Range;
 use hal::addr::{PAGE_SIZE, VirtAddr};
 use hal::dma::engine::{Destination, Source};

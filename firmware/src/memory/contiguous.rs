@@ -3,6 +3,7 @@
 use super::Object;
 use crate::machine::machine;
 use core::mem::ManuallyDrop;
+use core::ops::{Deref, DerefMut};
 use hal::addr::{PAGE_SIZE, Pfn, PhysRange, VirtAddr};
 use hal::layout::phys_to_virt;
 use hal::mm::{
@@ -132,6 +133,24 @@ impl Contiguous {
         }
         change()?;
         Ok(())
+    }
+}
+
+/// The bytes, for allocations whose pages are all write-back memory: [`retype`](Contiguous::retype)
+/// is for those that nobody reads.
+impl Deref for Contiguous {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the pages are RAM in the direct map and belong to `self`.
+        unsafe { core::slice::from_raw_parts(self.va().as_ptr(), self.len()) }
+    }
+}
+
+impl DerefMut for Contiguous {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for `deref`; the borrow is exclusive.
+        unsafe { core::slice::from_raw_parts_mut(self.va().as_ptr(), self.len()) }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The property mailbox: the firmware's answers, and the maintenance of every request.
 
+use crate::handed::Taken;
 use crate::machine::machine;
 use crate::report::{self, Outcome, Stop, Suite, diagnostic};
-use crate::verdict::Taken;
 use crate::{check, check_ok};
 use core::sync::atomic::{AtomicU32, Ordering};
 use hal::addr::PhysAddr;

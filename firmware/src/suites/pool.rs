@@ -3,11 +3,11 @@
 use super::dma::each_engine;
 use super::phantom::WIDE;
 use crate::failslab::lightly;
+use crate::handed::Taken;
 use crate::machine::machine;
 use crate::memory::{Kept, freed_as_another, freed_twice};
 use crate::report::{Outcome, Stop, Suite, diagnostic};
 use crate::suites::mapping;
-use crate::verdict::Taken;
 use crate::{check, check_ok, check_served, pattern};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use hal::addr::PAGE_SIZE;

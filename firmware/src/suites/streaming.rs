@@ -2,12 +2,12 @@
 
 use super::phantom::{ELSEWHERE, WIDE};
 use super::refusal::{NotRefused, is_usable, refusal};
+use crate::handed::Taken;
 use crate::machine::machine;
 use crate::memory::{Object, Pages, reachable};
 use crate::pattern::{self, CANARY, POISON};
 use crate::report::{self, Outcome, Stop, Suite};
 use crate::submission::map_unowned;
-use crate::verdict::Taken;
 use crate::{check, check_ok};
 use hal::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 use hal::dma::engine::copy;

@@ -1,34 +1,13 @@
 //! Whether this machine shows a line that nobody cleaned.
 
-use super::{Fault, LEN};
+use super::LEN;
+use crate::handed::{Fault, Taken};
 use crate::machine::machine;
 use crate::memory::{Object, reachable};
 use crate::pattern;
 use hal::dma::engine::copy;
 use hal::dma::streaming::map_slice;
-use hal::dma::{Device, DmaEngine, ToDevice};
-
-/// Takes a device as coherent or not for a while.
-///
-/// To be held over whole maps, from map to unmap, while nobody else uses the device.
-pub(crate) struct Taken<'a> {
-    device: &'a Device,
-    before: bool,
-}
-
-impl<'a> Taken<'a> {
-    pub(crate) fn as_coherent(device: &'a Device, coherent: bool) -> Self {
-        let before = device.is_coherent();
-        device.set_coherent(coherent);
-        Self { device, before }
-    }
-}
-
-impl Drop for Taken<'_> {
-    fn drop(&mut self) {
-        self.device.set_coherent(self.before);
-    }
-}
+use hal::dma::{DmaEngine, ToDevice};
 
 /// What becomes of a value the CPU has stored but not cleaned, when the device reads the memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,9 +4,10 @@
 //! value is that of the core the call runs on. Only for reports and checks: the boot code sets
 //! these registers before the first Rust runs, and nothing changes them after.
 
+use super::{barrier, cache_size, cpu};
 use aarch64_cpu::registers::{
-    CurrentEL, ID_AA64MMFR0_EL1, MAIR_EL1, MIDR_EL1, Readable, SCTLR_EL1, SPSel, TCR_EL1,
-    TTBR0_EL1, TTBR1_EL1, VBAR_EL1,
+    CCSIDR_EL1, CLIDR_EL1, CSSELR_EL1, CurrentEL, ID_AA64MMFR0_EL1, ID_AA64MMFR2_EL1, MAIR_EL1,
+    MIDR_EL1, Readable, SCTLR_EL1, SPSel, TCR_EL1, TTBR0_EL1, TTBR1_EL1, VBAR_EL1, Writeable,
 };
 use core::arch::asm;
 
@@ -78,4 +79,23 @@ pub fn cpuectlr_el1() -> Option<u64> {
         asm!("mrs {}, S3_1_C15_C2_1", out(reg) cpuectlr, options(nomem, nostack, preserves_flags));
     }
     Some(cpuectlr)
+}
+
+/// Bytes in the largest cache of this core that holds data, 0 if there is none: of all levels, the
+/// caches of `CLIDR_EL1` as `CCSIDR_EL1` describes them.
+pub fn largest_data_cache() -> usize {
+    let clidr = CLIDR_EL1.get();
+    let is_wide = ID_AA64MMFR2_EL1.read(ID_AA64MMFR2_EL1::CCIDX) != 0;
+    let levels = (1..=cache_size::LEVELS).filter(|&level| cache_size::has_data_cache(clidr, level));
+    let sizes = levels.map(|level| {
+        // An interrupt handler may not select another cache in between.
+        let irq = cpu::irq_save();
+        // The level counts from 0, above the bit that would select the instruction cache.
+        CSSELR_EL1.set(u64::from(level - 1) << 1);
+        barrier::isb();
+        let ccsidr = CCSIDR_EL1.get();
+        cpu::irq_restore(irq);
+        cache_size::bytes(ccsidr, is_wide)
+    });
+    sizes.max().unwrap_or(0)
 }

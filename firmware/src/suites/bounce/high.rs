@@ -3,11 +3,11 @@
 use super::super::dma::each_engine;
 use super::super::phantom::MaskedTo;
 use super::pool;
+use crate::handed::Taken;
 use crate::machine::machine;
 use crate::memory::Object;
 use crate::pattern::{self, POISON};
 use crate::report::{self, Outcome, Stop};
-use crate::verdict::Taken;
 use crate::{check, check_ok};
 use hal::addr::PAGE_SIZE;
 use hal::dma::engine::copy;

@@ -1,13 +1,13 @@
 //! Coherent memory made of a contiguous memory area.
 
 use super::device;
+use crate::handed::Taken;
 use crate::machine::machine;
 use crate::memory::contiguous::Contiguous;
 use crate::memory::{Object, reachable};
 use crate::report::{Outcome, Stop, diagnostic};
 use crate::suites::busy::while_others_are_busy;
 use crate::suites::mapping;
-use crate::verdict::Taken;
 use crate::{check, check_ok, pattern};
 use hal::addr::{PAGE_SIZE, PhysRange, VirtAddr};
 use hal::arch::{cpu, translate};

@@ -2,13 +2,13 @@
 
 use super::{SNOOPING, WIDE, settle};
 use crate::failslab::genuine;
+use crate::handed::Taken;
 use crate::machine::machine;
 use crate::oom::OutOfMemory;
 use crate::report::{Outcome, Stop, diagnostic};
 use crate::suites::busy::while_others_are_busy;
 use crate::suites::interrupt::InInterrupt;
 use crate::suites::mapping;
-use crate::verdict::Taken;
 use crate::{check, check_ok};
 use hal::addr::PAGE_SIZE;
 use hal::alloc::KVec;

@@ -3,10 +3,10 @@
 
 use super::super::bounce;
 use super::each_engine;
+use crate::handed::Taken;
 use crate::machine::machine;
 use crate::memory::{Object, reachable};
 use crate::report::{self, Outcome};
-use crate::verdict::Taken;
 use crate::{check, check_ok};
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, Ordering};

@@ -1,0 +1,117 @@
+//! The matrix as a reader sees it at the end: a row for each method, a column for each hazard and
+//! direction.
+
+use super::{Cell, Direction, Hazard, Method};
+use core::fmt;
+
+/// Longest line in characters.
+pub const WIDTH: usize = 100;
+
+/// Characters in the first column, and in each other.
+const NAME: usize = 13;
+const COLUMN: usize = 7;
+
+/// Columns: two hazards have two directions.
+const COLUMNS: usize = 12;
+
+const _: () = assert!(NAME + COLUMNS * COLUMN <= WIDTH);
+
+/// Every cell there is.
+const CELLS: usize = COLUMNS * Method::ALL.len();
+
+/// The cells of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Sheet {
+    cells: heapless::Vec<Cell, CELLS>,
+}
+
+impl Sheet {
+    /// No cells.
+    pub const fn new() -> Self {
+        Self {
+            cells: heapless::Vec::new(),
+        }
+    }
+
+    /// Notes a cell, in the place of an earlier one.
+    pub fn put(&mut self, cell: Cell) {
+        match self
+            .cells
+            .iter_mut()
+            .find(|other| other.is_same_place(&cell))
+        {
+            Some(earlier) => *earlier = cell,
+            // There is room for every place.
+            None => drop(self.cells.push(cell)),
+        }
+    }
+
+    /// The cell of a place.
+    fn get(&self, hazard: Hazard, method: Method, direction: Direction) -> Option<&Cell> {
+        let here = |cell: &&Cell| {
+            (cell.hazard, cell.method, cell.direction) == (hazard, method, direction)
+        };
+        self.cells.iter().find(here)
+    }
+
+    /// How many cells were seen by bytes, seen by structure, and cannot be seen here.
+    pub fn counts(&self) -> [usize; 3] {
+        use super::{How, Observed};
+
+        let mut counts = [0; 3];
+        for cell in &self.cells {
+            counts[match cell.observed {
+                Observed::Seen(_, How::Data) => 0,
+                Observed::Seen(_, How::Structural) => 1,
+                Observed::NotObservable => 2,
+            }] += 1;
+        }
+        counts
+    }
+
+    /// Calls `line` with each line of the table.
+    pub fn print(&self, mut line: impl FnMut(fmt::Arguments<'_>)) {
+        line(format_args!("{}", fmt::from_fn(heads)));
+        for method in Method::ALL {
+            line(format_args!("{}", fmt::from_fn(|f| self.row(method, f))));
+        }
+        line(format_args!(
+            "ok right, no refused, old stale line, lost neighbour, page foreign, torn, open unguarded"
+        ));
+        line(format_args!(
+            "/d by compared bytes, /s by structure, ? not observable here, - not run; > to device, < from it"
+        ));
+    }
+
+    fn row(&self, method: Method, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:NAME$}", method.name())?;
+        columns().try_for_each(
+            |(hazard, direction)| match self.get(hazard, method, direction) {
+                Some(cell) => write!(f, "{:>COLUMN$}", cell.short().as_str()),
+                None => write!(f, "{:>COLUMN$}", "-"),
+            },
+        )
+    }
+}
+
+/// Each hazard in each of its directions.
+fn columns() -> impl Iterator<Item = (Hazard, Direction)> {
+    let of = |hazard: Hazard| hazard.directions().iter().map(move |&way| (hazard, way));
+    Hazard::ALL.into_iter().flat_map(of)
+}
+
+fn heads(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "{:NAME$}", "")?;
+    for (hazard, direction) in columns() {
+        let mark = match direction {
+            Direction::ToDevice => ">",
+            Direction::FromDevice => "<",
+            Direction::Both => "",
+        };
+        let mut head = heapless::String::<COLUMN>::new();
+        // A letter, two digits and a mark fit.
+        let _ = fmt::write(&mut head, format_args!("H{}{mark}", hazard.number()));
+        write!(f, "{:>COLUMN$}", head.as_str())?;
+    }
+    Ok(())
+}

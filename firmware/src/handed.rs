@@ -1,0 +1,236 @@
+//! Memory of each kind in the hands of a DMA engine, and what handing it over took.
+
+mod kinds;
+mod window;
+
+pub(crate) use window::Window;
+
+use crate::diagnosis::Scene;
+use crate::submission::copy_while;
+use core::fmt;
+use core::ops::Range;
+use hal::addr::VirtAddr;
+use hal::arch::translate;
+use hal::dma::direction::DirectionKind;
+use hal::dma::engine::{Destination, Source, copy};
+use hal::dma::maintenance::{Counters, counters, line_size};
+use hal::dma::pool::PoolCreateError;
+use hal::dma::{Device, DmaEngine, DmaError, DmaPoolError, DmaSegment};
+use hal::mm::{AllocError, CmaError, VmallocError};
+use hal::mmu::MemoryType;
+
+/// Why memory could not be had or handed over.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Fault {
+    #[error(transparent)]
+    Dma(#[from] DmaError),
+    #[error(transparent)]
+    Kmalloc(#[from] AllocError),
+    #[error(transparent)]
+    Vmalloc(#[from] VmallocError),
+    #[error(transparent)]
+    Pool(#[from] DmaPoolError),
+    #[error(transparent)]
+    Create(#[from] PoolCreateError),
+    #[error(transparent)]
+    Cma(#[from] CmaError),
+}
+
+/// What handing memory over and taking it back took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Upkeep {
+    /// Maintained before the engine started.
+    pub(crate) before: Counters,
+    /// Maintained after it had ended.
+    pub(crate) after: Counters,
+    /// The first segment that the engine was given.
+    pub(crate) first: Option<DmaSegment>,
+    /// How many there were.
+    pub(crate) segments: usize,
+}
+
+impl Upkeep {
+    /// All of it.
+    pub(crate) fn total(&self) -> Counters {
+        Counters {
+            cleaned: self.before.cleaned + self.after.cleaned,
+            invalidated: self.before.invalidated + self.after.invalidated,
+            cleaned_and_invalidated: self.before.cleaned_and_invalidated
+                + self.after.cleaned_and_invalidated,
+        }
+    }
+
+    /// Notes what the engine is about to be given.
+    fn starts(&mut self, begin: Counters, segment: impl Fn(usize) -> Option<DmaSegment>) {
+        self.before = since(begin);
+        self.first = segment(0);
+        self.segments = (0..).map_while(segment).count();
+    }
+}
+
+/// What was maintained since `before`.
+pub(crate) fn since(before: Counters) -> Counters {
+    let after = counters();
+    Counters {
+        cleaned: after.cleaned - before.cleaned,
+        invalidated: after.invalidated - before.invalidated,
+        cleaned_and_invalidated: after.cleaned_and_invalidated - before.cleaned_and_invalidated,
+    }
+}
+
+/// A copy that ended: all of `bytes` but the first and the last `at`. The CPU has the memory that
+/// changed hands at `va`.
+pub(crate) fn scene(bytes: &[u8], at: usize, va: VirtAddr, direction: DirectionKind) -> Scene<'_> {
+    let memory = translate::read_el1(va).memory_type();
+    Scene {
+        bytes,
+        at,
+        len: bytes.len() - 2 * at,
+        va,
+        // Device memory and memory that is not mapped have no lines either.
+        memory: memory.unwrap_or(MemoryType::NormalNonCacheable),
+        direction,
+        line: line_size(),
+        has_ended: true,
+        in_ram: None,
+    }
+}
+
+/// What the CPU does while the engine owns the memory, if anything: called before the engine is
+/// started and again while it works.
+pub(crate) type Meanwhile<'a> = Option<&'a dyn Fn(&Window<'_>)>;
+
+/// Memory that an engine is handed in one of the ways there are.
+pub(crate) trait Handed {
+    /// Where the CPU has it.
+    fn va(&self) -> VirtAddr;
+
+    /// Its bytes.
+    fn bytes(&mut self) -> &mut [u8];
+
+    /// Lets the engine write `part` of it.
+    fn receive(
+        &mut self,
+        engine: &dyn DmaEngine,
+        part: Range<usize>,
+        source: &dyn Source,
+        meanwhile: Meanwhile<'_>,
+    ) -> Result<Upkeep, DmaError>;
+
+    /// Lets the engine read `part` of it.
+    fn send(
+        &mut self,
+        engine: &dyn DmaEngine,
+        part: Range<usize>,
+        to: &mut dyn Destination,
+        meanwhile: Meanwhile<'_>,
+    ) -> Result<Upkeep, DmaError>;
+
+    /// Lends `part` of it to a device that writes, and takes it back: what that takes by itself.
+    fn lend(&mut self, device: &Device, part: Range<usize>) -> Result<(), DmaError>;
+}
+
+/// Copies, with something to do meanwhile to the memory that the window shows; then source and
+/// destination are of one segment.
+fn transfer(
+    engine: &dyn DmaEngine,
+    source: &dyn Source,
+    to: &mut dyn Destination,
+    window: &Window<'_>,
+    meanwhile: Meanwhile<'_>,
+) -> Result<(), DmaError> {
+    let Some(meanwhile) = meanwhile else {
+        return copy(engine, source, to);
+    };
+    meanwhile(window);
+    let len = source.segment(0).map_or(0, |segment| segment.len);
+    let during = || meanwhile(window);
+    copy_while(engine, source, to, engine.timeout_ns(len), during)
+}
+
+/// The window onto `bytes`, which are lent to a device before it is used.
+fn window<'a>(bytes: &mut [u8]) -> Window<'a> {
+    let (va, len) = (VirtAddr::from_ptr(bytes.as_mut_ptr()), bytes.len());
+    // SAFETY: the caller has borrowed the bytes exclusively and lends them to a mapping, which is
+    // alive as long as the window is used and gives no access to them.
+    unsafe { Window::at(va, len) }
+}
+
+/// Memory whose addresses the engine is given bare: nobody maintains it.
+pub(crate) struct Bare<'a>(pub(crate) &'a mut dyn Handed);
+
+impl Handed for Bare<'_> {
+    fn va(&self) -> VirtAddr {
+        self.0.va()
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        self.0.bytes()
+    }
+
+    fn receive(
+        &mut self,
+        engine: &dyn DmaEngine,
+        part: Range<usize>,
+        source: &dyn Source,
+        meanwhile: Meanwhile<'_>,
+    ) -> Result<Upkeep, DmaError> {
+        let _unmaintained = Taken::as_coherent(engine.device(), true);
+        self.0.receive(engine, part, source, meanwhile)
+    }
+
+    fn send(
+        &mut self,
+        engine: &dyn DmaEngine,
+        part: Range<usize>,
+        to: &mut dyn Destination,
+        meanwhile: Meanwhile<'_>,
+    ) -> Result<Upkeep, DmaError> {
+        let _unmaintained = Taken::as_coherent(engine.device(), true);
+        self.0.send(engine, part, to, meanwhile)
+    }
+
+    fn lend(&mut self, device: &Device, part: Range<usize>) -> Result<(), DmaError> {
+        let _unmaintained = Taken::as_coherent(device, true);
+        self.0.lend(device, part)
+    }
+}
+
+/// Takes a device as coherent or not for a while.
+///
+/// To be held over whole maps, from map to unmap, while nobody else uses the device.
+pub(crate) struct Taken<'a> {
+    device: &'a Device,
+    before: bool,
+}
+
+impl<'a> Taken<'a> {
+    pub(crate) fn as_coherent(device: &'a Device, coherent: bool) -> Self {
+        let before = device.is_coherent();
+        device.set_coherent(coherent);
+        Self { device, before }
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.device.set_coherent(self.before);
+    }
+}
+
+/// The lines a driver maintained, in words.
+pub(crate) struct Lines(pub(crate) Counters);
+
+impl fmt::Display for Lines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == Counters::default() {
+            return f.write_str("no cache maintenance");
+        }
+        write!(f, "{} lines cleaned", self.0.cleaned)?;
+        write!(f, " before, {} invalidated after", self.0.invalidated)?;
+        match self.0.cleaned_and_invalidated {
+            0 => Ok(()),
+            shared => write!(f, ", {shared} shared lines cleaned and invalidated"),
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Memory that an engine owns, in the hands of the CPU all the same.
+
+use core::marker::PhantomData;
+use core::ops::Range;
+use hal::addr::VirtAddr;
+use hal::arch::fault_probe;
+
+/// Bytes that are lent to a device, for a CPU that breaks the rule and accesses them meanwhile. Each
+/// access is one instruction that the compiler knows nothing of, so the program stays sound: what
+/// the device and the CPU read is any mixture of the bytes they store.
+#[derive(Debug)]
+pub(crate) struct Window<'a> {
+    va: VirtAddr,
+    len: usize,
+    memory: PhantomData<&'a mut [u8]>,
+}
+
+impl<'a> Window<'a> {
+    /// The `len` bytes at `va` of memory that a device's handle borrows for as long as the window.
+    ///
+    /// # Safety
+    ///
+    /// They are plain bytes, mapped and borrowed exclusively during `'a`.
+    pub(super) unsafe fn at(va: VirtAddr, len: usize) -> Self {
+        Self {
+            va,
+            len,
+            memory: PhantomData,
+        }
+    }
+
+    /// Loads a byte of each line, so that the caches fetch it.
+    pub(crate) fn load_lines(&self, line: usize) {
+        for offset in (0..self.len).step_by(line) {
+            // SAFETY: the byte is RAM that `'a` borrows; a load of it changes nothing.
+            let _ = unsafe { fault_probe::probe_read_u8(self.va + offset) };
+        }
+    }
+
+    /// Stores `byte(index)` to each byte of `range`.
+    pub(crate) fn store(&self, range: Range<usize>, byte: impl Fn(usize) -> u8) {
+        for index in range.start..range.end.min(self.len) {
+            // SAFETY: the byte is plain, mapped, and of memory that `'a` borrows exclusively: no
+            // reference to it is used before the borrow ends.
+            let _ = unsafe { fault_probe::probe_write_u8(self.va + index, byte(index).into()) };
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The experiment: each hazard of DMA provoked with each kind of memory, and what was seen of it.
+//!
+//! Nothing here says from the start what a cell shows. `data` is claimed only where bytes could have
+//! been wrong on this machine: they are, or those of the hazard's wrong way are in the same run.
+//! `structural` comes from `PAR_EL1`, the tables, refusals, and the maintenance of that very call.
+
+mod aliased;
+mod beyond;
+mod caches;
+mod cost;
+mod judge;
+mod method;
+mod owned;
+mod provoked;
+mod scattered;
+
+use crate::check;
+use crate::experiment::{Cell, Evidence, Finding, Hazard, Method, Observed, Sheet};
+use crate::machine::machine;
+use crate::report::{self, Outcome, Stop, Suite};
+use core::fmt;
+use hal::dma::DmaEngine;
+use hal::sync::IrqLock;
+
+/// The suite.
+pub(super) const SUITE: Suite = Suite {
+    name: "experiment",
+    tests: tests! {
+        machine: caches::print,
+        h1_dirty_lines: || provoked::run(Hazard::DirtyLine),
+        h1_dirty_lines_planted: || provoked::planted(Hazard::DirtyLine),
+        h2_stale_lines: || provoked::run(Hazard::StaleLine),
+        h2_stale_lines_planted: || provoked::planted(Hazard::StaleLine),
+        h3_evictions: || provoked::run(Hazard::Eviction),
+        h3_evictions_planted: || provoked::planted(Hazard::Eviction),
+        h4_shared_lines: || provoked::run(Hazard::SharedLine),
+        h4_shared_lines_planted: || provoked::planted(Hazard::SharedLine),
+        h5_prefetches: || provoked::run(Hazard::Prefetch),
+        h5_prefetches_planted: || provoked::planted(Hazard::Prefetch),
+        h6_aliases: aliased::run,
+        h6_aliases_planted: aliased::planted,
+        h7_barriers: barriers,
+        h8_scattered_pages: scattered::run,
+        h8_scattered_pages_planted: scattered::planted,
+        h9_masks: beyond::run,
+        h9_masks_planted: beyond::planted,
+        h10_touched_memory: owned::touched,
+        h10_freed_memory: owned::freed,
+        h10_freed_memory_planted: owned::planted,
+        table: table,
+        cost: cost::print,
+    },
+};
+
+/// What the run has seen so far.
+static SHEET: IrqLock<Sheet> = IrqLock::new(Sheet::new());
+
+/// The engine that everything is done with: the machine's first.
+fn engine() -> Result<&'static dyn DmaEngine, Stop> {
+    let first = machine().engines.first().copied();
+    first.ok_or(Stop::Skipped("no DMA engine"))
+}
+
+/// Text of a cell; what is too long is cut.
+fn evidence(text: fmt::Arguments<'_>) -> Evidence {
+    let mut evidence = Evidence::new();
+    let _ = fmt::write(&mut evidence, text);
+    evidence
+}
+
+/// Writes and notes a cell. A safe way that is none is a failure, a cell of which nothing can be seen
+/// is skipped.
+fn put(cell: Cell) -> Outcome {
+    report::diagnostic(format_args!("{cell}"));
+    let (contradicts, observed) = (cell.contradicts(), cell.observed);
+    let (method, expected) = (cell.method.name(), cell.expected.name());
+    SHEET.lock().put(cell);
+    check!(!contradicts, "{method} must be {expected}");
+    match observed {
+        Observed::Seen(..) => Ok(()),
+        Observed::NotObservable => NOTHING_SEEN,
+    }
+}
+
+/// What two cells come to: a failure if either is, skipped if both are.
+fn together(one: Outcome, other: Outcome) -> Outcome {
+    match (one, other) {
+        (Err(Stop::Skipped(_)), other) => other,
+        (Ok(()), Err(Stop::Failed)) => other,
+        (one, _) => one,
+    }
+}
+
+/// How a hazard ends of which nothing can be seen on this machine.
+const NOTHING_SEEN: Outcome = Err(Stop::Skipped("not observable on this machine"));
+
+/// What a device makes of a doorbell that overtakes a store. No counter, register or table of a core
+/// says in which order its accesses left it, and a run in which nothing went wrong proves nothing.
+fn barriers() -> Outcome {
+    let hazard = Hazard::MissingBarrier;
+    let mut seen = NOTHING_SEEN;
+    for method in Method::ALL {
+        for &direction in hazard.directions() {
+            let outcome = put(Cell {
+                hazard,
+                method,
+                direction,
+                expected: Finding::Right,
+                observed: Observed::NotObservable,
+                evidence: evidence(format_args!(
+                    "the order of accesses leaves no trace; host tests record it"
+                )),
+            });
+            seen = together(seen, outcome);
+        }
+    }
+    seen
+}
+
+/// The matrix, as far as it was run.
+fn table() -> Outcome {
+    // A copy: the console is slow, and interrupts are masked while the lock is held.
+    let sheet = SHEET.lock().clone();
+    let [data, structural, not_observable] = sheet.counts();
+    if data + structural + not_observable == 0 {
+        return Err(Stop::Skipped("no cell was run"));
+    }
+    for hazard in Hazard::ALL {
+        report::diagnostic(format_args!("H{} {}", hazard.number(), hazard.title()));
+    }
+    sheet.print(report::diagnostic);
+    report::diagnostic(format_args!(
+        "experiment data={data} structural={structural} not-observable={not_observable}"
+    ));
+    Ok(())
+}

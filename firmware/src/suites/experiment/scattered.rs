@@ -1,0 +1,146 @@
+//! H8: pages that are one run for the CPU and not for the device. Seen by bytes on every machine.
+
+use super::super::mapping::physical_breaks;
+use super::{NOTHING_SEEN, engine, evidence, method, put, together};
+use crate::diagnosis::{Diagnosis, Flaw};
+use crate::experiment::{Cell, Direction, Finding, Hazard, Method, Observed};
+use crate::handed::{Fault, Handed, Upkeep, scene};
+use crate::machine::machine;
+use crate::memory::hoard::{SLACK, fragment};
+use crate::memory::{Shuffled, reachable};
+use crate::pattern::{self, LaidOut, POISON};
+use crate::report::{self, Outcome};
+use crate::{check, check_ok};
+use hal::addr::PAGE_SIZE;
+use hal::dma::DmaEngine;
+use hal::dma::direction::DirectionKind;
+
+/// Bytes of a buffer: several pages.
+const LEN: usize = Shuffled::LEN;
+
+/// What was seen of one buffer.
+struct Sight {
+    diagnosis: Option<Diagnosis>,
+    upkeep: Upkeep,
+    /// Physical runs, by `PAR_EL1`.
+    runs: usize,
+}
+
+const WAYS: [Direction; 2] = [Direction::ToDevice, Direction::FromDevice];
+
+pub(super) fn run() -> Outcome {
+    let engine = engine()?;
+    // The wrong way first: the others' bytes prove something if its bytes are wrong.
+    let mut shown = [false; WAYS.len()];
+    let mut shuffled = check_ok!(Shuffled::alloc(reachable(engine.device())));
+    let mut seen = NOTHING_SEEN;
+    for (index, direction) in WAYS.into_iter().enumerate() {
+        let sight = check_ok!(look(engine, &mut shuffled, direction));
+        shown[index] = sight.diagnosis.is_some();
+        seen = together(
+            seen,
+            note(Method::VmallocRaw, direction, &sight, shown[index]),
+        );
+    }
+    drop(shuffled);
+    let rest = Method::ALL
+        .into_iter()
+        .filter(|&method| method != Method::VmallocRaw);
+    for method in rest {
+        // Without a fragmented zone the pages are what they are; their runs are in the evidence.
+        let hoard = match method {
+            Method::VmallocSg => fragment(LEN / PAGE_SIZE + SLACK).ok(),
+            _ => None,
+        };
+        for (direction, shown) in WAYS.into_iter().zip(shown) {
+            let once = |memory: &mut dyn Handed| look(engine, memory, direction);
+            let sight = check_ok!(method::maintained(method, engine.device(), LEN, once));
+            if let Some(sight) = sight {
+                seen = together(seen, note(method, direction, &sight, shown));
+            }
+        }
+        drop(hoard);
+    }
+    seen
+}
+
+/// The wrong way is wrong, by bytes, and named.
+pub(super) fn planted() -> Outcome {
+    let engine = engine()?;
+    let mut shuffled = check_ok!(Shuffled::alloc(reachable(engine.device())));
+    for direction in WAYS {
+        let sight = check_ok!(look(engine, &mut shuffled, direction));
+        check!(
+            sight.diagnosis.map(|found| found.flaw) == Some(Flaw::ForeignPage { pages: 2 }),
+            "two exchanged pages are {:?}",
+            sight.diagnosis
+        );
+        check!(
+            sight.runs > 1 && sight.upkeep.segments == 1,
+            "not one segment for many runs"
+        );
+    }
+    Ok(())
+}
+
+fn note(method: Method, direction: Direction, sight: &Sight, shown: bool) -> Outcome {
+    if let Some(diagnosis) = &sight.diagnosis {
+        report::diagnostic(format_args!("H8 {}: {diagnosis}", method.name()));
+    }
+    let is_one_piece = method == Method::VmallocRaw;
+    let observed = match (sight.diagnosis, sight.upkeep.segments == sight.runs) {
+        (Some(diagnosis), _) => Observed::data(diagnosis.flaw.into()),
+        (None, false) => Observed::structural(Finding::Unguarded),
+        (None, true) if shown => Observed::data(Finding::Right),
+        (None, true) => Observed::structural(Finding::Right),
+    };
+    put(Cell {
+        hazard: Hazard::Scattered,
+        method,
+        direction,
+        expected: if is_one_piece {
+            Finding::Foreign
+        } else {
+            Finding::Right
+        },
+        observed,
+        evidence: evidence(format_args!(
+            "pages={} runs={} segments={}",
+            LEN / PAGE_SIZE,
+            sight.runs,
+            sight.upkeep.segments
+        )),
+    })
+}
+
+fn look(
+    engine: &dyn DmaEngine,
+    memory: &mut dyn Handed,
+    direction: Direction,
+) -> Result<Sight, Fault> {
+    let seed = machine().seed;
+    let mut there = machine().pool.alloc(engine.device(), LEN)?;
+    let va = memory.va();
+    let runs = physical_breaks(va, LEN).map_or(0, |breaks| breaks + 1);
+    let upkeep = match direction {
+        Direction::ToDevice => {
+            there.as_mut_slice().fill(POISON);
+            pattern::fill(memory.bytes(), seed);
+            memory.send(engine, 0..LEN, &mut there.part_mut(0, LEN)?, None)?
+        }
+        _ => {
+            pattern::fill(&mut there.as_mut_slice()[..LEN], seed);
+            memory.bytes().fill(POISON);
+            memory.receive(engine, 0..LEN, &there.part(0, LEN)?, None)?
+        }
+    };
+    let (bytes, direction) = match direction {
+        Direction::ToDevice => (&there.as_slice()[..LEN], DirectionKind::ToDevice),
+        _ => (&memory.bytes()[..LEN], DirectionKind::FromDevice),
+    };
+    Ok(Sight {
+        diagnosis: scene(bytes, 0, va, direction).diagnose(&LaidOut(seed)),
+        upkeep,
+        runs,
+    })
+}
