@@ -208,8 +208,8 @@ fn chunk(transfer: &Transfer, done: usize) -> usize {
     (transfer.len - done).min(BUFFER_SIZE)
 }
 
-// SAFETY: `submission::wait` returns when the last half step has ended or the device is gone, with
-// `Wedged` if it runs on.
+// SAFETY: `submission::wait` returns when the last half step has ended, or would have on a device that
+// is gone, with `Wedged` if it runs on.
 unsafe impl<Io: RegisterIo + Send> DmaEngine for Edu<Io> {
     fn device(&self) -> &'static Device {
         self.device
@@ -310,10 +310,8 @@ impl<Io: RegisterIo> Control for Inner<Io> {
         if !self.progress.is_running() || self.cancelled.is_some() {
             return false;
         }
-        if self.is_gone() {
-            self.progress.finish(Err(DmaError::Gone));
-            return false;
-        }
+        // A device that is gone reads as busy. Its half step may still be under way: registers that are
+        // no longer decoded do not keep it from memory.
         if self.is_busy() {
             self.cancelled = Some(error);
             return false;
