@@ -95,7 +95,7 @@ struct Dma4Registers<'a, Io>(Window<'a, Io>);
 impl<Io: RegisterIo> Channel<Io> {
     /// Takes channel `number` over: enables and stops it, and allocates its control blocks. `mask`
     /// says which channels are the Arm's, and `device` describes the channel's reach. A channel that
-    /// does not stop stays [`Taken`].
+    /// does not stop, or has another register layout, stays [`Taken`].
     ///
     /// # Errors
     ///
@@ -111,13 +111,14 @@ impl<Io: RegisterIo> Channel<Io> {
         if !mask.contains(number) || ChannelKind::of(number) != Some(ChannelKind::Dma4) {
             return Err(ProbeError::Channel(number));
         }
+        let blocks = Chain::<Dma4Registers<'_, Io>>::allocate(pool, device)?;
+        controller.claim(number)?;
         let registers = Dma4Registers(Window::new(controller.io(), number));
+        // Only now: a look clears the errors, which another driver may wait for.
         let version = registers.debug().read(DEBUG::VERSION);
         if version != VERSION {
             return Err(ProbeError::Version { number, version });
         }
-        let blocks = Chain::<Dma4Registers<'_, Io>>::allocate(pool, device)?;
-        controller.claim(number)?;
         let chain = Chain::new(registers, blocks).ok_or(ProbeError::Wedged(number))?;
         Ok(Self {
             number,
@@ -183,7 +184,7 @@ impl<Io: RegisterIo> Registers for Dma4Registers<'_, Io> {
     /// Halts, which lets what is on the bus end; if that does not help, has the control block given
     /// up; resets. A channel that is not quiet is never reset: that would be fatal.
     fn stop(&self) -> bool {
-        let mut quiet = self.is_quiet();
+        let mut quiet = chain::stays_quiet(|| self.is_quiet());
         for how in [CS::HALT::SET, CS::HALT::SET + CS::ABORT::SET] {
             if !quiet {
                 // ACTIVE stays: a paused channel would not get to its end. Nothing is acknowledged.
