@@ -15,7 +15,7 @@ use super::bcm2711_channels::{ChannelKind, ChannelMask};
 use super::bcm2711_dma::chain::{self, Chain, Registers, Signal};
 use super::bcm2711_dma::shape::Shape;
 use super::bcm2711_dma::window::{ACKNOWLEDGE, CS_OFFSET, Window};
-use super::bcm2711_dma::{Controller, Taken};
+use super::bcm2711_dma::{Controller, Unavailable};
 use super::mmio::RegisterIo;
 use crate::addr::DmaAddr;
 use crate::dma::engine::Transfer2d;
@@ -64,12 +64,9 @@ pub enum ProbeError {
         /// Its `DEBUG.VERSION`.
         version: u32,
     },
-    /// The channel has a driver already.
+    /// The channel has a driver already, or does not stop.
     #[error(transparent)]
-    Taken(#[from] Taken),
-    /// The channel is at work, and does not stop. It may write memory at any time.
-    #[error("DMA channel {0} does not stop and is not used")]
-    Wedged(u8),
+    Unavailable(#[from] Unavailable),
     /// No coherent memory for control blocks.
     #[error("no memory for control blocks: {0}")]
     ControlBlocks(#[from] DmaError),
@@ -79,7 +76,7 @@ pub enum ProbeError {
 ///
 /// Dropping it stops the channel, whose control blocks are leaked if it does not stop: it may still
 /// read them. The memory of a submission is the submitter's until its `wait` has returned. The
-/// channel stays [taken](Taken).
+/// channel stays [taken](Unavailable::Taken).
 #[derive(Debug)]
 pub struct Channel<Io: RegisterIo + 'static> {
     number: u8,
@@ -95,7 +92,7 @@ struct Dma4Registers<'a, Io>(Window<'a, Io>);
 impl<Io: RegisterIo> Channel<Io> {
     /// Takes channel `number` over: enables and stops it, and allocates its control blocks. `mask`
     /// says which channels are the Arm's, and `device` describes the channel's reach. A channel that
-    /// does not stop, or has another register layout, stays [`Taken`].
+    /// has another register layout stays [`Taken`](Unavailable::Taken).
     ///
     /// # Errors
     ///
@@ -119,7 +116,7 @@ impl<Io: RegisterIo> Channel<Io> {
         if version != VERSION {
             return Err(ProbeError::Version { number, version });
         }
-        let chain = Chain::new(registers, blocks).ok_or(ProbeError::Wedged(number))?;
+        let chain = Chain::new(registers, blocks).ok_or_else(|| controller.condemn(number))?;
         Ok(Self {
             number,
             device,

@@ -214,15 +214,15 @@ fn a_channel_in_use_keeps_its_errors() {
     let _engine = bench.probe(12).unwrap();
     bench.edit(|model| model.debug = SET | 0b0100);
     let taken = bench.probe(12).unwrap_err();
-    assert_eq!(taken, ProbeError::Taken(Taken(12)));
-    bench.edit(|model| assert_eq!(model.debug, SET | 0b0100));
+    assert_eq!(taken, Unavailable::Taken(12).into());
+    assert_eq!(bench.edit(|model| model.debug), SET | 0b0100);
 }
 
 #[test]
 fn a_write_that_the_second_look_shows_keeps_a_channel_from_a_reset() {
     let bench = Bench::new();
     bench.edit(|model| model.late = 1);
-    assert_eq!(bench.probe(12).unwrap_err(), ProbeError::Wedged(12));
+    assert_eq!(bench.probe(12).unwrap_err(), Unavailable::Wedged(12).into());
     bench.edit(|model| assert!(model.log.iter().all(|&(register, _)| register != 0xC0C)));
 }
 
@@ -230,7 +230,7 @@ fn a_write_that_the_second_look_shows_keeps_a_channel_from_a_reset() {
 fn a_channel_found_at_work_that_does_not_stop_does_not_probe() {
     let bench = Bench::new();
     bench.edit(|model| (model.cs, model.hang, model.debug2) = (ACTIVE, true, 1));
-    assert_eq!(bench.probe(12).unwrap_err(), ProbeError::Wedged(12));
+    assert_eq!(bench.probe(12).unwrap_err(), Unavailable::Wedged(12).into());
     assert_eq!(bench.pool.free_pages(), POOL as usize / PAGE_SIZE);
 }
 
