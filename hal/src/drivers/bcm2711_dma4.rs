@@ -91,13 +91,18 @@ struct Dma4Registers<'a, Io>(Window<'a, Io>);
 
 impl<Io: RegisterIo> Channel<Io> {
     /// Takes channel `number` over: enables and stops it, and allocates its control blocks. `mask`
-    /// says which channels are the Arm's, and `device` describes the channel's reach. A channel that
-    /// has another register layout stays [`Taken`](Unavailable::Taken).
+    /// says which channels are the Arm's. One that has another register layout stays
+    /// [taken](Unavailable::Taken).
     ///
     /// # Errors
     ///
     /// [`ProbeError`].
-    pub fn probe(
+    ///
+    /// # Safety
+    ///
+    /// `device` describes this channel: the bus it is on, and what it reaches there. Nobody but the Arm
+    /// uses a channel that `mask` names.
+    pub unsafe fn probe(
         controller: &'static Controller<Io>,
         number: u8,
         mask: ChannelMask,

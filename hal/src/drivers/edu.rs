@@ -108,13 +108,17 @@ struct Step {
 
 impl<Io: RegisterIo> Edu<Io> {
     /// Takes over the device with the registers `io` ([`REGISTERS_SIZE`] bytes), whose memory
-    /// decoding and bus mastering are on. `device` carries the mask the machine was started with
-    /// (QEMU's `dma_mask` option).
+    /// decoding and bus mastering are on.
     ///
     /// # Errors
     ///
     /// [`ProbeError`].
-    pub fn probe(
+    ///
+    /// # Safety
+    ///
+    /// `device` describes this device: what its bus reaches, and no more address bits than the machine
+    /// was started with (QEMU's `dma_mask` option).
+    pub unsafe fn probe(
         io: Io,
         device: &'static Device,
         clock: &'static dyn Clock,

@@ -33,12 +33,17 @@ pub struct Channel<Io: RegisterIo + 'static> {
 
 impl<Io: RegisterIo> Channel<Io> {
     /// Takes channel `number` over: stops it, enables it, and allocates its control blocks. `mask`
-    /// says which channels are the Arm's, and `device` describes the channel's reach.
+    /// says which channels are the Arm's.
     ///
     /// # Errors
     ///
     /// [`ProbeError`].
-    pub fn probe(
+    ///
+    /// # Safety
+    ///
+    /// `device` describes this channel: the bus it is on, and what it reaches there. Nobody but the Arm
+    /// uses a channel that `mask` names.
+    pub unsafe fn probe(
         controller: &'static Controller<Io>,
         number: u8,
         mask: ChannelMask,

@@ -349,8 +349,7 @@ fn a_stray_channel_that_does_not_stop_is_not_reset_and_left_alone() {
 fn a_channel_of_somebody_else_on_a_shared_line_is_left_alone() {
     let bench = Bench::new(SILICON);
     let only_seven = ChannelMask::new(1 << 7);
-    let (device, pool, clock) = (bench.device, bench.pool, bench.clock);
-    let engine = Channel::probe(bench.controller, 7, only_seven, device, pool, clock).unwrap();
+    let engine = bench.probe_with(7, only_seven).unwrap();
     bench.edit(|model| {
         model.stray = true;
         model.log.clear();

@@ -122,11 +122,20 @@ fn io() -> Io {
     })))
 }
 
+fn probe(
+    io: &Io,
+    device: &'static Device,
+    clock: &'static FakeClock,
+) -> Result<Edu<Io>, ProbeError> {
+    // SAFETY: the model sees all pretended RAM, with every address bit.
+    unsafe { Edu::probe(io.clone(), device, clock) }
+}
+
 /// An engine whose model runs, and whose interrupt is served, in every sleep.
 fn engine(io: &Io) -> (&'static Edu<Io>, &'static Device) {
     let device = identity_device(DmaMask::new::<64>());
     let clock = FakeClock::leaked();
-    let edu: &'static _ = Box::leak(Box::new(Edu::probe(io.clone(), device, clock).unwrap()));
+    let edu: &'static _ = Box::leak(Box::new(probe(io, device, clock).unwrap()));
     let io = io.clone();
     clock.on_sleep(move || {
         io.0.lock().unwrap().run();
@@ -261,7 +270,7 @@ fn a_device_that_is_gone_keeps_the_memory_for_a_half_step() {
     let io = io();
     let device = identity_device(DmaMask::new::<64>());
     let clock = FakeClock::leaked();
-    let edu: &'static _ = Box::leak(Box::new(Edu::probe(io.clone(), device, clock).unwrap()));
+    let edu: &'static _ = Box::leak(Box::new(probe(&io, device, clock).unwrap()));
     let (src, dst) = (buffer(64), buffer(64));
     src.copy_from_slice(&pattern(64));
     let from = map_slice::<ToDevice>(device, src).unwrap();
@@ -310,7 +319,7 @@ fn a_copy_that_is_over_is_none_that_timed_out() {
     let io = io();
     let device = identity_device(DmaMask::new::<64>());
     let clock = FakeClock::leaked();
-    let edu: &'static _ = Box::leak(Box::new(Edu::probe(io.clone(), device, clock).unwrap()));
+    let edu: &'static _ = Box::leak(Box::new(probe(&io, device, clock).unwrap()));
     let model = io.clone();
     clock.on_sleep(move || {
         model.0.lock().unwrap().run();
@@ -337,7 +346,7 @@ fn interrupts_of_others_and_other_interrupts() {
 fn addresses_beyond_the_mask_do_not_reach_the_device() {
     let io = io();
     let device = identity_device(DmaMask::new::<28>());
-    let edu = Edu::probe(io.clone(), device, FakeClock::leaked()).unwrap();
+    let edu = probe(&io, device, FakeClock::leaked()).unwrap();
     assert!(matches!(
         copy_of(&edu, device, 64),
         Err(DmaError::OutOfReach { limit, .. }) if limit == PhysAddr::new(0x0FFF_FFFF)
@@ -356,7 +365,7 @@ fn addresses_beyond_the_mask_do_not_reach_the_device() {
 #[test]
 fn only_a_live_edu_device_probes() {
     let device = identity_device(DmaMask::new::<64>());
-    let probe = |io: Io| Edu::probe(io, device, FakeClock::leaked()).map(drop);
+    let probe = |io: Io| probe(&io, device, FakeClock::leaked()).map(drop);
     let other = io();
     other.0.lock().unwrap().identification = 0xFFFF_FFFF;
     assert_eq!(probe(other), Err(ProbeError::Identification(0xFFFF_FFFF)));
@@ -370,7 +379,7 @@ fn polled_copies_need_no_interrupt() {
     let io = io();
     let device = identity_device(DmaMask::new::<64>());
     let clock = FakeClock::leaked();
-    let edu: &'static _ = Box::leak(Box::new(Edu::probe(io.clone(), device, clock).unwrap()));
+    let edu: &'static _ = Box::leak(Box::new(probe(&io, device, clock).unwrap()));
     // Nobody serves the interrupt.
     clock.on_sleep(move || io.0.lock().unwrap().run());
     let (src, dst) = (buffer(5000), buffer(5000));
