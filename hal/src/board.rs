@@ -78,7 +78,8 @@ pub struct Devices {
 }
 
 impl Devices {
-    /// Notes that an engine is missing, and why. What does not fit is cut.
+    /// Notes that an engine is missing, and why. From the first piece of `why` on that does not fit whole
+    /// into an [`Absence`], nothing of it is kept; nor is an absence beyond [`MAX_ENGINES`].
     pub fn lack_engine(&mut self, why: fmt::Arguments<'_>) {
         let mut absence = Absence::new();
         let _ = absence.write_fmt(why);
@@ -184,5 +185,30 @@ pub unsafe trait Board: Sync {
 impl fmt::Debug for dyn Board {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Board").field(&self.name()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absence_keeps_the_pieces_that_fit_whole() {
+        let mut devices = Devices::default();
+        let long = "x".repeat(150);
+        devices.lack_engine(format_args!("legacy: {long}{}", "cut"));
+        devices.lack_engine(format_args!("DMA4: {}", "no interrupt line"));
+        let kept: Vec<_> = devices.absent_engines.iter().collect();
+        assert_eq!(
+            kept,
+            [
+                format!("legacy: {long}").as_str(),
+                "DMA4: no interrupt line"
+            ]
+        );
+        for number in 2..=MAX_ENGINES {
+            devices.lack_engine(format_args!("engine {number}"));
+        }
+        assert_eq!(devices.absent_engines.last().unwrap(), "engine 3");
     }
 }

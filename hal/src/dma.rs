@@ -295,8 +295,8 @@ pub enum DmaError {
     /// step under way cannot be broken off, until that has ended.
     #[error("engine does not stop")]
     Wedged,
-    /// The device does not answer any more: it was unplugged or lost its power. It accesses no
-    /// memory.
+    /// The device does not answer any more: it was unplugged, lost its power, or had its registers
+    /// taken off the bus. What it was doing has had its time to end; it accesses no memory.
     #[error("device gone")]
     Gone,
 }

@@ -99,7 +99,8 @@ pub(crate) fn bring_up(
         .or_else(in_tree)
         .unwrap_or(built_in_coherence);
     DEVICE.set_coherent(coherent);
-    let edu = Edu::probe(io, &DEVICE, platform.clock)?;
+    // SAFETY: `DEVICE` is the function that was just enabled.
+    let edu = unsafe { Edu::probe(io, &DEVICE, platform.clock) }?;
     let engine = ENGINE.call_once(|| edu);
     let handler = INTERRUPT.call_once(|| EngineInterrupt::new(engine));
     platform.interrupts.register(line, handler)?;

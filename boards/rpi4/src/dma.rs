@@ -231,7 +231,7 @@ const DMA4_BUS: Bus = Bus {
 };
 
 /// How a driver takes a channel over.
-type Probe<T, E> = fn(
+type Probe<T, E> = unsafe fn(
     &'static Controller<Mmio>,
     u8,
     ChannelMask,
@@ -282,7 +282,9 @@ impl BringUp<'_> {
         let &Platform { pool, clock, .. } = self.platform;
         let controller = controller(self.platform)?;
         let mask = self.channels.mask();
-        let engine = probe(controller, channel.number, mask, device, pool, clock)?;
+        // SAFETY: the device was just made for the bus that the channel's kind is on, and the device tree
+        // and the firmware leave the channels of the mask to the Arm.
+        let engine = unsafe { probe(controller, channel.number, mask, device, pool, clock) }?;
         let engine = slot.engine.call_once(|| engine);
         let line = self.connect(engine, &slot.interrupt, channel)?;
         self.note(engine, line, channel);

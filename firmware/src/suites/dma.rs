@@ -49,6 +49,7 @@ pub(super) const SUITE: Suite = Suite {
         rectangles_outside_their_memory_are_refused: rectangles::refused,
         a_second_submission_is_busy: engines::busy,
         aborted_engines_copy_again: engines::abort,
+        aborted_engines_copy_again_planted: engines::abort_planted,
         timed_out_engines_copy_again: engines::timeout,
         a_device_that_is_gone_is_named: gone::named,
         a_device_that_is_gone_is_named_planted: gone::planted,

@@ -1,6 +1,8 @@
 //! Devices that no hardware is: memory is mapped for them and nobody is told where. And an engine
 //! that is told so little of memory that it needs bounce buffers for all of it.
 
+pub(super) mod removable;
+
 use crate::machine::machine;
 use hal::addr::{PAGE_SIZE, PhysAddr};
 use hal::dma::engine::Ticket;

@@ -22,7 +22,7 @@ pub(super) mod shape;
 pub(super) mod window;
 
 pub use channel::Channel;
-pub use controller::{Controller, Taken};
+pub use controller::{Controller, Unavailable};
 
 use crate::dma::DmaError;
 
@@ -66,12 +66,9 @@ pub enum ProbeError {
     /// The channel is not a legacy channel of the Arm.
     #[error("DMA channel {0} is not a legacy channel left to the Arm")]
     Channel(u8),
-    /// The channel has a driver already.
+    /// The channel has a driver already, or does not stop.
     #[error(transparent)]
-    Taken(#[from] Taken),
-    /// The channel is at work, and does not stop. It may write memory at any time.
-    #[error("DMA channel {0} does not stop and is not used")]
-    Wedged(u8),
+    Unavailable(#[from] Unavailable),
     /// The channel sees another GiB of DRAM than the first.
     #[error("DMA channel sees GiB {0} of the DRAM, not the first")]
     DramPage(u32),

@@ -15,7 +15,7 @@ use super::bcm2711_channels::{ChannelKind, ChannelMask};
 use super::bcm2711_dma::chain::{self, Chain, Registers, Signal};
 use super::bcm2711_dma::shape::Shape;
 use super::bcm2711_dma::window::{ACKNOWLEDGE, CS_OFFSET, Window};
-use super::bcm2711_dma::{Controller, Taken};
+use super::bcm2711_dma::{Controller, Unavailable};
 use super::mmio::RegisterIo;
 use crate::addr::DmaAddr;
 use crate::dma::engine::Transfer2d;
@@ -64,12 +64,9 @@ pub enum ProbeError {
         /// Its `DEBUG.VERSION`.
         version: u32,
     },
-    /// The channel has a driver already.
+    /// The channel has a driver already, or does not stop.
     #[error(transparent)]
-    Taken(#[from] Taken),
-    /// The channel is at work, and does not stop. It may write memory at any time.
-    #[error("DMA channel {0} does not stop and is not used")]
-    Wedged(u8),
+    Unavailable(#[from] Unavailable),
     /// No coherent memory for control blocks.
     #[error("no memory for control blocks: {0}")]
     ControlBlocks(#[from] DmaError),
@@ -79,7 +76,7 @@ pub enum ProbeError {
 ///
 /// Dropping it stops the channel, whose control blocks are leaked if it does not stop: it may still
 /// read them. The memory of a submission is the submitter's until its `wait` has returned. The
-/// channel stays [taken](Taken).
+/// channel stays [taken](Unavailable::Taken).
 #[derive(Debug)]
 pub struct Channel<Io: RegisterIo + 'static> {
     number: u8,
@@ -94,13 +91,18 @@ struct Dma4Registers<'a, Io>(Window<'a, Io>);
 
 impl<Io: RegisterIo> Channel<Io> {
     /// Takes channel `number` over: enables and stops it, and allocates its control blocks. `mask`
-    /// says which channels are the Arm's, and `device` describes the channel's reach. A channel that
-    /// does not stop stays [`Taken`].
+    /// says which channels are the Arm's. One that has another register layout stays
+    /// [taken](Unavailable::Taken).
     ///
     /// # Errors
     ///
     /// [`ProbeError`].
-    pub fn probe(
+    ///
+    /// # Safety
+    ///
+    /// `device` describes this channel: the bus it is on, and what it reaches there. Nobody but the Arm
+    /// uses a channel that `mask` names.
+    pub unsafe fn probe(
         controller: &'static Controller<Io>,
         number: u8,
         mask: ChannelMask,
@@ -111,14 +113,15 @@ impl<Io: RegisterIo> Channel<Io> {
         if !mask.contains(number) || ChannelKind::of(number) != Some(ChannelKind::Dma4) {
             return Err(ProbeError::Channel(number));
         }
+        let blocks = Chain::<Dma4Registers<'_, Io>>::allocate(pool, device)?;
+        controller.claim(number)?;
         let registers = Dma4Registers(Window::new(controller.io(), number));
+        // Only now: a look clears the errors, which another driver may wait for.
         let version = registers.debug().read(DEBUG::VERSION);
         if version != VERSION {
             return Err(ProbeError::Version { number, version });
         }
-        let blocks = Chain::<Dma4Registers<'_, Io>>::allocate(pool, device)?;
-        controller.claim(number)?;
-        let chain = Chain::new(registers, blocks).ok_or(ProbeError::Wedged(number))?;
+        let chain = Chain::new(registers, blocks).ok_or_else(|| controller.condemn(number))?;
         Ok(Self {
             number,
             device,
@@ -183,7 +186,7 @@ impl<Io: RegisterIo> Registers for Dma4Registers<'_, Io> {
     /// Halts, which lets what is on the bus end; if that does not help, has the control block given
     /// up; resets. A channel that is not quiet is never reset: that would be fatal.
     fn stop(&self) -> bool {
-        let mut quiet = self.is_quiet();
+        let mut quiet = chain::stays_quiet(|| self.is_quiet());
         for how in [CS::HALT::SET, CS::HALT::SET + CS::ABORT::SET] {
             if !quiet {
                 // ACTIVE stays: a paused channel would not get to its end. Nothing is acknowledged.

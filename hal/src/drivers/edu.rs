@@ -108,13 +108,17 @@ struct Step {
 
 impl<Io: RegisterIo> Edu<Io> {
     /// Takes over the device with the registers `io` ([`REGISTERS_SIZE`] bytes), whose memory
-    /// decoding and bus mastering are on. `device` carries the mask the machine was started with
-    /// (QEMU's `dma_mask` option).
+    /// decoding and bus mastering are on.
     ///
     /// # Errors
     ///
     /// [`ProbeError`].
-    pub fn probe(
+    ///
+    /// # Safety
+    ///
+    /// `device` describes this device: what its bus reaches, and no more address bits than the machine
+    /// was started with (QEMU's `dma_mask` option).
+    pub unsafe fn probe(
         io: Io,
         device: &'static Device,
         clock: &'static dyn Clock,
@@ -208,8 +212,8 @@ fn chunk(transfer: &Transfer, done: usize) -> usize {
     (transfer.len - done).min(BUFFER_SIZE)
 }
 
-// SAFETY: `submission::wait` returns when the last half step has ended or the device is gone, with
-// `Wedged` if it runs on.
+// SAFETY: `submission::wait` returns when the last half step has ended, or would have on a device that
+// is gone, with `Wedged` if it runs on.
 unsafe impl<Io: RegisterIo + Send> DmaEngine for Edu<Io> {
     fn device(&self) -> &'static Device {
         self.device
@@ -310,10 +314,8 @@ impl<Io: RegisterIo> Control for Inner<Io> {
         if !self.progress.is_running() || self.cancelled.is_some() {
             return false;
         }
-        if self.is_gone() {
-            self.progress.finish(Err(DmaError::Gone));
-            return false;
-        }
+        // A device that is gone reads as busy. Its half step may still be under way: registers that are
+        // no longer decoded do not keep it from memory.
         if self.is_busy() {
             self.cancelled = Some(error);
             return false;

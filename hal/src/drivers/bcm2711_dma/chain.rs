@@ -31,6 +31,11 @@ const STOP_LOOKS: u32 = 10_000;
 /// the first was taken shows at the second.
 const QUIET_LOOKS: u32 = 2;
 
+/// Whether a channel is quiet, and stays so: for one that nobody waits for.
+pub(in crate::drivers) fn stays_quiet(is_quiet: impl Fn() -> bool) -> bool {
+    (0..QUIET_LOOKS).all(|_| is_quiet())
+}
+
 /// Whether a channel becomes quiet, and stays so, within a bounded number of looks.
 pub(in crate::drivers) fn becomes_quiet(is_quiet: impl Fn() -> bool) -> bool {
     let mut in_a_row = 0;
@@ -235,5 +240,20 @@ mod tests {
         assert_eq!(looks.get(), 4);
         assert!(!look(|number| number % 2 == 0));
         assert_eq!(looks.get(), STOP_LOOKS);
+    }
+
+    #[test]
+    fn a_channel_that_nobody_waits_for_is_looked_at_twice() {
+        let looks = Cell::new(0);
+        let look = |is_quiet: fn(u32) -> bool| {
+            looks.set(0);
+            stays_quiet(|| {
+                looks.set(looks.get() + 1);
+                is_quiet(looks.get())
+            })
+        };
+        assert!(look(|_| true));
+        assert!(!look(|number| number == 1));
+        assert_eq!(looks.get(), QUIET_LOOKS);
     }
 }

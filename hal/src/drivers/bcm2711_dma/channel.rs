@@ -18,7 +18,7 @@ use crate::sync::IrqLock;
 ///
 /// Dropping it stops the channel, whose control blocks are leaked if it does not stop: it may still
 /// read them. The memory of a submission is the submitter's until its `wait` has returned. The
-/// channel stays [taken](super::Taken).
+/// channel stays [taken](super::Unavailable::Taken).
 #[derive(Debug)]
 pub struct Channel<Io: RegisterIo + 'static> {
     number: u8,
@@ -33,13 +33,17 @@ pub struct Channel<Io: RegisterIo + 'static> {
 
 impl<Io: RegisterIo> Channel<Io> {
     /// Takes channel `number` over: stops it, enables it, and allocates its control blocks. `mask`
-    /// says which channels are the Arm's, and `device` describes the channel's reach. A channel that
-    /// does not stop stays [`Taken`](super::Taken).
+    /// says which channels are the Arm's.
     ///
     /// # Errors
     ///
     /// [`ProbeError`].
-    pub fn probe(
+    ///
+    /// # Safety
+    ///
+    /// `device` describes this channel: the bus it is on, and what it reaches there. Nobody but the Arm
+    /// uses a channel that `mask` names.
+    pub unsafe fn probe(
         controller: &'static Controller<Io>,
         number: u8,
         mask: ChannelMask,
@@ -57,7 +61,7 @@ impl<Io: RegisterIo> Channel<Io> {
         let blocks = Chain::<LegacyRegisters<'_, Io>>::allocate(pool, device)?;
         controller.claim(number)?;
         let registers = LegacyRegisters::new(controller.io(), number);
-        let chain = Chain::new(registers, blocks).ok_or(ProbeError::Wedged(number))?;
+        let chain = Chain::new(registers, blocks).ok_or_else(|| controller.condemn(number))?;
         // QEMU's model copies words and reads DEBUG as 0; silicon is version 2 and copies bytes.
         let granule = match chain.registers().version() {
             0 => 4,

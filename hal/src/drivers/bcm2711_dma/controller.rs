@@ -17,16 +17,24 @@ pub struct Controller<Io> {
     shared: IrqLock<Shared>,
 }
 
-/// The channel has a driver already.
+/// Why a channel cannot get a driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("DMA channel {0} is in use")]
-pub struct Taken(pub u8);
+pub enum Unavailable {
+    /// The channel has a driver already.
+    #[error("DMA channel {0} is in use")]
+    Taken(u8),
+    /// The channel was at work, and did not stop. It may write memory at any time.
+    #[error("DMA channel {0} does not stop and is not used")]
+    Wedged(u8),
+}
 
 /// What the controller's lock protects, beside `ENABLE`. No other lock is taken under it.
 #[derive(Debug)]
 struct Shared {
     /// Channels that have a driver, one bit each.
     claimed: u32,
+    /// Channels that nobody drives and that did not stop, one bit each.
+    stuck: u32,
     /// Interrupts of channels without one.
     strays: u64,
 }
@@ -39,6 +47,7 @@ impl<Io: RegisterIo> Controller<Io> {
             io,
             shared: IrqLock::new(Shared {
                 claimed: 0,
+                stuck: 0,
                 strays: 0,
             }),
         }
@@ -73,11 +82,14 @@ impl<Io: RegisterIo> Controller<Io> {
     }
 
     /// Takes channel `number` and enables it, leaving the others and the DRAM pages as they are.
-    pub(in crate::drivers) fn claim(&self, number: u8) -> Result<(), Taken> {
+    pub(in crate::drivers) fn claim(&self, number: u8) -> Result<(), Unavailable> {
         let channel = 1 << number;
         let mut shared = self.shared.lock();
+        if shared.stuck & channel != 0 {
+            return Err(Unavailable::Wedged(number));
+        }
         if shared.claimed & channel != 0 {
-            return Err(Taken(number));
+            return Err(Unavailable::Taken(number));
         }
         shared.claimed |= channel;
         let enable = self.enable();
@@ -85,6 +97,12 @@ impl<Io: RegisterIo> Controller<Io> {
             self.io.write32(ENABLE_OFFSET, enable.get() | channel);
         }
         Ok(())
+    }
+
+    /// Gives channel `number` up, which was [claimed](Self::claim) and does not stop.
+    pub(in crate::drivers) fn condemn(&self, number: u8) -> Unavailable {
+        self.shared.lock().stuck |= 1 << number;
+        Unavailable::Wedged(number)
     }
 
     /// Makes the channel that shares its line with `number` stop raising it, if it does, is the
@@ -97,7 +115,7 @@ impl<Io: RegisterIo> Controller<Io> {
             return false;
         };
         let mut shared = self.shared.lock();
-        if shared.claimed & (1 << partner) != 0 {
+        if (shared.claimed | shared.stuck) & (1 << partner) != 0 {
             return false;
         }
         let registers = LegacyRegisters::new(&self.io, partner);
@@ -105,7 +123,7 @@ impl<Io: RegisterIo> Controller<Io> {
             return false;
         }
         if !registers.stop() {
-            shared.claimed |= 1 << partner;
+            shared.stuck |= 1 << partner;
             return false;
         }
         shared.strays += 1;

@@ -217,10 +217,10 @@ fn a_channel_found_at_work_that_does_not_stop_does_not_probe() {
         (model.cs, model.conblk, model.hang) = (1, 0xC000_0020, true);
         model.debug |= two_outstanding;
     });
-    assert_eq!(bench.probe(5).unwrap_err(), ProbeError::Wedged(5));
+    assert_eq!(bench.probe(5).unwrap_err(), Unavailable::Wedged(5).into());
     bench.edit(|model| assert_eq!((model.outstanding(), model.forgotten), (2, 0)));
     assert_eq!(bench.pool.free_pages(), POOL as usize / PAGE_SIZE);
-    assert_eq!(bench.probe(5).unwrap_err(), ProbeError::Taken(Taken(5)));
+    assert_eq!(bench.probe(5).unwrap_err(), Unavailable::Wedged(5).into());
 }
 
 #[test]
@@ -342,15 +342,14 @@ fn a_stray_channel_that_does_not_stop_is_not_reset_and_left_alone() {
     });
     assert!(!engine.on_interrupt());
     bench.edit(|model| assert!(model.log.is_empty()));
-    assert_eq!(bench.probe(8).unwrap_err(), ProbeError::Taken(Taken(8)));
+    assert_eq!(bench.probe(8).unwrap_err(), Unavailable::Wedged(8).into());
 }
 
 #[test]
 fn a_channel_of_somebody_else_on_a_shared_line_is_left_alone() {
     let bench = Bench::new(SILICON);
     let only_seven = ChannelMask::new(1 << 7);
-    let (device, pool, clock) = (bench.device, bench.pool, bench.clock);
-    let engine = Channel::probe(bench.controller, 7, only_seven, device, pool, clock).unwrap();
+    let engine = bench.probe_with(7, only_seven).unwrap();
     bench.edit(|model| {
         model.stray = true;
         model.log.clear();
@@ -365,7 +364,7 @@ fn a_channel_has_one_driver() {
     let first = bench.probe(5);
     assert!(first.is_ok());
     let pages = bench.pool.free_pages();
-    assert_eq!(bench.probe(5).unwrap_err(), ProbeError::Taken(Taken(5)));
+    assert_eq!(bench.probe(5).unwrap_err(), Unavailable::Taken(5).into());
     assert_eq!(bench.pool.free_pages(), pages);
 }
 

@@ -204,21 +204,33 @@ fn only_usable_channels_probe() {
         refused.to_string(),
         "DMA channel 12 has version 0, not 1: not modelled here"
     );
-    bench.edit(|model| {
-        assert!(model.log.is_empty(), "nothing was written");
-        model.debug = 0x1000_0400;
-    });
+    bench.edit(|model| assert_eq!(model.log, [(0xFF0, 0x1FFF)], "it was enabled only"));
     assert_eq!(bench.pool.free_pages(), POOL as usize / PAGE_SIZE);
-    assert!(bench.probe(12).is_ok());
+}
+
+#[test]
+fn a_channel_in_use_keeps_its_errors() {
+    let bench = Bench::new();
+    let _engine = bench.probe(12).unwrap();
+    bench.edit(|model| model.debug = SET | 0b0100);
     let taken = bench.probe(12).unwrap_err();
-    assert_eq!(taken, ProbeError::Taken(Taken(12)));
+    assert_eq!(taken, Unavailable::Taken(12).into());
+    assert_eq!(bench.edit(|model| model.debug), SET | 0b0100);
+}
+
+#[test]
+fn a_write_that_the_second_look_shows_keeps_a_channel_from_a_reset() {
+    let bench = Bench::new();
+    bench.edit(|model| model.late = 1);
+    assert_eq!(bench.probe(12).unwrap_err(), Unavailable::Wedged(12).into());
+    bench.edit(|model| assert!(model.log.iter().all(|&(register, _)| register != 0xC0C)));
 }
 
 #[test]
 fn a_channel_found_at_work_that_does_not_stop_does_not_probe() {
     let bench = Bench::new();
     bench.edit(|model| (model.cs, model.hang, model.debug2) = (ACTIVE, true, 1));
-    assert_eq!(bench.probe(12).unwrap_err(), ProbeError::Wedged(12));
+    assert_eq!(bench.probe(12).unwrap_err(), Unavailable::Wedged(12).into());
     assert_eq!(bench.pool.free_pages(), POOL as usize / PAGE_SIZE);
 }
 

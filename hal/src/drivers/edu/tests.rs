@@ -16,7 +16,7 @@ struct Model {
     pending: u32,
     dma: [u64; 4],
     buffer: [u8; 4096],
-    /// Off the bus: half steps stop, reads return all ones.
+    /// Registers are not decoded: reads return all ones, writes are lost. A half step goes on.
     gone: bool,
     /// Half steps never end.
     hang: bool,
@@ -33,7 +33,7 @@ impl Model {
     /// Ends the half step under way.
     fn run(&mut self) {
         let [source, destination, count, command] = self.dma;
-        if command & 1 == 0 || self.hang || self.gone {
+        if command & 1 == 0 || self.hang {
             return;
         }
         let drain = command & 2 != 0;
@@ -78,6 +78,9 @@ impl RegisterIo for Io {
 
     fn write32(&self, offset: usize, value: u32) {
         let mut model = self.0.lock().unwrap();
+        if model.gone {
+            return;
+        }
         match offset {
             0x04 => model.liveness = value,
             0x64 => model.pending &= !value,
@@ -93,6 +96,9 @@ impl RegisterIo for Io {
 
     fn write64(&self, offset: usize, value: u64) {
         let mut model = self.0.lock().unwrap();
+        if model.gone {
+            return;
+        }
         assert!(
             model.dma[3] & 1 == 0,
             "registers are written while the device is busy"
@@ -116,11 +122,20 @@ fn io() -> Io {
     })))
 }
 
+fn probe(
+    io: &Io,
+    device: &'static Device,
+    clock: &'static FakeClock,
+) -> Result<Edu<Io>, ProbeError> {
+    // SAFETY: the model sees all pretended RAM, with every address bit.
+    unsafe { Edu::probe(io.clone(), device, clock) }
+}
+
 /// An engine whose model runs, and whose interrupt is served, in every sleep.
 fn engine(io: &Io) -> (&'static Edu<Io>, &'static Device) {
     let device = identity_device(DmaMask::new::<64>());
     let clock = FakeClock::leaked();
-    let edu: &'static _ = Box::leak(Box::new(Edu::probe(io.clone(), device, clock).unwrap()));
+    let edu: &'static _ = Box::leak(Box::new(probe(io, device, clock).unwrap()));
     let io = io.clone();
     clock.on_sleep(move || {
         io.0.lock().unwrap().run();
@@ -245,10 +260,45 @@ fn a_device_that_is_gone_is_named_and_works_when_it_is_back() {
     io.0.lock().unwrap().gone = true;
     assert_eq!(engine.wait(ticket, 1_000), Err(DmaError::Gone));
     drop((from, to));
-    let mut model = io.0.lock().unwrap();
-    (model.gone, model.dma) = (false, [0; 4]);
-    drop(model);
+    io.0.lock().unwrap().gone = false;
     assert_eq!(copy_of(engine, device, 64), Ok(pattern(64)));
+}
+
+#[test]
+fn a_device_that_is_gone_keeps_the_memory_for_a_half_step() {
+    const POISON: u8 = 0xEE;
+    let io = io();
+    let device = identity_device(DmaMask::new::<64>());
+    let clock = FakeClock::leaked();
+    let edu: &'static _ = Box::leak(Box::new(probe(&io, device, clock).unwrap()));
+    let (src, dst) = (buffer(64), buffer(64));
+    src.copy_from_slice(&pattern(64));
+    let from = map_slice::<ToDevice>(device, src).unwrap();
+    let to = map_slice::<FromDevice>(device, dst).unwrap();
+    let transfer = Transfer {
+        src: from.dma_addr(),
+        dst: to.dma_addr(),
+        len: 64,
+    };
+    // SAFETY: both buffers are mapped until the wait is over.
+    let ticket = unsafe { edu.submit(&[transfer]) }.unwrap();
+    io.0.lock().unwrap().run();
+    assert!(edu.on_interrupt());
+    // The half step under way drains, and takes its time.
+    io.0.lock().unwrap().gone = true;
+    let model = io.clone();
+    clock.on_sleep(move || {
+        if clock.now_ns() >= HALF_STEP_NS {
+            model.0.lock().unwrap().run();
+        }
+    });
+    assert_eq!(edu.wait(ticket, 1_000), Err(DmaError::Gone));
+    to.unmap();
+    dst.fill(POISON);
+    io.0.lock().unwrap().run();
+    assert_eq!(dst, [POISON; 64]);
+    let drained = [(false, 64), (true, 64)];
+    assert_eq!(io.0.lock().unwrap().steps, drained);
 }
 
 #[test]
@@ -269,7 +319,7 @@ fn a_copy_that_is_over_is_none_that_timed_out() {
     let io = io();
     let device = identity_device(DmaMask::new::<64>());
     let clock = FakeClock::leaked();
-    let edu: &'static _ = Box::leak(Box::new(Edu::probe(io.clone(), device, clock).unwrap()));
+    let edu: &'static _ = Box::leak(Box::new(probe(&io, device, clock).unwrap()));
     let model = io.clone();
     clock.on_sleep(move || {
         model.0.lock().unwrap().run();
@@ -296,7 +346,7 @@ fn interrupts_of_others_and_other_interrupts() {
 fn addresses_beyond_the_mask_do_not_reach_the_device() {
     let io = io();
     let device = identity_device(DmaMask::new::<28>());
-    let edu = Edu::probe(io.clone(), device, FakeClock::leaked()).unwrap();
+    let edu = probe(&io, device, FakeClock::leaked()).unwrap();
     assert!(matches!(
         copy_of(&edu, device, 64),
         Err(DmaError::OutOfReach { limit, .. }) if limit == PhysAddr::new(0x0FFF_FFFF)
@@ -315,7 +365,7 @@ fn addresses_beyond_the_mask_do_not_reach_the_device() {
 #[test]
 fn only_a_live_edu_device_probes() {
     let device = identity_device(DmaMask::new::<64>());
-    let probe = |io: Io| Edu::probe(io, device, FakeClock::leaked()).map(drop);
+    let probe = |io: Io| probe(&io, device, FakeClock::leaked()).map(drop);
     let other = io();
     other.0.lock().unwrap().identification = 0xFFFF_FFFF;
     assert_eq!(probe(other), Err(ProbeError::Identification(0xFFFF_FFFF)));
@@ -329,7 +379,7 @@ fn polled_copies_need_no_interrupt() {
     let io = io();
     let device = identity_device(DmaMask::new::<64>());
     let clock = FakeClock::leaked();
-    let edu: &'static _ = Box::leak(Box::new(Edu::probe(io.clone(), device, clock).unwrap()));
+    let edu: &'static _ = Box::leak(Box::new(probe(&io, device, clock).unwrap()));
     // Nobody serves the interrupt.
     clock.on_sleep(move || io.0.lock().unwrap().run());
     let (src, dst) = (buffer(5000), buffer(5000));

@@ -228,15 +228,17 @@ impl Bench {
     }
 
     pub(super) fn probe(&self, number: u8) -> Result<Channel<Io>, ProbeError> {
-        let mask = ChannelMask::LEGACY;
-        Channel::probe(
-            self.controller,
-            number,
-            mask,
-            self.device,
-            self.pool,
-            self.clock,
-        )
+        self.probe_with(number, ChannelMask::LEGACY)
+    }
+
+    pub(super) fn probe_with(
+        &self,
+        number: u8,
+        mask: ChannelMask,
+    ) -> Result<Channel<Io>, ProbeError> {
+        let (device, pool) = (self.device, self.pool);
+        // SAFETY: the model is alone, and sees what the bench says.
+        unsafe { Channel::probe(self.controller, number, mask, device, pool, self.clock) }
     }
 
     /// A leaked channel whose model runs, and whose interrupt is served, in every sleep.
