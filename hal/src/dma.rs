@@ -137,6 +137,14 @@ pub enum DmaError {
         /// The engine's device.
         used_by: &'static str,
     },
+    /// The CPU took a part of the mapping back and has not returned it.
+    #[error("the CPU has {len:#x} bytes of the mapping, those at {addr}")]
+    PartOfCpu {
+        /// The device's address of the first byte.
+        addr: DmaAddr,
+        /// Bytes.
+        len: usize,
+    },
     /// The device address lies in none of the device's bus windows: it was made for another device.
     #[error("{len:#x} bytes at bus address {addr} lie in no window of the device")]
     ForeignAddress {

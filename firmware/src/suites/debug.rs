@@ -178,3 +178,12 @@ fn verify(found: &[Report], wanted: &[Wanted]) -> Outcome {
     }
     Ok(())
 }
+
+/// Whether each of `found` says that the mapping it shows was ended at `at`.
+fn ended_at(found: &[Report], at: At) -> Outcome {
+    for report in found {
+        let ended = report.unmapped.map(|site| At(site.file(), site.line()));
+        check!(ended == Some(at), "{ended:?} instead of {at:?}");
+    }
+    Ok(())
+}

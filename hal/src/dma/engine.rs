@@ -216,6 +216,16 @@ pub unsafe trait Source {
     /// The device the memory was lent to.
     fn device(&self) -> &Device;
 
+    /// Refuses memory that is not all the device's at the moment. To be asked before the segments
+    /// are used, of which there are none then.
+    ///
+    /// # Errors
+    ///
+    /// [`DmaError::PartOfCpu`].
+    fn check_lent(&self) -> Result<(), DmaError> {
+        Ok(())
+    }
+
     /// The segment number `index`, from 0, or `None` past the last.
     fn segment(&self, index: usize) -> Option<DmaSegment>;
 }
@@ -229,6 +239,16 @@ pub unsafe trait Source {
 pub unsafe trait Destination {
     /// The device the memory was lent to.
     fn device(&self) -> &Device;
+
+    /// Refuses memory that is not all the device's at the moment. To be asked before the segments
+    /// are used, of which there are none then.
+    ///
+    /// # Errors
+    ///
+    /// [`DmaError::PartOfCpu`].
+    fn check_lent(&self) -> Result<(), DmaError> {
+        Ok(())
+    }
 
     /// The segment number `index`, from 0, or `None` past the last.
     fn segment(&self, index: usize) -> Option<DmaSegment>;
@@ -261,8 +281,8 @@ pub fn copy(
 ///
 /// # Errors
 ///
-/// [`DmaError::OtherDevice`], [`DmaError::LengthMismatch`], and those of [`DmaEngine::submit`] and
-/// [`DmaEngine::wait`]. After an error some of the destination may have been written.
+/// [`DmaError::OtherDevice`], [`DmaError::PartOfCpu`], [`DmaError::LengthMismatch`], and those of
+/// [`DmaEngine::submit`] and [`DmaEngine::wait`]. After an error some of the destination may have been written.
 ///
 /// # Panics
 ///
@@ -297,6 +317,8 @@ pub fn copy_within(
     check_waiting(completion)?;
     let dst = &*dst;
     check_lent_to(engine, [src.device(), dst.device()])?;
+    src.check_lent()?;
+    dst.check_lent()?;
     let (src_len, dst_len) = (
         total(|index| src.segment(index)),
         total(|index| dst.segment(index)),

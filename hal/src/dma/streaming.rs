@@ -323,7 +323,8 @@ impl<'a, D: Direction> Mapping<'a, D> {
     ///
     /// The device must be done with these bytes, not with the others. A result that is forgotten
     /// ([`core::mem::forget`]) leaves them with the CPU until the next call that takes bytes back,
-    /// the end of the mapping among them: what the CPU stored to them is kept.
+    /// the end of the mapping among them: what the CPU stored to them is kept. Until then no engine is
+    /// given the mapping ([`DmaError::PartOfCpu`]), for what it writes could be overwritten.
     ///
     /// # Errors
     ///
@@ -382,6 +383,22 @@ impl<'a, D: Direction> Mapping<'a, D> {
         }
     }
 
+    /// Refuses to let a device loose on a mapping of which the CPU has a part: cleaning the CPU's
+    /// lines would undo what the device wrote.
+    fn check_whole(&self) -> Result<(), DmaError> {
+        match self.part_of_cpu {
+            None => Ok(()),
+            Some(Part { offset, len }) => Err(DmaError::PartOfCpu {
+                addr: self.dma_addr() + offset,
+                len,
+            }),
+        }
+    }
+
+    fn segment_of_device(&self, index: usize) -> Option<DmaSegment> {
+        (index == 0 && self.part_of_cpu.is_none()).then_some(self.dma_segment())
+    }
+
     #[inline(always)]
     fn take_from_device(&self, part: Part) {
         // SAFETY: the mapping borrows the buffer exclusively and gave the CPU no access, so the CPU
@@ -414,8 +431,12 @@ unsafe impl<D: DeviceReads> Source for Mapping<'_, D> {
         self.device
     }
 
+    fn check_lent(&self) -> Result<(), DmaError> {
+        self.check_whole()
+    }
+
     fn segment(&self, index: usize) -> Option<DmaSegment> {
-        (index == 0).then_some(self.dma_segment())
+        self.segment_of_device(index)
     }
 }
 
@@ -425,8 +446,12 @@ unsafe impl<D: DeviceWrites> Destination for Mapping<'_, D> {
         self.device
     }
 
+    fn check_lent(&self) -> Result<(), DmaError> {
+        self.check_whole()
+    }
+
     fn segment(&self, index: usize) -> Option<DmaSegment> {
-        (index == 0).then_some(self.dma_segment())
+        self.segment_of_device(index)
     }
 }
 

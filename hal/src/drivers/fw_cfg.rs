@@ -223,7 +223,7 @@ impl<Io: RegisterIo> FwCfg<Io> {
     /// # Errors
     ///
     /// [`FwCfgError::PastEnd`] with nothing read, [`FwCfgError::Refused`], [`FwCfgError::Lost`], and
-    /// of [`DmaError`] `ZeroLength`, `OtherDevice` and `ForeignAddress`.
+    /// of [`DmaError`] `ZeroLength`, `OtherDevice`, `PartOfCpu` and `ForeignAddress`.
     ///
     /// # Panics
     ///
@@ -237,6 +237,7 @@ impl<Io: RegisterIo> FwCfg<Io> {
     ) -> Result<(), FwCfgError> {
         let destination = &*destination;
         self.check_lent_to(destination.device())?;
+        destination.check_lent()?;
         self.transfer(Way::Read, file, offset, &|index| destination.segment(index))
     }
 
@@ -259,6 +260,7 @@ impl<Io: RegisterIo> FwCfg<Io> {
         source: &dyn Source,
     ) -> Result<(), FwCfgError> {
         self.check_lent_to(source.device())?;
+        source.check_lent()?;
         self.transfer(Way::Write, file, offset, &|index| source.segment(index))
     }
 

@@ -1,7 +1,7 @@
 //! Unmapping.
 
 use super::super::phantom::WIDE;
-use super::{LEN, Twin, Wanted, reports, said, verify};
+use super::{LEN, Twin, Wanted, ended_at, reports, said, verify};
 use crate::dma_debug::reported;
 use crate::memory::Object;
 use crate::raw_dma::{Lent, LentCoherent};
@@ -54,15 +54,18 @@ pub(super) fn unallocated(twin: Twin) -> Outcome {
 
 pub(super) fn twice(twin: Twin) -> Outcome {
     let lent = check_ok!(Lent::new(&WIDE, LEN));
-    let addr = lent.map_checked(Kind::Page, 0..LEN, FromDevice);
+    let (addr, mapped) = here!(lent.map_checked(Kind::Page, 0..LEN, FromDevice));
     let (unmap, at) = here!(|| lent.unmap(Kind::Page, addr, LEN, FromDevice));
-    let call = said(Kind::Page, addr, LEN, FromDevice, at);
-    reports(twin, (Check::FreeUnallocated, "wide", call, None), || {
+    let call = |at| said(Kind::Page, addr, LEN, FromDevice, at);
+    let found = reported(|| {
         unmap();
         if twin == Twin::Planted {
             unmap();
         }
-    })
+    });
+    let wanted: Wanted = (Check::FreeUnallocated, "wide", call(at), Some(call(mapped)));
+    verify(&found, twin.pick(&[], &[wanted]))?;
+    ended_at(&found, at)
 }
 
 pub(super) fn error(twin: Twin) -> Outcome {
@@ -115,7 +118,36 @@ pub(super) fn function(twin: Twin) -> Outcome {
         let wanted: Wanted = (Check::WrongFunction, "wide", call(kind, at), mapped);
         verify(&found, twin.pick(&[], &[wanted]))?;
     }
-    Ok(())
+    list_for_single(&lent, twin)
+}
+
+/// A list unmapped as a single buffer, and the reverse.
+fn list_for_single(lent: &Lent, twin: Twin) -> Outcome {
+    const ENTRY: usize = 64;
+    let mut list = lent.list([0..ENTRY]);
+    let (count, mapped) = here!(list.map(ToDevice));
+    check!(count == 1, "{count} segments");
+    let addr = list.addr(0);
+    let call = |kind, at| said(kind, addr, ENTRY, ToDevice, at);
+    let (unmap, at) = here!(|| lent.unmap(Kind::Single, addr, ENTRY, ToDevice));
+    let found = reported(|| match twin {
+        Twin::Right => list.unmap(0..1, ToDevice),
+        Twin::Planted => unmap(),
+    });
+    let mapped = Some(call(Kind::Sg, mapped));
+    let wanted: Wanted = (Check::WrongFunction, "wide", call(Kind::Single, at), mapped);
+    verify(&found, twin.pick(&[], &[wanted]))?;
+    // The entry still has the address, at which a single buffer is mapped now.
+    let (again, mapped) = here!(lent.map_checked(Kind::Single, 0..ENTRY, ToDevice));
+    check!(again == addr, "mapped at {again}, not {addr}");
+    let (mut unmap, at) = here!(|| list.unmap(0..1, ToDevice));
+    let found = reported(|| match twin {
+        Twin::Right => lent.unmap(Kind::Single, addr, ENTRY, ToDevice),
+        Twin::Planted => unmap(),
+    });
+    let mapped = Some(call(Kind::Single, mapped));
+    let wanted: Wanted = (Check::WrongFunction, "wide", call(Kind::Sg, at), mapped);
+    verify(&found, twin.pick(&[], &[wanted]))
 }
 
 pub(super) fn direction(twin: Twin) -> Outcome {
@@ -177,7 +209,7 @@ pub(super) fn coherent(twin: Twin) -> Outcome {
         verify(&found, twin.pick(&[], &[wanted]))?;
         if twin == Twin::Planted {
             let (found, at) = here!(reported(|| memory.free(LEN, 0)));
-            let wanted: Wanted = (Check::FreeUnallocated, "wide", call(LEN, at), None);
+            let wanted: Wanted = (Check::FreeUnallocated, "wide", call(LEN, at), mapped);
             verify(&found, &[wanted])?;
         }
     }

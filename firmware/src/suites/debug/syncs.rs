@@ -1,7 +1,7 @@
 //! Handing mapped memory to and fro.
 
 use super::super::phantom::WIDE;
-use super::{LEN, Twin, Wanted, said, verify};
+use super::{LEN, Twin, Wanted, ended_at, said, verify};
 use crate::dma_debug::reported;
 use crate::raw_dma::Lent;
 use crate::report::Outcome;
@@ -10,15 +10,26 @@ use hal::addr::DmaAddr;
 use hal::dma::debug::{Check, Kind};
 use hal::dma::direction::DirectionKind::{self, Bidirectional, FromDevice, ToDevice};
 
+/// Memory synchronised after its unmap, or before.
 pub(super) fn unallocated(twin: Twin) -> Outcome {
     let lent = check_ok!(Lent::new(&WIDE, LEN));
-    let addr = lent.map_checked(Kind::Single, 0..64, FromDevice);
-    let start = twin.pick(addr, lent.addr(128));
-    let (found, at) = here!(reported(|| lent.sync_for_cpu(start, 64, FromDevice)));
-    lent.unmap(Kind::Single, addr, 64, FromDevice);
-    let call = said(Kind::Single, start, 64, FromDevice, at);
-    let wanted: Wanted = (Check::SyncUnallocated, "wide", call, None);
-    verify(&found, twin.pick(&[], &[wanted]))
+    let (addr, mapped) = here!(lent.map_checked(Kind::Single, 0..64, FromDevice));
+    let (unmap, ended) = here!(|| lent.unmap(Kind::Single, addr, 64, FromDevice));
+    let (sync, at) = here!(|| lent.sync_for_cpu(addr, 64, FromDevice));
+    let found = reported(|| match twin {
+        Twin::Right => {
+            sync();
+            unmap();
+        }
+        Twin::Planted => {
+            unmap();
+            sync();
+        }
+    });
+    let call = |at| said(Kind::Single, addr, 64, FromDevice, at);
+    let wanted: Wanted = (Check::SyncUnallocated, "wide", call(at), Some(call(mapped)));
+    verify(&found, twin.pick(&[], &[wanted]))?;
+    ended_at(&found, ended)
 }
 
 pub(super) fn outside(twin: Twin) -> Outcome {

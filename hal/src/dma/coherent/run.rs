@@ -98,10 +98,10 @@ struct Note {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Live,
-    /// Freed where blocking is not allowed.
-    Freed,
-    /// On its way back.
-    Leaving,
+    /// Freed where blocking is not allowed, under that ticket.
+    Freed(u32),
+    /// On its way back, after it was freed under that ticket.
+    Leaving(u32),
     /// Nobody's for good, because its type could not be changed back.
     Kept,
 }
@@ -110,8 +110,17 @@ impl Note {
     const NONE: Self = Self {
         pfn: Pfn::new(0),
         count: 0,
-        state: State::Leaving,
+        state: State::Kept,
     };
+
+    /// Whether it was freed before `ticket` was drawn, and is not its area's yet.
+    fn returns_before(&self, ticket: u32) -> bool {
+        match self.state {
+            // Tickets wrap around.
+            State::Freed(drawn) | State::Leaving(drawn) => (drawn.wrapping_sub(ticket) as i32) < 0,
+            State::Live | State::Kept => false,
+        }
+    }
 }
 
 /// The runs of a machine.
@@ -125,6 +134,8 @@ pub(super) struct Runs {
     window: IrqLock<VaAllocator<Note, CHUNKS>>,
     /// Runs that were freed where blocking is not allowed, and are not their area's yet.
     returning: AtomicU32,
+    /// The ticket of the next such run: drawn under the window's lock.
+    next_ticket: AtomicU32,
     /// Says that [`run_deferred`](Self::run_deferred) has work, in any context.
     defer: fn(),
 }
@@ -144,6 +155,7 @@ impl Runs {
             areas,
             window: IrqLock::new(VaAllocator::new(&RUNS, Note::NONE)),
             returning: AtomicU32::new(0),
+            next_ticket: AtomicU32::new(0),
             defer,
         }
     }
@@ -168,7 +180,7 @@ impl Runs {
 
     /// Makes `size` bytes, whole pages, of memory that `device` reaches non-cacheable. They are not
     /// zeroed. Task context: may block. Costs time in proportion to `size`, and to what is on its way
-    /// back, which is waited for.
+    /// back when it is called, which is waited for.
     ///
     /// # Errors
     ///
@@ -293,36 +305,54 @@ impl Runs {
             return;
         }
         if let Ok(area) = self.window.lock().get_mut(run.va) {
-            area.data.state = State::Freed;
+            let ticket = self.next_ticket.fetch_add(1, Ordering::Relaxed);
+            area.data.state = State::Freed(ticket);
             self.returning.fetch_add(1, Ordering::Relaxed);
         }
         (self.defer)();
     }
 
-    /// Gives back what was freed where that is not allowed. A task.
+    /// Gives back what was freed where that is not allowed, before the call. A task.
     pub(super) fn run_deferred(&self) {
-        while let Some(run) = self.next_freed() {
-            self.give_back(run);
-            // After the area has the run: see `settle`.
-            self.returning.fetch_sub(1, Ordering::Release);
-        }
+        self.give_back_before(self.next_ticket.load(Ordering::Relaxed));
     }
 
-    /// As [`run_deferred`](Self::run_deferred), and waits for what another core gives back: who does
-    /// so waits for nobody. What was freed before the call is its area's then. A task.
+    /// As [`run_deferred`](Self::run_deferred), and waits for what another core gives back of it:
+    /// what was freed before the call is its area's then. What is freed meanwhile is not waited for.
+    /// Who gives back waits for nobody, so this ends. A task.
     pub(super) fn settle(&self) {
-        while self.returning.load(Ordering::Acquire) != 0 {
-            self.run_deferred();
-            // Ends with the counter's stream, too.
+        if self.returning.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let ticket = self.next_ticket.load(Ordering::Relaxed);
+        self.give_back_before(ticket);
+        while self.is_returning_before(ticket) {
+            // An event that comes between the look and this is not lost: it ends the wait.
             cpu::wait_for_event();
         }
     }
 
-    fn next_freed(&self) -> Option<Run> {
+    fn give_back_before(&self, ticket: u32) {
+        while let Some(run) = self.next_freed_before(ticket) {
+            self.give_back(run);
+            // After the area has the run: see `settle`.
+            self.returning.fetch_sub(1, Ordering::Release);
+            cpu::send_event();
+        }
+    }
+
+    fn is_returning_before(&self, ticket: u32) -> bool {
+        let window = self.window.lock();
+        window.iter().any(|area| area.data.returns_before(ticket))
+    }
+
+    fn next_freed_before(&self, ticket: u32) -> Option<Run> {
         let mut window = self.window.lock();
-        let freed = |area: &crate::mm::va::Area<Note>| area.data.state == State::Freed;
-        let area = window.iter().find(freed)?;
-        window.get_mut(area.va).ok()?.data.state = State::Leaving;
+        let (area, drawn) = window.iter().find_map(|area| match area.data.state {
+            State::Freed(drawn) if area.data.returns_before(ticket) => Some((area, drawn)),
+            _ => None,
+        })?;
+        window.get_mut(area.va).ok()?.data.state = State::Leaving(drawn);
         Some(Run {
             va: area.va,
             pfn: area.data.pfn,

@@ -58,7 +58,8 @@ pub(in crate::dma) enum Sync {
 /// The live mappings of a machine, at most a fixed number, and the count of mistakes.
 ///
 /// All memory is allocated when it is made, so a check may be made in any context. What a check costs
-/// does not depend on how many mappings there are elsewhere.
+/// does not depend on how many mappings there are elsewhere, unless it finds that nothing is mapped:
+/// then it looks at all that was.
 pub struct Checker<A: Allocator = Vmalloc> {
     table: Table<A>,
     counts: [u32; Check::ALL.len()],
@@ -191,7 +192,7 @@ impl<A: Allocator> Checker<A> {
     pub(super) fn unmap(&mut self, lender: Lender, call: Call) -> Reports {
         let mut found = Reports::new();
         if let Some((slot, record)) = self.compare(&mut found, lender, call) {
-            self.table.remove(slot, &record);
+            self.table.remove(slot, &record, call.site);
         }
         found
     }
@@ -301,19 +302,23 @@ impl<A: Allocator> Checker<A> {
         self.table.slots()
     }
 
-    /// A call about memory that is not mapped where it says, with the mapping around it, if any.
+    /// A call about memory that is not mapped where it says, with the mapping around it, or the one
+    /// that was there last, if any.
     fn note_unknown(&mut self, found: &mut Reports, check: Check, lender: Lender, call: Call) {
         if call.addr == DMA_MAPPING_ERROR {
             self.note(found, Check::ErrorUsed, lender, call, None);
         } else if self.is_complete() {
             let around = self.table.mapping_around(lender, &call);
-            self.note(
-                found,
-                check,
-                lender,
-                call,
-                around.map(|(_, record)| record.call),
-            );
+            let ended = match around {
+                Some(_) => None,
+                None => self.table.ended_around(lender, &call),
+            };
+            let mapped = around.map(|(_, record)| record.call);
+            let mapped = mapped.or(ended.map(|ended| ended.call));
+            self.note(found, check, lender, call, mapped);
+            if let Some(report) = found.last_mut() {
+                report.unmapped = ended.map(|ended| ended.unmapped);
+            }
         }
     }
 
@@ -332,6 +337,7 @@ impl<A: Allocator> Checker<A> {
             device: lender.name,
             call,
             mapped,
+            unmapped: None,
             refusal: None,
             nth: *count,
         };

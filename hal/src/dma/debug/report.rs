@@ -118,13 +118,16 @@ pub struct Report {
     pub call: Call,
     /// The mapping it is about, if there is one: as it was mapped, and where.
     pub mapped: Option<Call>,
+    /// Where that mapping was ended, if it was before the call.
+    pub unmapped: Option<Site>,
     /// Why a map was refused.
     pub refusal: Option<DmaError>,
     /// How many of the kind there have been, with this one.
     pub nth: u32,
 }
 
-/// One line: what is wrong, with which memory, where; what it was mapped as, and where.
+/// One line: what is wrong, with which memory, where; what it was mapped as, and where, and
+/// where it was unmapped.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -136,6 +139,9 @@ impl fmt::Display for Report {
         write!(f, "dma-debug: {device} {check}: {call}")?;
         if let Some(mapped) = &self.mapped {
             write!(f, "; mapped: {mapped}")?;
+        }
+        if let Some(site) = self.unmapped {
+            write!(f, "; unmapped at {}:{}", site.file(), site.line())?;
         }
         match &self.refusal {
             Some(refusal) => write!(f, "; {refusal}"),

@@ -1,5 +1,7 @@
-//! The live mappings, found by the device's address and by the memory they hold.
+//! The live mappings, found by the device's address and by the memory they hold, and what is left of
+//! those that ended.
 
+use super::Site;
 use super::ranges::Ranges;
 use super::report::{Call, Lender};
 use crate::addr::DmaAddr;
@@ -39,11 +41,30 @@ impl Memory {
     }
 }
 
+/// What is kept of a mapping that ended, until its slot is used again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    lender: Lender,
+    pub(super) call: Call,
+    /// Where it was unmapped.
+    pub(super) unmapped: Site,
+}
+
 #[derive(Debug)]
 enum Slot {
-    /// The next free one.
-    Free(Option<u32>),
+    Free {
+        last: Ended,
+        /// The free one that is used after this.
+        next: Option<u32>,
+    },
     Used(Record),
+}
+
+/// The free slots in the order in which they became free, which is that of their use.
+#[derive(Clone, Copy, Debug)]
+struct Queue {
+    first: u32,
+    last: u32,
 }
 
 /// The live mappings of a machine, at most a fixed number.
@@ -52,7 +73,7 @@ enum Slot {
 pub(super) struct Table<A: Allocator = Vmalloc> {
     slots: Vec<Slot, A>,
     capacity: usize,
-    free: Option<u32>,
+    free: Option<Queue>,
     by_addr: Ranges<A>,
     by_line: Ranges<A>,
     live: usize,
@@ -135,7 +156,7 @@ impl<A: Allocator> Table<A> {
     pub(super) fn record(&self, slot: u32) -> Option<&Record> {
         match self.slots.get(slot as usize)? {
             Slot::Used(record) => Some(record),
-            Slot::Free(_) => None,
+            Slot::Free { .. } => None,
         }
     }
 
@@ -145,23 +166,42 @@ impl<A: Allocator> Table<A> {
         }
     }
 
-    /// Whether there was room.
+    /// The mapping that a call means which comes after its end: of several, the one that ended last.
+    /// Looks at all that ended.
+    pub(super) fn ended_around(&self, lender: Lender, call: &Call) -> Option<Ended> {
+        let first = self.free.map(|free| free.first);
+        let slots = core::iter::successors(first, |&slot| match self.slots.get(slot as usize)? {
+            Slot::Free { next, .. } => *next,
+            Slot::Used(_) => None,
+        });
+        let ended = slots.filter_map(|slot| match self.slots.get(slot as usize)? {
+            Slot::Free { last, .. } => Some(*last),
+            Slot::Used(_) => None,
+        });
+        ended
+            .filter(|ended| {
+                let (first, last) = range(&ended.call);
+                ended.lender == lender && (first..=last).contains(&call.addr.get())
+            })
+            .last()
+    }
+
+    /// Whether there was room. Slots that were never used come first, so that what ended is known for
+    /// long.
     pub(super) fn insert(&mut self, record: Record) -> bool {
-        let slot = match self.free {
-            Some(slot) => {
-                let place = &mut self.slots[slot as usize];
-                if let Slot::Free(next) = *place {
-                    self.free = next;
-                }
-                *place = Slot::Used(record);
-                slot
+        let slot = if self.slots.len() < self.capacity {
+            // As there is room, nothing is refused, here or below.
+            let _ = self.slots.push_within_capacity(Slot::Used(record));
+            (self.slots.len() - 1) as u32
+        } else if let Some(Queue { first, last }) = self.free {
+            let place = &mut self.slots[first as usize];
+            if let Slot::Free { next, .. } = *place {
+                self.free = next.map(|first| Queue { first, last });
             }
-            None if self.slots.len() < self.capacity => {
-                // As there is room, nothing is refused, here or below.
-                let _ = self.slots.push_within_capacity(Slot::Used(record));
-                (self.slots.len() - 1) as u32
-            }
-            None => return false,
+            *place = Slot::Used(record);
+            first
+        } else {
+            return false;
         };
         self.by_addr.insert(range(&record.call), slot);
         if let Some(memory) = record.memory {
@@ -172,13 +212,25 @@ impl<A: Allocator> Table<A> {
         true
     }
 
-    pub(super) fn remove(&mut self, slot: u32, record: &Record) {
+    /// Ends the mapping of a slot, at `unmapped`.
+    pub(super) fn remove(&mut self, slot: u32, record: &Record, unmapped: Site) {
         self.by_addr.remove(slot);
         if record.memory.is_some() {
             self.by_line.remove(slot);
         }
-        self.slots[slot as usize] = Slot::Free(self.free);
-        self.free = Some(slot);
+        let last = Ended {
+            lender: record.lender,
+            call: record.call,
+            unmapped,
+        };
+        self.slots[slot as usize] = Slot::Free { last, next: None };
+        let first = self.free.map_or(slot, |free| {
+            if let Slot::Free { next, .. } = &mut self.slots[free.last as usize] {
+                *next = Some(slot);
+            }
+            free.first
+        });
+        self.free = Some(Queue { first, last: slot });
         self.live -= 1;
     }
 }

@@ -167,6 +167,62 @@ fn an_address_inside_a_mapping_is_none_to_unmap_and_the_mapping_is_shown() {
     assert_eq!(found[0].mapped, Some(mapped));
 }
 
+/// An unmap and a sync that come too late, with the place of the unmap before them.
+#[test]
+fn what_was_unmapped_is_known_until_its_slot_is_used_again() {
+    let mut checker = checker(2);
+    let first = call(Kind::Page, 0, 256, FromDevice);
+    map(&mut checker, first);
+    let ended = call(Kind::Page, 0, 256, FromDevice);
+    checker.unmap(NET, ended);
+    let late = call(Kind::Single, 128, 64, FromDevice);
+    let told = |found: &Reports| (found[0].check, found[0].mapped, found[0].unmapped);
+    let known = (Some(first), Some(ended.site));
+    let again = checker.unmap(NET, ended);
+    assert_eq!(told(&again), (Check::FreeUnallocated, known.0, known.1));
+    let line = format!("; unmapped at {}:{}", file!(), ended.site.line());
+    assert!(again[0].to_string().ends_with(&line), "{}", again[0]);
+    let synced = checker.sync(NET, late, Sync::ForCpu);
+    assert_eq!(told(&synced), (Check::SyncUnallocated, known.0, known.1));
+    let nothing = (Check::SyncUnallocated, None, None);
+    assert_eq!(told(&checker.sync(DISK, late, Sync::ForCpu)), nothing);
+    let outside = call(Kind::Single, 256, 64, FromDevice);
+    assert_eq!(told(&checker.sync(NET, outside, Sync::ForCpu)), nothing);
+    // Of two that were there the later; a slot that was never used comes before.
+    let second = call(Kind::Single, 64, 192, ToDevice);
+    map(&mut checker, second);
+    checker.unmap(NET, second);
+    let synced = checker.sync(NET, late, Sync::ForCpu);
+    let last = (Some(second), Some(second.site));
+    assert_eq!(told(&synced), (Check::SyncUnallocated, last.0, last.1));
+    // The slot that was free for longest is used first, and one that is live is shown before.
+    let other = call(Kind::Single, 4096, 64, ToDevice);
+    map(&mut checker, other);
+    let synced = checker.sync(NET, call(Kind::Single, 0, 64, ToDevice), Sync::ForCpu);
+    assert_eq!(told(&synced), nothing);
+    map(&mut checker, other);
+    assert_eq!(told(&checker.sync(NET, late, Sync::ForCpu)), nothing);
+    let inside = call(Kind::Single, 4100, 60, ToDevice);
+    let found = checker.unmap(NET, inside);
+    assert_eq!(told(&found), (Check::FreeUnallocated, Some(other), None));
+}
+
+#[test]
+fn a_list_is_no_single_buffer() {
+    let mut checker = checker(1);
+    let single = call(Kind::Single, 0, 64, ToDevice);
+    let list = Call {
+        kind: Kind::Sg,
+        sg: Some(SgPlace { index: 0, count: 1 }),
+        ..single
+    };
+    for (mapped, unmapped) in [(list, single), (single, list)] {
+        map(&mut checker, mapped);
+        let found = checker.unmap(NET, unmapped);
+        assert_eq!(kinds(&found), [Check::WrongFunction]);
+    }
+}
+
 #[test]
 fn the_address_of_a_failed_map_is_known() {
     let mut checker = checker(4);

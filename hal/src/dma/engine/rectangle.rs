@@ -94,7 +94,7 @@ impl Transfer2d {
 /// # Errors
 ///
 /// [`DmaError::OutOfBounds`] if a row would lie outside its segment, [`DmaError::NoRectangles`],
-/// [`DmaError::OtherDevice`], and those of [`DmaEngine::submit_2d`] and [`DmaEngine::wait`]. After
+/// [`DmaError::OtherDevice`], [`DmaError::PartOfCpu`], and those of [`DmaEngine::submit_2d`] and [`DmaEngine::wait`]. After
 /// an error some of the destination may have been written.
 ///
 /// # Panics
@@ -110,6 +110,8 @@ pub fn copy_2d(
     check_waiting(completion)?;
     let dst = &*dst;
     check_lent_to(engine, [src.device(), dst.device()])?;
+    src.check_lent()?;
+    dst.check_lent()?;
     let (from, to) = (src.segment(0), dst.segment(0));
     let transfer = Transfer2d {
         src: inside(from, src_at, shape, shape.src_stride)?,

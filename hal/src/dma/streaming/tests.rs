@@ -316,6 +316,49 @@ fn a_part_that_is_forgotten_loses_nothing() {
     assert_eq!((bytes[1], bytes[64], bytes[65]), (9, 9, 1));
 }
 
+/// What the engine wrote would be undone when the CPU's lines are cleaned.
+#[test]
+fn no_engine_is_given_a_mapping_of_which_a_part_is_forgotten() {
+    use super::super::engine::tests::Recorder;
+    use super::super::engine::{Rectangle, copy, copy_2d};
+    use super::super::{Completion, DmaEngine};
+
+    let engine = Recorder::new(None);
+    let device = engine.device();
+    let whole = |dst: &Mapping<'_, Bidirectional>| {
+        let (src, dst): (&dyn Source, &dyn Destination) = (dst, dst);
+        (src.segment(0), dst.segment(0))
+    };
+    let mut src = map_slice::<Bidirectional>(device, buffer(0, 128)).unwrap();
+    let mut dst = map_slice::<Bidirectional>(device, buffer(0, 128)).unwrap();
+    copy(&engine, &src, &mut dst).unwrap();
+    for mapping in [&mut dst, &mut src] {
+        core::mem::forget(mapping.sync_part_for_cpu(64..128).unwrap());
+        assert_eq!(whole(mapping), (None, None));
+    }
+    let forgotten = |mapping: &Mapping<'_, Bidirectional>| DmaError::PartOfCpu {
+        addr: mapping.dma_addr() + 64,
+        len: 64,
+    };
+    let refused = forgotten(&src);
+    assert_eq!(copy(&engine, &src, &mut dst), Err(refused));
+    let row = Rectangle {
+        rows: 1,
+        row_len: 16,
+        src_stride: 0,
+        dst_stride: 0,
+    };
+    let by = Completion::Polled;
+    let moved = copy_2d(&engine, (&src, 0), (&mut dst, 0), row, by);
+    assert_eq!(moved, Err(refused));
+    // It is the device's again with the next part that is given back.
+    drop(src.sync_part_for_cpu(0..64).unwrap());
+    let refused = forgotten(&dst);
+    assert_eq!(copy(&engine, &src, &mut dst), Err(refused));
+    let mut dst = dst.sync_for_cpu().sync_for_device();
+    copy(&engine, &src, &mut dst).unwrap();
+}
+
 #[test]
 fn a_part_of_slots_is_copied_by_itself() {
     let bytes = buffer(1, 200);

@@ -8,7 +8,7 @@ use crate::mm::{AllocError, Cma, CmaArea, CmaError, Gfp, Migration, Misuse, Page
 use crate::mmu::kernel::scratch_mapper;
 use crate::mmu::{Access, Attributes, KernelMapper, MapError, MemoryType};
 use crate::sync::{Context, IrqLock, PerCpu};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 mod returns;
 
@@ -17,10 +17,23 @@ thread_local! {
     static DEFERRED: Cell<bool> = const { Cell::new(false) };
     /// Which of the next changes of type fail: bit 0 the next one.
     static FAILING: Cell<u64> = const { Cell::new(0) };
+    /// What a handler frees during changes that give memory back: one in each, the last first.
+    static FREED_MEANWHILE: RefCell<Vec<Coherent>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Drops `memory` where nothing may block.
+fn free_under_a_lock(memory: Coherent) {
+    let lock = IrqLock::new(());
+    let held = lock.lock();
+    drop(memory);
+    drop(held);
 }
 
 /// What a change of type at `va` is told before it is made.
 pub(crate) fn injected(va: VirtAddr) -> Result<(), MapError> {
+    let is_return = COHERENT.contains(va);
+    let freed = is_return.then(|| FREED_MEANWHILE.with_borrow_mut(Vec::pop));
+    freed.flatten().into_iter().for_each(free_under_a_lock);
     let failing = FAILING.get();
     FAILING.set(failing >> 1);
     match failing & 1 {

@@ -8,14 +8,6 @@ const AREA_MIB: u64 = 8;
 /// Bytes whose type changes at once.
 const STEP: usize = 2 << 20;
 
-/// Drops `memory` where nothing may block.
-fn free_under_a_lock(memory: Coherent) {
-    let lock = IrqLock::new(());
-    let held = lock.lock();
-    drop(memory);
-    drop(held);
-}
-
 /// Takes all that is left of the area, for good; how many pages that is.
 fn take_the_rest(machine: &Machine) -> usize {
     let halves = std::iter::successors(Some(1024_u32), |count| (count / 2 != 0).then(|| count / 2));
@@ -48,6 +40,29 @@ fn a_request_that_may_block_has_what_was_freed_where_that_is_not_allowed() {
     let again = alloc().unwrap();
     assert_eq!(machine.runs(), 1);
     drop(again);
+}
+
+/// Handlers that go on freeing do not hold up who waits for what was freed before.
+#[test]
+fn what_is_freed_while_one_waits_is_not_waited_for() {
+    const LATER: usize = 4;
+    let machine = Machine::with(AREA_MIB, 1, TABLES);
+    let alloc = || machine.alloc(2 * PAGE_SIZE, Gfp::KERNEL).unwrap();
+    let first = alloc();
+    FREED_MEANWHILE.set((0..LATER).map(|_| alloc()).collect());
+    free_under_a_lock(first);
+    let memory = alloc();
+    assert_eq!(FREED_MEANWHILE.with_borrow(Vec::len), LATER - 1);
+    assert_eq!(machine.runs(), LATER + 1, "the first is back, and no other");
+    // One that was freed by now, and another meanwhile; and so on.
+    for left in (0..LATER - 1).rev() {
+        machine.memory.run_deferred();
+        assert_eq!(FREED_MEANWHILE.with_borrow(Vec::len), left);
+    }
+    machine.memory.drain();
+    assert_eq!(machine.runs(), 1);
+    drop(memory);
+    assert_eq!(machine.runs(), 0);
 }
 
 /// Notes of memory that is kept out of use.
