@@ -124,7 +124,8 @@ pub(super) fn function(twin: Twin) -> Outcome {
 /// A list unmapped as a single buffer, and the reverse.
 fn list_for_single(lent: &Lent, twin: Twin) -> Outcome {
     const ENTRY: usize = 64;
-    let mut list = lent.list([0..ENTRY]);
+    let entry = 0..ENTRY;
+    let mut list = lent.list([entry]);
     let (count, mapped) = here!(list.map(ToDevice));
     check!(count == 1, "{count} segments");
     let addr = list.addr(0);
