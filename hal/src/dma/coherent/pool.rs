@@ -212,19 +212,23 @@ impl CoherentPool {
         }
         let pages = size.div_ceil(PAGE_SIZE) as u32;
         let mut state = self.state.lock();
-        let mut found = None;
-        if state.free >= pages + keep {
-            found = state.boot.allocate(pages);
-            if found.is_some() {
-                state.free -= pages;
+        let found = match state.free.checked_sub(pages) {
+            Some(left) if left >= keep => state.boot.allocate(pages).map(|found| (found, left)),
+            _ => None,
+        };
+        let Some((found, left)) = found else {
+            let is_low = state.free < self.low;
+            drop(state);
+            if is_low {
+                self.ask_for_a_chunk();
             }
-        }
-        let is_low = state.free < self.low;
+            return None;
+        };
+        state.free = left;
         drop(state);
-        if is_low {
+        if left < self.low {
             self.ask_for_a_chunk();
         }
-        let found = found?;
         let offset = found.page as usize * PAGE_SIZE;
         let len = pages as usize * PAGE_SIZE;
         match device.coherent_addr(self.frames.start + offset, len) {
