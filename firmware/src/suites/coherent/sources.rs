@@ -37,7 +37,8 @@ static TAKEN: IrqLock<Haul> = IrqLock::new(Haul {
     refusal: None,
 });
 
-/// Takes all there is, the largest blocks first, into room that is there already.
+/// Takes all there is, the largest block that is left each time, into room that is there already: an
+/// idle core may add a chunk at any moment, and in single pages it would not fit there.
 fn take_all() -> usize {
     let mut taken = TAKEN.lock();
     let Some(mut blocks) = taken.blocks.take() else {
@@ -48,6 +49,7 @@ fn take_all() -> usize {
         match coherent::alloc(&WIDE, size, Gfp::ATOMIC) {
             Ok(memory) => {
                 bytes += memory.len();
+                size = MAX_ALLOCATION;
                 if blocks.push(memory, Gfp::NOWAIT).is_err() {
                     break;
                 }
