@@ -114,8 +114,8 @@ pub(super) fn failslab() -> Vec<Boot> {
     ["qemu-virt", "rpi4"].map(boot).to_vec()
 }
 
-/// Longest sweep of failing allocations in seconds: thrice what it takes on two idle cores.
-const FAILSLAB_TIMEOUT: &str = "180";
+/// Longest sweep of failing allocations in seconds: several times what it takes on two idle cores.
+const FAILSLAB_TIMEOUT: &str = "300";
 
 /// Cores that really run at the same time; without `dma` and `dmatest`, whose many copies wait 100 ms
 /// each.
