@@ -1,6 +1,7 @@
 //! `dma_pool`: small blocks of coherent memory.
 
 use super::dma::each_engine;
+use super::interrupt::InInterrupt;
 use super::phantom::WIDE;
 use crate::failslab::lightly;
 use crate::handed::Taken;
@@ -18,6 +19,7 @@ use hal::dma::{Coherent, DmaEngine, DmaPool, DmaPoolError, PoolBlock, coherent};
 use hal::mm::Gfp;
 use hal::mmu::MemoryType;
 use hal::smp;
+use hal::sync::IrqLock;
 
 /// The suite.
 pub(super) const SUITE: Suite = Suite {
@@ -31,6 +33,7 @@ pub(super) const SUITE: Suite = Suite {
         double_and_foreign_frees_are_refused_by_name: wrong_frees,
         a_busy_pool_is_not_destroyed: busy,
         cores_take_blocks_at_once: all_cores,
+        a_handler_takes_and_frees_blocks: in_a_handler,
         engines_copy_from_and_to_blocks: copied,
         engines_copy_from_and_to_blocks_planted: copied_planted,
     },
@@ -224,6 +227,41 @@ fn all_cores() -> Outcome {
     check!(shared == 0, "{shared} bytes had two owners");
     check!(pool.info().live == 0, "{}", pool.info());
     check_served!(refused);
+    Ok(())
+}
+
+/// The pool that a handler takes blocks of.
+static OF_A_HANDLER: IrqLock<Option<DmaPool>> = IrqLock::new(None);
+
+/// Bytes in one of them.
+const BLOCK: usize = 1024;
+
+/// Blocks the handler takes: a page of them and one more, so that the pool grows in the handler.
+const BLOCKS: usize = PAGE_SIZE / BLOCK + 1;
+
+/// Takes that many blocks; how many were held at once.
+fn take_blocks() -> Result<usize, Stop> {
+    let pool = OF_A_HANDLER.lock();
+    let pool = pool.as_ref().ok_or(Stop::Failed)?;
+    let mut held = heapless::Vec::<_, BLOCKS>::new();
+    while !held.is_full() {
+        let block = check_ok!(pool.alloc(Gfp::ATOMIC | Gfp::ZERO));
+        let mut bytes = block.as_slice().iter();
+        check!(bytes.all(|byte| *byte == 0), "not zero");
+        let _ = held.push(block);
+    }
+    Ok(pool.info().live)
+}
+
+fn in_a_handler() -> Outcome {
+    static HANDLER: InInterrupt<Result<usize, Stop>> = InInterrupt::new(take_blocks);
+    *OF_A_HANDLER.lock() = Some(pool(BLOCK, 64, 0)?);
+    let live = HANDLER.run();
+    let pool = OF_A_HANDLER.lock().take().ok_or(Stop::Failed)?;
+    let live = live??;
+    check!(live == BLOCKS, "{live} blocks were held at once");
+    check!(pool.info().live == 0, "{}", pool.info());
+    check!(pool.destroy().is_ok(), "an empty pool is busy");
     Ok(())
 }
 

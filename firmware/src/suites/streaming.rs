@@ -1,5 +1,6 @@
 //! Streaming maps: what changes hands, what is maintained for it, and what is never lent.
 
+use super::interrupt::InInterrupt;
 use super::phantom::{ELSEWHERE, WIDE};
 use super::refusal::{NotRefused, is_usable, refusal};
 use crate::handed::Taken;
@@ -26,6 +27,7 @@ pub(super) const SUITE: Suite = Suite {
         odd_buffers_are_filled_and_nothing_beside_them_planted: filled_planted,
         syncs_maintain_what_they_hand_over: synced,
         syncs_maintain_what_they_hand_over_planted: synced_planted,
+        a_handler_lends_and_takes_back: in_a_handler,
         a_part_comes_back_by_itself: part,
         parts_that_cut_lines_are_refused: cut_parts,
         memory_nobody_was_given_is_refused: unowned,
@@ -134,9 +136,10 @@ fn handed<D: Direction>(bytes: &mut [u8]) -> Result<Handed, DmaError> {
     Ok([map, for_cpu, for_device, unmap])
 }
 
-/// The first direction whose hand-overs of a page are not what arm64 does, by its number.
-fn wrongly_handed() -> Result<Option<(usize, Handed)>, Stop> {
-    let mut memory = check_ok!(Object::zeroed(PAGE_SIZE, Gfp::KERNEL));
+/// The first direction whose hand-overs of a page, allocated with `gfp`, are not what arm64 does, by
+/// its number.
+fn wrongly_handed(gfp: Gfp) -> Result<Option<(usize, Handed)>, Stop> {
+    let mut memory = check_ok!(Object::zeroed(PAGE_SIZE, gfp));
     let found = [
         check_ok!(handed::<ToDevice>(&mut memory)),
         check_ok!(handed::<FromDevice>(&mut memory)),
@@ -152,7 +155,7 @@ fn wrongly_handed() -> Result<Option<(usize, Handed)>, Stop> {
 
 fn synced() -> Outcome {
     let _maintained = Taken::as_coherent(&WIDE, false);
-    let wrong = wrongly_handed()?;
+    let wrong = wrongly_handed(Gfp::KERNEL)?;
     check!(wrong.is_none(), "direction and counts {wrong:?}");
     Ok(())
 }
@@ -161,9 +164,18 @@ fn synced() -> Outcome {
 fn synced_planted() -> Outcome {
     let _forgotten = Taken::as_coherent(&WIDE, true);
     check!(
-        wrongly_handed()?.is_some(),
+        wrongly_handed(Gfp::KERNEL)?.is_some(),
         "forgotten maintenance was not found"
     );
+    Ok(())
+}
+
+fn in_a_handler() -> Outcome {
+    static HANDLER: InInterrupt<Result<Option<(usize, Handed)>, Stop>> =
+        InInterrupt::new(|| wrongly_handed(Gfp::ATOMIC));
+    let _maintained = Taken::as_coherent(&WIDE, false);
+    let wrong = HANDLER.run()??;
+    check!(wrong.is_none(), "direction and counts {wrong:?}");
     Ok(())
 }
 
