@@ -69,6 +69,15 @@ impl Sheet {
         counts
     }
 
+    /// How many places of the methods that this machine `has` no cell is noted for.
+    pub fn missing(&self, has: impl Fn(Method) -> bool) -> usize {
+        let of = |method| {
+            columns().filter(move |&(hazard, way)| self.get(hazard, method, way).is_none())
+        };
+        let methods = Method::ALL.into_iter().filter(|&method| has(method));
+        methods.flat_map(of).count()
+    }
+
     /// Calls `line` with each line of the table.
     pub fn print(&self, mut line: impl FnMut(fmt::Arguments<'_>)) {
         line(format_args!("{}", fmt::from_fn(heads)));

@@ -109,6 +109,7 @@ fn a_full_table_fits_a_terminal_and_has_every_place_once() {
         }
     }
     assert_eq!(sheet.counts(), [84, 0, 0]);
+    assert_eq!(sheet.missing(|_| true), 0);
     let mut lines = Vec::new();
     sheet.print(|line| lines.push(line.to_string()));
     assert!(
@@ -144,4 +145,7 @@ fn a_place_that_was_not_run_is_shown_as_such() {
         .unwrap();
     assert_eq!(cma.matches('-').count(), 1 + 11);
     assert_eq!(cma.matches('?').count(), 1);
+    assert_eq!(sheet.missing(|_| true), 84 - 1);
+    assert_eq!(sheet.missing(|method| method == Method::Cma), 12 - 1);
+    assert_eq!(sheet.missing(|method| method == Method::Pool), 12);
 }

@@ -1,8 +1,8 @@
 //! H6: the same frame as memory of two types. Seen in the tables; its effect only on silicon.
 
-use super::{NOTHING_SEEN, engine, evidence, method, put, together};
+use super::{NOTHING_SEEN, each_method, engine, evidence, method, put};
 use crate::check_ok;
-use crate::experiment::{Cell, Direction, Finding, Hazard, Method, Observed};
+use crate::experiment::{Cell, Direction, Finding, Hazard, Observed};
 use crate::handed::{Fault, Handed};
 use crate::machine::machine;
 use crate::report::Outcome;
@@ -45,23 +45,21 @@ fn mappings_of(page: PhysAddr) -> Mappings {
 
 pub(super) fn run() -> Outcome {
     let engine = engine()?;
-    let hazard = Hazard::MismatchedAlias;
-    let mut seen = NOTHING_SEEN;
-    for method in Method::ALL {
+    each_method(|method| {
         let look = |memory: &mut dyn Handed| -> Result<_, Fault> {
             let page = translate::read_el1(memory.va()).page();
             Ok(page.map(mappings_of))
         };
         let Some(found) = check_ok!(method::with(method, engine.device(), LEN, look)) else {
-            continue;
+            return NOTHING_SEEN;
         };
         let found = found.unwrap_or_default();
         let finding = match (found.count, found.other) {
             (0, _) | (_, Some(_)) => Finding::Unguarded,
             _ => Finding::Right,
         };
-        let outcome = put(Cell {
-            hazard,
+        put(Cell {
+            hazard: Hazard::MismatchedAlias,
             method,
             direction: Direction::Both,
             expected: Finding::Right,
@@ -73,10 +71,8 @@ pub(super) fn run() -> Outcome {
                 (_, Some(leaf)) => evidence(format_args!("another type at {}", leaf.va)),
                 (None, None) => evidence(format_args!("mapped nowhere")),
             },
-        });
-        seen = together(seen, outcome);
-    }
-    seen
+        })
+    })
 }
 
 /// A page of the contiguous memory area, in quarantine: nobody else has it, and its lines are dropped

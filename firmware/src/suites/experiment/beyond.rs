@@ -1,7 +1,7 @@
 //! H9: memory beyond the address bits of the device, which neither the bus nor the device refuses.
 
 use super::super::phantom::{ELSEWHERE, NARROW, WIDE};
-use super::{NOTHING_SEEN, engine, evidence, put, together};
+use super::{NOTHING_SEEN, each_method, engine, evidence, put};
 use crate::experiment::{Cell, Direction, Finding, Hazard, Method, Observed};
 use crate::handed::Fault;
 use crate::machine::machine;
@@ -33,12 +33,11 @@ pub(super) fn run() -> Outcome {
         mapped: &NARROW,
         bare: &ELSEWHERE,
     };
-    let mut seen = NOTHING_SEEN;
-    for method in Method::ALL {
+    each_method(|method| {
         let Some(refusal) = check_ok!(refusal(method, engine, &beyond)) else {
-            continue;
+            return NOTHING_SEEN;
         };
-        let outcome = put(Cell {
+        put(Cell {
             hazard: Hazard::BeyondMask,
             method,
             direction: Direction::Both,
@@ -48,10 +47,8 @@ pub(super) fn run() -> Outcome {
                 Err(error) => evidence(format_args!("{error}")),
                 Ok(()) => evidence(format_args!("accepted")),
             },
-        });
-        seen = together(seen, outcome);
-    }
-    seen
+        })
+    })
 }
 
 /// Devices that reach the memory: what is not refused is seen not to be.

@@ -1,9 +1,9 @@
 //! H10: the CPU touches or frees what the device owns. The types do not let it; what happens if it
 //! is done all the same, and what is on record of who owns what.
 
-use super::{NOTHING_SEEN, engine, evidence, method, put, together};
+use super::{NOTHING_SEEN, each_method, engine, evidence, method, put};
 use crate::dma_debug;
-use crate::experiment::{Cell, Direction, Finding, Hazard, Method, Observed};
+use crate::experiment::{Cell, Direction, Finding, Hazard, Observed};
 use crate::handed::{Fault, Handed, Window, scene};
 use crate::machine::machine;
 use crate::pattern::{self, CANARY, Expected};
@@ -47,8 +47,7 @@ pub(super) fn touched() -> Outcome {
         handed_over: seed,
         too_late: !seed,
     };
-    let mut seen = NOTHING_SEEN;
-    for method in Method::ALL {
+    each_method(|method| {
         let touch = |window: &Window<'_>| window.store(TOUCHED, |index| versions.old(index));
         let look = |memory: &mut dyn Handed| -> Result<_, Fault> {
             let mut there = machine().pool.alloc(engine.device(), LEN)?;
@@ -61,22 +60,22 @@ pub(super) fn touched() -> Outcome {
         };
         // Maintained rightly: what goes wrong here, no maintenance can help.
         let found = check_ok!(method::maintained(method, engine.device(), LEN, look));
-        let Some(diagnosis) = found else { continue };
+        let Some(diagnosis) = found else {
+            return NOTHING_SEEN;
+        };
         if let Some(diagnosis) = &diagnosis {
             report::diagnostic(format_args!("H10 {}: {diagnosis}", method.name()));
         }
         let (bytes, at) = (TOUCHED.len(), TOUCHED.start);
-        let outcome = put(Cell {
+        put(Cell {
             hazard: Hazard::TouchedWhileOwned,
             method,
             direction: Direction::ToDevice,
             expected: Finding::Torn,
             observed: Observed::data(diagnosis.map_or(Finding::Right, |found| found.flaw.into())),
             evidence: evidence(format_args!("{bytes} bytes at {at} stored too late")),
-        });
-        seen = together(seen, outcome);
-    }
-    seen
+        })
+    })
 }
 
 /// Whether a mapping was put on record: `before` it was made, and `during` its life.
@@ -91,8 +90,7 @@ fn on_record(before: usize, during: usize) -> Finding {
 /// is not. The types see to it that nobody frees it before.
 pub(super) fn freed() -> Outcome {
     let engine = engine()?;
-    let mut seen = NOTHING_SEEN;
-    for method in Method::ALL {
+    each_method(|method| {
         let before = dma_debug::live();
         let during = core::cell::Cell::new(0);
         let count = |_: &Window<'_>| during.set(dma_debug::live());
@@ -103,13 +101,13 @@ pub(super) fn freed() -> Outcome {
             Ok(others)
         };
         let Some(others) = check_ok!(method::maintained(method, engine.device(), LEN, look)) else {
-            continue;
+            return NOTHING_SEEN;
         };
         let observed = match debug::is_on() && !method.is_raw() {
             true => Observed::structural(on_record(others, during.get())),
             false => Observed::NotObservable,
         };
-        let outcome = put(Cell {
+        put(Cell {
             hazard: Hazard::TouchedWhileOwned,
             method,
             direction: Direction::FromDevice,
@@ -122,10 +120,8 @@ pub(super) fn freed() -> Outcome {
                     during.get()
                 )),
             },
-        });
-        seen = together(seen, outcome);
-    }
-    seen
+        })
+    })
 }
 
 /// Memory that is lent to nobody is on no record, and that is found.

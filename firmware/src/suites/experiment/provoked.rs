@@ -3,7 +3,7 @@
 use super::caches::{evict, observable, write_back};
 use super::judge::Sight;
 use super::method;
-use super::{NOTHING_SEEN, engine, put, together};
+use super::{NOTHING_SEEN, each_method, engine, put};
 use crate::diagnosis::{Diagnosis, Scene};
 use crate::experiment::{Cell, Direction, Finding, Hazard, Method};
 use crate::handed::{Bare, Fault, Handed, Meanwhile, Upkeep, Window, scene};
@@ -30,10 +30,9 @@ pub(super) fn run(hazard: Hazard) -> Outcome {
     let engine = engine()?;
     let caches = check_ok!(observable(engine));
     let mut shown = false;
-    let mut seen = NOTHING_SEEN;
-    for method in Method::ALL {
+    each_method(|method| {
         let Some(sight) = check_ok!(look(hazard, method, engine, caches)) else {
-            continue;
+            return NOTHING_SEEN;
         };
         if let Some(diagnosis) = &sight.diagnosis {
             let (number, name) = (hazard.number(), method.name());
@@ -45,17 +44,15 @@ pub(super) fn run(hazard: Hazard) -> Outcome {
         } else {
             (Finding::Right, sight.of_right_way(shown))
         };
-        let outcome = put(Cell {
+        put(Cell {
             hazard,
             method,
             direction: sight.direction,
             expected,
             observed,
             evidence: sight.evidence(),
-        });
-        seen = together(seen, outcome);
-    }
-    seen
+        })
+    })
 }
 
 /// The wrong ways break the rules, and the rules say so, whatever the bytes do.

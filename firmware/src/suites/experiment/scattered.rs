@@ -1,7 +1,7 @@
 //! H8: pages that are one run for the CPU and not for the device. Seen by bytes on every machine.
 
 use super::super::mapping::physical_breaks;
-use super::{NOTHING_SEEN, engine, evidence, method, put, together};
+use super::{NOTHING_SEEN, each_method, engine, evidence, method, put, together};
 use crate::diagnosis::{Diagnosis, Flaw};
 use crate::experiment::{Cell, Direction, Finding, Hazard, Method, Observed};
 use crate::handed::{Fault, Handed, Upkeep, scene};
@@ -33,25 +33,26 @@ pub(super) fn run() -> Outcome {
     // The wrong way first: the others' bytes prove something if its bytes are wrong.
     let mut shown = [false; WAYS.len()];
     let mut shuffled = check_ok!(Shuffled::alloc(reachable(engine.device())));
-    let mut seen = NOTHING_SEEN;
+    let mut wrong = NOTHING_SEEN;
     for (index, direction) in WAYS.into_iter().enumerate() {
         let sight = check_ok!(look(engine, &mut shuffled, direction));
         shown[index] = sight.diagnosis.is_some();
-        seen = together(
-            seen,
+        wrong = together(
+            wrong,
             note(Method::VmallocRaw, direction, &sight, shown[index]),
         );
     }
     drop(shuffled);
-    let rest = Method::ALL
-        .into_iter()
-        .filter(|&method| method != Method::VmallocRaw);
-    for method in rest {
+    each_method(|method| {
+        if method == Method::VmallocRaw {
+            return wrong;
+        }
         // Without a fragmented zone the pages are what they are; their runs are in the evidence.
         let hoard = match method {
             Method::VmallocSg => fragment(LEN / PAGE_SIZE + SLACK).ok(),
             _ => None,
         };
+        let mut seen = NOTHING_SEEN;
         for (direction, shown) in WAYS.into_iter().zip(shown) {
             let once = |memory: &mut dyn Handed| look(engine, memory, direction);
             let sight = check_ok!(method::maintained(method, engine.device(), LEN, once));
@@ -60,8 +61,8 @@ pub(super) fn run() -> Outcome {
             }
         }
         drop(hoard);
-    }
-    seen
+        seen
+    })
 }
 
 /// The wrong way is wrong, by bytes, and named.
