@@ -3,7 +3,7 @@
 mod kinds;
 mod window;
 
-pub(crate) use window::Window;
+pub(crate) use window::{Window, invalidate_by_hand};
 
 use crate::diagnosis::Scene;
 use crate::submission::copy_while;

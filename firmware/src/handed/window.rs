@@ -3,7 +3,27 @@
 use core::marker::PhantomData;
 use core::ops::Range;
 use hal::addr::VirtAddr;
-use hal::arch::fault_probe;
+use hal::arch::{barrier, cache, fault_probe};
+use hal::dma::maintenance::line_size;
+
+/// Drops every line that holds a byte of `part` with all that was stored to it since it was last
+/// cleaned, as a driver does that takes its buffer for the only owner of its lines. A line that
+/// is not of `bytes` whole stays.
+pub(crate) fn invalidate_by_hand(bytes: &mut [u8], part: Range<usize>) {
+    let line = line_size();
+    barrier::hand_over(bytes.as_mut_ptr());
+    let whole = VirtAddr::from_ptr(bytes.as_mut_ptr());
+    let first = (whole + part.start).get() & !(line - 1);
+    for at in (first..(whole + part.end).get()).step_by(line) {
+        if at >= whole.get() && at + line <= whole.get() + bytes.len() {
+            // SAFETY: the line's bytes are plain and borrowed exclusively. What they hold afterwards
+            // they held before.
+            unsafe { cache::invalidate_line(VirtAddr::new(at)) };
+        }
+    }
+    barrier::dsb_sy();
+    barrier::hand_over(bytes.as_mut_ptr());
+}
 
 /// Bytes that are lent to a device, for a CPU that breaks the rule and accesses them meanwhile. Each
 /// access is one instruction that the compiler knows nothing of, so the program stays sound: what

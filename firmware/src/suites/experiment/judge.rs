@@ -23,6 +23,8 @@ pub(super) struct Sight {
     pub(super) par: Par,
     pub(super) len: usize,
     pub(super) direction: Direction,
+    /// Whether all lines of the bytes were invalidated afterwards, whoever else had a part of them.
+    pub(super) by_hand: bool,
     /// Whether the device was to be handed memory as one that snoops.
     pub(super) is_coherent: bool,
     /// Whether the device was given the memory itself, and not slots.
@@ -140,6 +142,9 @@ impl fmt::Display for Sight {
                 ", {}/{lines} invalidated after",
                 upkeep.after.invalidated
             )?;
+        }
+        if self.by_hand {
+            write!(f, ", then DC IVAC of all {lines}")?;
         }
         match self.rules() {
             Some(Err(broken)) => write!(f, "; {broken}"),

@@ -4,9 +4,9 @@ use super::caches::{evict, observable, write_back};
 use super::judge::Sight;
 use super::method;
 use super::{NOTHING_SEEN, each_method, engine, put};
-use crate::diagnosis::{Diagnosis, Scene};
+use crate::diagnosis::{Diagnosis, Flaw, Scene};
 use crate::experiment::{Cell, Direction, Finding, Hazard, Method};
-use crate::handed::{Bare, Fault, Handed, Meanwhile, Upkeep, Window, scene};
+use crate::handed::{Bare, Fault, Handed, Meanwhile, Upkeep, Window, invalidate_by_hand, scene};
 use crate::machine::machine;
 use crate::pattern::{self, CANARY, LaidOut, POISON};
 use crate::report::{self, Outcome, Stop};
@@ -40,7 +40,11 @@ pub(super) fn run(hazard: Hazard) -> Outcome {
         }
         let (expected, observed) = if method.is_raw() && !sight.is_coherent {
             shown |= sight.diagnosis.is_some();
-            (Finding::Stale, sight.of_wrong_way(caches))
+            let expected = match sight.by_hand {
+                true => Finding::Lost,
+                false => Finding::Stale,
+            };
+            (expected, sight.of_wrong_way(caches))
         } else {
             (Finding::Right, sight.of_right_way(shown))
         };
@@ -75,6 +79,17 @@ pub(super) fn planted(hazard: Hazard) -> Outcome {
             method.name()
         );
     }
+    if hazard == Hazard::SharedLine {
+        let method = Method::KmallocRaw;
+        let lost =
+            |memory: &mut dyn Handed| without_neighbours(engine, memory, part(hazard, method));
+        let found = check_ok!(method::with(method, engine.device(), LEN, lost)).flatten();
+        let found = found.map(|found| found.flaw);
+        check!(
+            found == Some(Flaw::LostNeighbour),
+            "lost neighbours are {found:?}"
+        );
+    }
     Ok(())
 }
 
@@ -89,7 +104,7 @@ fn look(
     let mut sight = None;
     for _ in 0..tries {
         let part = part(hazard, method);
-        let once = |memory: &mut dyn Handed| provoke(hazard, engine, memory, part.clone());
+        let once = |memory: &mut dyn Handed| provoke(hazard, method, engine, memory, part.clone());
         sight = method::with(method, engine.device(), LEN, once)?;
         if sight.as_ref().is_none_or(|sight| sight.diagnosis.is_some()) {
             break;
@@ -108,23 +123,28 @@ fn part(hazard: Hazard, method: Method) -> Range<usize> {
     }
 }
 
+/// Whether the wrong way of `method` is to invalidate a shared line: the neighbour is lost. The
+/// other wrong way is to do nothing, and the neighbour's line is evicted over what the device wrote.
+fn is_invalidated_by_hand(hazard: Hazard, method: Method) -> bool {
+    hazard == Hazard::SharedLine && method == Method::KmallocRaw
+}
+
 /// Provokes `hazard` in `memory`, has the engine copy, and compares.
 fn provoke(
     hazard: Hazard,
+    method: Method,
     engine: &dyn DmaEngine,
     memory: &mut dyn Handed,
     part: Range<usize>,
 ) -> Result<Sight, Fault> {
     let device = engine.device();
     let mut there = machine().pool.alloc(device, LEN)?;
-    // Poison in memory and in no cache.
-    memory.bytes().fill(CANARY);
-    memory.bytes()[part.clone()].fill(POISON);
-    write_back(memory.va(), LEN);
+    lay_out(memory);
+    let by_hand = is_invalidated_by_hand(hazard, method);
     let (direction, upkeep) = match hazard {
         Hazard::DirtyLine => (Direction::ToDevice, send_dirty(engine, memory, &mut there)?),
         _ => {
-            let upkeep = receive(hazard, engine, memory, part.clone(), &mut there)?;
+            let upkeep = receive(hazard, by_hand, engine, memory, part.clone(), &mut there)?;
             (Direction::FromDevice, upkeep)
         }
     };
@@ -144,9 +164,28 @@ fn provoke(
         par: translate::read_el1(va),
         len: part.len(),
         direction,
+        by_hand,
         is_coherent: device.is_coherent(),
         is_direct: Sight::is_direct(device, va, part.len(), &upkeep),
     })
+}
+
+/// Poison in memory and in no cache: what a neighbour's bytes are if its stores are lost, too.
+fn lay_out(memory: &mut dyn Handed) {
+    memory.bytes().fill(POISON);
+    write_back(memory.va(), LEN);
+}
+
+/// What is seen of a whole copy whose neighbours' stores were lost.
+fn without_neighbours(
+    engine: &dyn DmaEngine,
+    memory: &mut dyn Handed,
+    part: Range<usize>,
+) -> Result<Option<Diagnosis>, Fault> {
+    let mut there = machine().pool.alloc(engine.device(), LEN)?;
+    lay_out(memory);
+    pattern::fill(&mut memory.bytes()[part.clone()], machine().seed);
+    received(engine, memory, part, &mut there)
 }
 
 /// What is wrong with the bytes that the engine wrote, if anything. Then memory is looked at too.
@@ -188,6 +227,7 @@ fn send_dirty(
 /// H2 to H5: lines in the cache, and a device that writes behind them.
 fn receive(
     hazard: Hazard,
+    by_hand: bool,
     engine: &dyn DmaEngine,
     memory: &mut dyn Handed,
     part: Range<usize>,
@@ -217,6 +257,7 @@ fn receive(
             evict()?;
             in_ram(engine, memory, part, there)?;
         }
+        Hazard::SharedLine if by_hand => invalidate_by_hand(memory.bytes(), part),
         Hazard::SharedLine => evict()?,
         _ => {}
     }
