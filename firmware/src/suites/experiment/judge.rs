@@ -1,7 +1,7 @@
 //! What a run of one method under one hazard says, and how it says it.
 
 use crate::diagnosis::Diagnosis;
-use crate::experiment::{Direction, Evidence, Finding, Observed};
+use crate::experiment::{Direction, Evidence, Finding, Hazard, Observed};
 use crate::handed::Upkeep;
 use core::fmt;
 use hal::addr::VirtAddr;
@@ -14,6 +14,8 @@ use hal::mmu::MemoryType;
 /// What was seen of one transfer.
 #[derive(Debug)]
 pub(super) struct Sight {
+    /// What was provoked.
+    pub(super) hazard: Hazard,
     /// What is wrong with the bytes.
     pub(super) diagnosis: Option<Diagnosis>,
     /// What the hand-over took.
@@ -44,6 +46,17 @@ pub(super) enum Broken {
     Superfluous,
     #[error("no memory for a device")]
     Type,
+}
+
+impl Broken {
+    /// The rule that keeps `hazard`, one of H1 to H5, from happening.
+    pub(super) const fn for_want_of(hazard: Hazard) -> Self {
+        match hazard {
+            Hazard::StaleLine | Hazard::Prefetch => Self::NotInvalidated,
+            Hazard::SharedLine => Self::SharesLine,
+            _ => Self::NotCleaned,
+        }
+    }
 }
 
 impl Sight {
@@ -81,16 +94,28 @@ impl Sight {
         }
         let writes = self.direction == Direction::FromDevice;
         let ends = self.va.get() | (self.va.get() + self.len);
-        if writes && self.is_direct && !ends.is_multiple_of(writeback_granule()) {
-            return Err(Broken::SharesLine);
+        let shares = writes && self.is_direct && !ends.is_multiple_of(writeback_granule());
+        let broken = [
+            (shares, Broken::SharesLine),
+            (before.cleaned != self.lines(), Broken::NotCleaned),
+            (
+                writes && after.invalidated != self.lines(),
+                Broken::NotInvalidated,
+            ),
+        ];
+        // The hazard's own rule first: of several it is the one that this cell is about.
+        let own = Broken::for_want_of(self.hazard);
+        let mut broken = broken
+            .into_iter()
+            .filter_map(|(is, rule)| is.then_some(rule));
+        match broken
+            .clone()
+            .find(|rule| *rule == own)
+            .or_else(|| broken.next())
+        {
+            Some(rule) => Err(rule),
+            None => Ok(()),
         }
-        if before.cleaned != self.lines() {
-            return Err(Broken::NotCleaned);
-        }
-        if writes && after.invalidated != self.lines() {
-            return Err(Broken::NotInvalidated);
-        }
-        Ok(())
     }
 
     /// What a way that must come out right came to. `shown` if the same hazard did go wrong in this

@@ -1,7 +1,7 @@
 //! The hazards of caches, H1 to H5: provoked line by line, then looked at.
 
 use super::caches::{evict, observable, write_back};
-use super::judge::Sight;
+use super::judge::{Broken, Sight};
 use super::method;
 use super::{NOTHING_SEEN, each_method, engine, put};
 use crate::diagnosis::{Diagnosis, Flaw, Scene};
@@ -64,7 +64,7 @@ pub(super) fn run(hazard: Hazard) -> Outcome {
     all
 }
 
-/// The wrong ways break the rules, and the rules say so, whatever the bytes do.
+/// The wrong ways break the hazard's own rule, and that is said, whatever the bytes do.
 pub(super) fn planted(hazard: Hazard) -> Outcome {
     let engine = engine()?;
     if engine.device().is_coherent() {
@@ -72,10 +72,10 @@ pub(super) fn planted(hazard: Hazard) -> Outcome {
     }
     for method in Method::ALL.into_iter().filter(|method| method.is_raw()) {
         let sight = check_ok!(look(hazard, method, engine, false));
-        let broken = sight.and_then(|sight| sight.rules());
+        let kept = sight.and_then(|sight| sight.rules());
         check!(
-            matches!(broken, Some(Err(_))),
-            "{} handed over without maintenance passes",
+            kept == Some(Err(Broken::for_want_of(hazard))),
+            "{} handed over without maintenance: {kept:?}",
             method.name()
         );
     }
@@ -158,6 +158,7 @@ fn provoke(
         _ => received(engine, memory, part.clone(), &mut there)?,
     };
     Ok(Sight {
+        hazard,
         diagnosis,
         upkeep,
         va,
