@@ -96,9 +96,16 @@ pub(crate) fn scene(bytes: &[u8], at: usize, va: VirtAddr, direction: DirectionK
     }
 }
 
-/// What the CPU does while the engine owns the memory, if anything: called before the engine is
-/// started and again while it works.
-pub(crate) type Meanwhile<'a> = Option<&'a dyn Fn(&Window<'_>)>;
+/// What happens while memory is lent, besides the transfer.
+#[derive(Clone, Copy)]
+pub(crate) enum Meanwhile<'a> {
+    Nothing,
+    /// A look at the clock, before the engine is told anything and when its end was seen.
+    Timed(&'a dyn Fn()),
+    /// What the CPU does to the memory before the engine is started, again while it works, and again
+    /// when it has ended. Source and destination are of one segment.
+    Accessed(&'a dyn Fn(&Window<'_>)),
+}
 
 /// Memory that an engine is handed in one of the ways there are.
 pub(crate) trait Handed {
@@ -130,8 +137,7 @@ pub(crate) trait Handed {
     fn lend(&mut self, device: &Device, part: Range<usize>) -> Result<(), DmaError>;
 }
 
-/// Copies, with something to do meanwhile to the memory that the window shows; then source and
-/// destination are of one segment.
+/// Copies, with something to do meanwhile, perhaps to the memory that the window shows.
 fn transfer(
     engine: &dyn DmaEngine,
     source: &dyn Source,
@@ -139,21 +145,23 @@ fn transfer(
     window: &Window<'_>,
     meanwhile: Meanwhile<'_>,
 ) -> Result<(), DmaError> {
-    let Some(meanwhile) = meanwhile else {
-        return copy(engine, source, to);
-    };
-    meanwhile(window);
-    let len = source.segment(0).map_or(0, |segment| segment.len);
-    let during = || meanwhile(window);
-    copy_while(engine, source, to, engine.timeout_ns(len), during)
-}
-
-/// The window onto `bytes`, which are lent to a device before it is used.
-fn window<'a>(bytes: &mut [u8]) -> Window<'a> {
-    let (va, len) = (VirtAddr::from_ptr(bytes.as_mut_ptr()), bytes.len());
-    // SAFETY: the caller has borrowed the bytes exclusively and lends them to a mapping, which is
-    // alive as long as the window is used and gives no access to them.
-    unsafe { Window::at(va, len) }
+    match meanwhile {
+        Meanwhile::Nothing => copy(engine, source, to),
+        Meanwhile::Timed(look) => {
+            look();
+            let ended = copy(engine, source, to);
+            look();
+            ended
+        }
+        Meanwhile::Accessed(access) => {
+            access(window);
+            let len = source.segment(0).map_or(0, |segment| segment.len);
+            let during = || access(window);
+            copy_while(engine, source, to, engine.timeout_ns(len), during)?;
+            access(window);
+            Ok(())
+        }
+    }
 }
 
 /// Memory whose addresses the engine is given bare: nobody maintains it.

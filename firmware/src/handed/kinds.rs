@@ -1,6 +1,7 @@
 //! The kinds of memory, each handed over as it has to be.
 
-use super::{Handed, Meanwhile, Upkeep, since, transfer, window};
+use super::window::Place;
+use super::{Handed, Meanwhile, Upkeep, Window, since, transfer};
 use crate::memory::contiguous::Contiguous;
 use crate::memory::{Area, Object, Shuffled};
 use core::ops::Range;
@@ -25,9 +26,12 @@ fn receive_mapped(
 ) -> Result<Upkeep, DmaError> {
     let mut upkeep = Upkeep::default();
     let begin = counters();
-    let window = window(bytes);
+    let place = Place::of(bytes);
     let mut mapping = map_slice::<FromDevice>(engine.device(), bytes)?;
     upkeep.starts(begin, |index| Destination::segment(&mapping, index));
+    // SAFETY: `mapping` borrows the bytes exclusively, gives no access to them, and ends after
+    // the window.
+    let window = unsafe { Window::onto(place) };
     transfer(engine, source, &mut mapping, &window, meanwhile)?;
     let begin = counters();
     mapping.unmap();
@@ -44,9 +48,12 @@ fn send_mapped(
 ) -> Result<Upkeep, DmaError> {
     let mut upkeep = Upkeep::default();
     let begin = counters();
-    let window = window(bytes);
+    let place = Place::of(bytes);
     let mapping = map_slice::<ToDevice>(engine.device(), bytes)?;
     upkeep.starts(begin, |index| Source::segment(&mapping, index));
+    // SAFETY: `mapping` borrows the bytes exclusively, gives no access to them, and ends after
+    // the window.
+    let window = unsafe { Window::onto(place) };
     transfer(engine, &mapping, to, &window, meanwhile)?;
     let begin = counters();
     mapping.unmap();
@@ -113,10 +120,13 @@ impl Handed for Area {
         let mut upkeep = Upkeep::default();
         let mut room = [ScatterEntry::default(); MAX_PAGES];
         let begin = counters();
-        let window = window(&mut self[part.clone()]);
+        let place = Place::of(&mut self[part.clone()]);
         let list = ScatterList::new(&mut room, &mut self[part])?;
         let mut mapping = list.map::<FromDevice>(engine.device())?;
         upkeep.starts(begin, |index| Destination::segment(&mapping, index));
+        // SAFETY: `mapping` borrows the bytes exclusively, gives no access to them, and ends after
+        // the window.
+        let window = unsafe { Window::onto(place) };
         transfer(engine, source, &mut mapping, &window, meanwhile)?;
         let begin = counters();
         mapping.unmap();
@@ -134,10 +144,13 @@ impl Handed for Area {
         let mut upkeep = Upkeep::default();
         let mut room = [ScatterEntry::default(); MAX_PAGES];
         let begin = counters();
-        let window = window(&mut self[part.clone()]);
+        let place = Place::of(&mut self[part.clone()]);
         let list = ScatterList::new(&mut room, &mut self[part])?;
         let mapping = list.map::<ToDevice>(engine.device())?;
         upkeep.starts(begin, |index| Source::segment(&mapping, index));
+        // SAFETY: `mapping` borrows the bytes exclusively, gives no access to them, and ends after
+        // the window.
+        let window = unsafe { Window::onto(place) };
         transfer(engine, &mapping, to, &window, meanwhile)?;
         let begin = counters();
         mapping.unmap();
@@ -171,13 +184,16 @@ impl Handed for Coherent {
     ) -> Result<Upkeep, DmaError> {
         let mut upkeep = Upkeep::default();
         let begin = counters();
-        let window = window(
+        let place = Place::of(
             self.as_mut_slice()
                 .get_mut(part.clone())
                 .unwrap_or_default(),
         );
         let mut to = self.part_mut(part.start, part.len())?;
         upkeep.starts(begin, |index| Destination::segment(&to, index));
+        // SAFETY: `self` is borrowed exclusively, and nothing of it but its address is used until
+        // the window is gone.
+        let window = unsafe { Window::onto(place) };
         transfer(engine, source, &mut to, &window, meanwhile)?;
         upkeep.after = since(begin);
         Ok(upkeep)
@@ -192,13 +208,16 @@ impl Handed for Coherent {
     ) -> Result<Upkeep, DmaError> {
         let mut upkeep = Upkeep::default();
         let begin = counters();
-        let window = window(
+        let place = Place::of(
             self.as_mut_slice()
                 .get_mut(part.clone())
                 .unwrap_or_default(),
         );
         let from = self.part(part.start, part.len())?;
         upkeep.starts(begin, |index| Source::segment(&from, index));
+        // SAFETY: `self` is borrowed exclusively, and nothing of it but its address is used until
+        // the window is gone.
+        let window = unsafe { Window::onto(place) };
         transfer(engine, &from, to, &window, meanwhile)?;
         upkeep.after = since(begin);
         Ok(upkeep)
@@ -228,8 +247,11 @@ impl Handed for PoolBlock<'_> {
     ) -> Result<Upkeep, DmaError> {
         let mut upkeep = Upkeep::default();
         let begin = counters();
-        let window = window(self.as_mut_slice());
+        let place = Place::of(self.as_mut_slice());
         upkeep.starts(begin, |index| Destination::segment(self, index));
+        // SAFETY: `self` is borrowed exclusively, and nothing of it but its address is used until
+        // the window is gone.
+        let window = unsafe { Window::onto(place) };
         transfer(engine, source, self, &window, meanwhile)?;
         upkeep.after = since(begin);
         Ok(upkeep)
@@ -244,8 +266,11 @@ impl Handed for PoolBlock<'_> {
     ) -> Result<Upkeep, DmaError> {
         let mut upkeep = Upkeep::default();
         let begin = counters();
-        let window = window(self.as_mut_slice());
+        let place = Place::of(self.as_mut_slice());
         upkeep.starts(begin, |index| Source::segment(self, index));
+        // SAFETY: `self` is borrowed exclusively, and nothing of it but its address is used until
+        // the window is gone.
+        let window = unsafe { Window::onto(place) };
         transfer(engine, self, to, &window, meanwhile)?;
         upkeep.after = since(begin);
         Ok(upkeep)

@@ -25,6 +25,22 @@ pub(crate) fn invalidate_by_hand(bytes: &mut [u8], part: Range<usize>) {
     barrier::hand_over(bytes.as_mut_ptr());
 }
 
+/// Where bytes are that are about to be lent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    va: VirtAddr,
+    len: usize,
+}
+
+impl Place {
+    pub(super) fn of(bytes: &mut [u8]) -> Self {
+        Self {
+            va: VirtAddr::from_ptr(bytes.as_mut_ptr()),
+            len: bytes.len(),
+        }
+    }
+}
+
 /// Bytes that are lent to a device, for a CPU that breaks the rule and accesses them meanwhile. Each
 /// access is one instruction that the compiler knows nothing of, so the program stays sound: what
 /// the device and the CPU read is any mixture of the bytes they store.
@@ -36,12 +52,14 @@ pub(crate) struct Window<'a> {
 }
 
 impl<'a> Window<'a> {
-    /// The `len` bytes at `va` of memory that a device's handle borrows for as long as the window.
+    /// Onto the bytes at `place`.
     ///
     /// # Safety
     ///
-    /// They are plain bytes, mapped and borrowed exclusively during `'a`.
-    pub(super) unsafe fn at(va: VirtAddr, len: usize) -> Self {
+    /// They are plain bytes, mapped, and borrowed exclusively during `'a` by what gives no access to
+    /// them: a device's handle.
+    pub(super) unsafe fn onto(place: Place) -> Self {
+        let Place { va, len } = place;
         Self {
             va,
             len,

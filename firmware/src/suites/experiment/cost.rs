@@ -6,7 +6,7 @@ use crate::check_ok;
 use crate::dma_debug::Unchecked;
 use crate::experiment::Method;
 use crate::failslab::lightly;
-use crate::handed::{Fault, Handed};
+use crate::handed::{Fault, Handed, Meanwhile};
 use crate::report::{self, Outcome};
 use core::hint::black_box;
 use hal::addr::PAGE_SIZE;
@@ -216,7 +216,7 @@ fn copy_to(
     let (maintain, lent) = meter.of(|| memory.lend(engine.device(), 0..len));
     lent?;
     let part = source.part(0, len)?;
-    let (both, copied) = meter.of(|| memory.receive(engine, 0..len, &part, None));
+    let (both, copied) = meter.of(|| memory.receive(engine, 0..len, &part, Meanwhile::Nothing));
     copied?;
     Ok(both.saturating_sub(maintain))
 }

@@ -4,7 +4,7 @@
 use super::{NOTHING_SEEN, each_method, engine, evidence, method, put};
 use crate::dma_debug;
 use crate::experiment::{Cell, Direction, Finding, Hazard, Observed};
-use crate::handed::{Fault, Handed, Window, scene};
+use crate::handed::{Fault, Handed, Meanwhile, Window, scene};
 use crate::machine::machine;
 use crate::pattern::{self, CANARY, Expected};
 use crate::report::{self, Outcome, Stop};
@@ -54,7 +54,7 @@ pub(super) fn touched() -> Outcome {
             let va = memory.va();
             pattern::fill(&mut memory.bytes()[..LEN], seed);
             let mut to = there.part_mut(0, LEN)?;
-            memory.send(engine, 0..LEN, &mut to, Some(&touch))?;
+            memory.send(engine, 0..LEN, &mut to, Meanwhile::Accessed(&touch))?;
             let arrived = &there.as_slice()[..LEN];
             Ok(scene(arrived, 0, va, DirectionKind::ToDevice).diagnose(&versions))
         };
@@ -97,7 +97,12 @@ pub(super) fn freed() -> Outcome {
         let look = |memory: &mut dyn Handed| -> Result<_, Fault> {
             let there = machine().pool.alloc(engine.device(), LEN)?;
             let others = before + 1;
-            memory.receive(engine, 0..LEN, &there.part(0, LEN)?, Some(&count))?;
+            memory.receive(
+                engine,
+                0..LEN,
+                &there.part(0, LEN)?,
+                Meanwhile::Accessed(&count),
+            )?;
             Ok(others)
         };
         let Some(others) = check_ok!(method::maintained(method, engine.device(), LEN, look)) else {

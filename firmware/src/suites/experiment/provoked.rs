@@ -222,7 +222,12 @@ fn send_dirty(
 ) -> Result<Upkeep, Fault> {
     there.as_mut_slice().fill(CANARY);
     pattern::fill(&mut memory.bytes()[..LEN], machine().seed);
-    Ok(memory.send(engine, 0..LEN, &mut there.part_mut(0, LEN)?, None)?)
+    Ok(memory.send(
+        engine,
+        0..LEN,
+        &mut there.part_mut(0, LEN)?,
+        Meanwhile::Nothing,
+    )?)
 }
 
 /// H2 to H5: lines in the cache, and a device that writes behind them.
@@ -247,9 +252,9 @@ fn receive(
         _ => {}
     }
     let fetch = |window: &Window<'_>| window.load_lines(line_size());
-    let meanwhile: Meanwhile<'_> = match hazard {
-        Hazard::Prefetch => Some(&fetch),
-        _ => None,
+    let meanwhile = match hazard {
+        Hazard::Prefetch => Meanwhile::Accessed(&fetch),
+        _ => Meanwhile::Nothing,
     };
     let source = there.part(0, part.len())?;
     let upkeep = memory.receive(engine, part.clone(), &source, meanwhile)?;
@@ -274,6 +279,11 @@ fn in_ram(
 ) -> Result<(), Fault> {
     let len = part.len();
     there.as_mut_slice().fill(POISON);
-    Bare(memory).send(engine, part, &mut there.part_mut(0, len)?, None)?;
+    Bare(memory).send(
+        engine,
+        part,
+        &mut there.part_mut(0, len)?,
+        Meanwhile::Nothing,
+    )?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use super::super::mapping::physical_breaks;
 use super::{NOTHING_SEEN, each_method, engine, evidence, method, put, together};
 use crate::diagnosis::{Diagnosis, Flaw};
 use crate::experiment::{Cell, Direction, Finding, Hazard, Method, Observed};
-use crate::handed::{Fault, Handed, Upkeep, scene};
+use crate::handed::{Fault, Handed, Meanwhile, Upkeep, scene};
 use crate::machine::machine;
 use crate::memory::hoard::{SLACK, fragment};
 use crate::memory::{Shuffled, reachable};
@@ -127,12 +127,17 @@ fn look(
         Direction::ToDevice => {
             there.as_mut_slice().fill(POISON);
             pattern::fill(memory.bytes(), seed);
-            memory.send(engine, 0..LEN, &mut there.part_mut(0, LEN)?, None)?
+            memory.send(
+                engine,
+                0..LEN,
+                &mut there.part_mut(0, LEN)?,
+                Meanwhile::Nothing,
+            )?
         }
         _ => {
             pattern::fill(&mut there.as_mut_slice()[..LEN], seed);
             memory.bytes().fill(POISON);
-            memory.receive(engine, 0..LEN, &there.part(0, LEN)?, None)?
+            memory.receive(engine, 0..LEN, &there.part(0, LEN)?, Meanwhile::Nothing)?
         }
     };
     let (bytes, direction) = match direction {
