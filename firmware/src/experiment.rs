@@ -2,9 +2,11 @@
 //! it. What provokes it is in the suite of the same name; `docs/coherency.md` explains each hazard.
 
 mod cell;
+mod crossover;
 mod table;
 
 pub use cell::{Cell, Direction, Evidence, Finding, How, Observed};
+pub use crossover::Crossover;
 pub use table::{Sheet, WIDTH};
 
 /// What can go wrong between the CPU's stores and the device's, numbered from 1.

@@ -149,3 +149,17 @@ fn a_place_that_was_not_run_is_shown_as_such() {
     assert_eq!(sheet.missing(|method| method == Method::Cma), 12 - 1);
     assert_eq!(sheet.missing(|method| method == Method::Pool), 12);
 }
+
+#[test]
+fn a_crossover_stays() {
+    let of = |cheaper: [bool; 3]| Crossover::of([64, 512, 4096].into_iter().zip(cheaper));
+    assert_eq!(of([true; 3]), Crossover::AtMost(64));
+    assert_eq!(of([false, true, true]), Crossover::Between(64, 512));
+    assert_eq!(of([false, false, true]), Crossover::Between(512, 4096));
+    assert_eq!(of([false; 3]), Crossover::Nowhere);
+    // Larger sizes reverse it.
+    assert_eq!(of([true, false, true]), Crossover::Between(512, 4096));
+    assert_eq!(of([false, true, false]), Crossover::Nowhere);
+    assert_eq!(Crossover::of([]), Crossover::Nowhere);
+    assert_eq!(of([false, true, true]).to_string(), "between 64 and 512");
+}

@@ -4,10 +4,11 @@ use super::caches::observable;
 use super::{engine, method};
 use crate::check_ok;
 use crate::dma_debug::Unchecked;
-use crate::experiment::Method;
+use crate::experiment::{Crossover, Method};
 use crate::failslab::lightly;
 use crate::handed::{Fault, Handed, Meanwhile};
 use crate::report::{self, Outcome};
+use core::cell::Cell;
 use core::hint::black_box;
 use hal::addr::PAGE_SIZE;
 use hal::arch::counter;
@@ -18,7 +19,8 @@ use hal::mm::Gfp;
 /// Bytes of the buffers.
 const SIZES: [usize; 5] = [64, 512, PAGE_SIZE, 64 << 10, 1 << 20];
 
-/// Rounds of which the cheapest counts, of all but the copy.
+/// Rounds of which the cheapest counts. The copy is of the last, when the code is warm: one takes long
+/// where an engine is slow.
 const ROUNDS: usize = 3;
 
 /// What the CPU fills buffers with.
@@ -33,10 +35,10 @@ enum Meter {
 }
 
 impl Meter {
-    /// Time tells something on silicon only, of which caches are a sign.
-    fn start(is_silicon: bool) -> Self {
+    /// Where caches were seen time tells something, and elsewhere instructions at most.
+    fn start(caches: bool) -> Self {
         match InstructionCounter::start() {
-            Some(counter) if !is_silicon => Self::Instructions(counter),
+            Some(counter) if !caches => Self::Instructions(counter),
             _ => Self::Ticks,
         }
     }
@@ -55,12 +57,17 @@ impl Meter {
         }
     }
 
+    /// What was counted between two readings.
+    fn between(&self, start: u64, end: u64) -> u64 {
+        match self {
+            Self::Instructions(_) => (end as u32).wrapping_sub(start as u32).into(),
+            Self::Ticks => end - start,
+        }
+    }
+
     /// What was counted since `start`.
     fn since(&self, start: u64) -> u64 {
-        match self {
-            Self::Instructions(counter) => counter.read().wrapping_sub(start as u32).into(),
-            Self::Ticks => counter::now() - start,
-        }
+        self.between(start, self.read())
     }
 
     fn of<T>(&self, f: impl FnOnce() -> T) -> (u64, T) {
@@ -81,45 +88,31 @@ struct Cost {
 }
 
 impl Cost {
-    const MOST: Self = Self {
-        alloc: u64::MAX,
-        fill: u64::MAX,
-        maintain: u64::MAX,
-        dma: 0,
-        read: u64::MAX,
-    };
-
-    /// Column by column the lesser.
-    fn min(self, other: Self) -> Self {
-        Self {
-            alloc: self.alloc.min(other.alloc),
-            fill: self.fill.min(other.fill),
-            maintain: self.maintain.min(other.maintain),
-            dma: self.dma + other.dma,
-            read: self.read.min(other.read),
-        }
+    /// What the CPU does: all but the copy.
+    const fn of_cpu(&self) -> u64 {
+        self.alloc + self.fill + self.maintain + self.read
     }
 
     const fn total(&self) -> u64 {
-        self.alloc + self.fill + self.maintain + self.dma + self.read
+        self.of_cpu() + self.dma
     }
 }
 
 pub(super) fn print() -> Outcome {
     let engine = engine()?;
-    let is_silicon = check_ok!(observable(engine));
-    let meter = Meter::start(is_silicon);
+    let caches = check_ok!(observable(engine));
+    let meter = Meter::start(caches);
     let _unchecked = Unchecked::begin();
-    let mut crossover = None;
+    let mut maps_are_cheaper = heapless::Vec::<_, { SIZES.len() }>::new();
     for &size in &SIZES[..lightly(SIZES.len())] {
-        let mut totals = [None; 2];
+        let mut of_cpu = [None; 2];
         for method in Method::ALL {
             let Some(cost) = check_ok!(measure(&meter, engine, method, size)) else {
                 continue;
             };
             match method {
-                Method::KmallocMap => totals[0] = Some(cost.total()),
-                Method::Coherent => totals[1] = Some(cost.total()),
+                Method::KmallocMap => of_cpu[0] = Some(cost.of_cpu()),
+                Method::Coherent => of_cpu[1] = Some(cost.of_cpu()),
                 _ => {}
             }
             report::diagnostic(format_args!(
@@ -135,26 +128,28 @@ pub(super) fn print() -> Outcome {
                 meter.unit()
             ));
         }
-        if let [Some(mapped), Some(coherent)] = totals
-            && mapped < coherent
-        {
-            crossover = crossover.or(Some(size));
+        if let [Some(mapped), Some(coherent)] = of_cpu {
+            // There is room for every size.
+            let _ = maps_are_cheaper.push((size, mapped < coherent));
         }
     }
     report::diagnostic(format_args!(
-        "cost dma is what one copy takes the CPU until it sees the end"
+        "cost dma is what one copy takes the CPU until it sees the end; alloc includes zeroing, and of \
+         dma-pool the pool's creation"
     ));
-    if let (Meter::Ticks, false) = (&meter, is_silicon) {
+    if let (Meter::Ticks, false) = (&meter, caches) {
         report::diagnostic(format_args!(
             "cost ticks of an emulator's clock, which say nothing of silicon"
         ));
     }
-    match (is_silicon, crossover) {
-        (false, _) => report::diagnostic(format_args!(
+    match caches {
+        false => report::diagnostic(format_args!(
             "cost crossover=not-observable: nothing cached, so nothing gained by caching"
         )),
-        (true, Some(size)) => report::diagnostic(format_args!("cost crossover={size}")),
-        (true, None) => report::diagnostic(format_args!("cost crossover=none")),
+        true => report::diagnostic(format_args!(
+            "cost crossover={}, without dma",
+            Crossover::of(maps_are_cheaper)
+        )),
     }
     Ok(())
 }
@@ -166,19 +161,26 @@ fn measure(
     method: Method,
     size: usize,
 ) -> Result<Option<Cost>, Fault> {
-    let mut cost = Cost::MOST;
-    for round in 0..lightly(ROUNDS) {
+    let mut cheapest: Option<Cost> = None;
+    let rounds = lightly(ROUNDS);
+    for round in 1..=rounds {
         let start = meter.read();
         let used = |memory: &mut dyn Handed| {
             let alloc = meter.since(start);
             let bytes = &mut memory.bytes()[..size];
             let (fill, ()) = meter.of(|| bytes.fill(black_box(FILL)));
-            let (maintain, lent) = meter.of(|| memory.lend(engine.device(), 0..size));
-            lent?;
-            // A copy takes long where an engine is slow: one is enough.
-            let dma = match round {
-                0 => copy_to(meter, engine, memory, size)?,
-                _ => 0,
+            let maintain = match method.is_raw() {
+                // Nobody does anything.
+                true => 0,
+                false => {
+                    let (maintain, lent) = meter.of(|| memory.lend(engine.device(), 0..size));
+                    lent?;
+                    maintain
+                }
+            };
+            let dma = match round == rounds {
+                true => copy_to(meter, engine, memory, size)?,
+                false => 0,
             };
             let bytes = &memory.bytes()[..size];
             let (read, read_back) = meter.of(|| sum(bytes));
@@ -191,12 +193,16 @@ fn measure(
                 read,
             })
         };
-        match method::with(method, engine.device(), size, used)? {
-            Some(once) => cost = cost.min(once),
-            None => return Ok(None),
-        }
+        let Some(once) = method::with(method, engine.device(), size, used)? else {
+            return Ok(None);
+        };
+        let cheaper = cheapest.filter(|cost| cost.of_cpu() <= once.of_cpu());
+        cheapest = Some(Cost {
+            dma: once.dma,
+            ..cheaper.unwrap_or(once)
+        });
     }
-    Ok(Some(cost))
+    Ok(cheapest)
 }
 
 /// Every byte, eight at a time.
@@ -205,7 +211,7 @@ fn sum(bytes: &[u8]) -> u64 {
     words.fold(0, |sum, word| sum ^ u64::from_ne_bytes(*word))
 }
 
-/// What it takes to have the engine write the `len` bytes, without what maintaining them takes.
+/// What it takes to have the engine write `len` bytes that are lent to it already.
 fn copy_to(
     meter: &Meter,
     engine: &'static dyn DmaEngine,
@@ -213,10 +219,10 @@ fn copy_to(
     len: usize,
 ) -> Result<u64, Fault> {
     let source = coherent::alloc(engine.device(), len, Gfp::KERNEL)?;
-    let (maintain, lent) = meter.of(|| memory.lend(engine.device(), 0..len));
-    lent?;
     let part = source.part(0, len)?;
-    let (both, copied) = meter.of(|| memory.receive(engine, 0..len, &part, Meanwhile::Nothing));
-    copied?;
-    Ok(both.saturating_sub(maintain))
+    let readings = Cell::new([0; 2]);
+    let look = || readings.set([readings.get()[1], meter.read()]);
+    memory.receive(engine, 0..len, &part, Meanwhile::Timed(&look))?;
+    let [start, end] = readings.get();
+    Ok(meter.between(start, end))
 }

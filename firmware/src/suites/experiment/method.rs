@@ -9,7 +9,7 @@ use hal::addr::PAGE_SIZE;
 use hal::dma::{Device, DmaPool, coherent};
 use hal::mm::{self, Gfp};
 
-/// Calls `f` with `len` bytes or more for `device`, handed over as `method` does it. `None`
+/// Calls `f` with `len` zeroed bytes or more for `device`, handed over as `method` does it. `None`
 /// where there is no contiguous memory area.
 pub(super) fn with<T>(
     method: Method,
@@ -32,7 +32,9 @@ pub(super) fn maintained<T>(
 ) -> Result<Option<T>, Fault> {
     let result = match method {
         Method::KmallocRaw | Method::KmallocMap => f(&mut Object::zeroed(len, reachable(device))?)?,
-        Method::VmallocRaw | Method::VmallocSg => f(&mut Area::alloc_with(len, LOWEST_ZONE)?)?,
+        Method::VmallocRaw | Method::VmallocSg => {
+            f(&mut Area::alloc_with(len, LOWEST_ZONE | Gfp::ZERO)?)?
+        }
         Method::Coherent => f(&mut coherent::alloc(device, len, Gfp::KERNEL)?)?,
         Method::Pool => {
             let pool = DmaPool::create("experiment", device, len, 0, 0)?;
@@ -42,11 +44,10 @@ pub(super) fn maintained<T>(
             let Some(cma) = mm::default_cma() else {
                 return Ok(None);
             };
-            f(&mut Contiguous::alloc(
-                cma,
-                len.div_ceil(PAGE_SIZE) as u32,
-                0,
-            )?)?
+            let mut memory = Contiguous::alloc(cma, len.div_ceil(PAGE_SIZE) as u32, 0)?;
+            // `cma_alloc` does not.
+            memory.fill(0);
+            f(&mut memory)?
         }
     };
     Ok(Some(result))
