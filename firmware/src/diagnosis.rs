@@ -40,9 +40,17 @@ pub struct Scene<'a> {
 impl Scene<'_> {
     /// What is wrong with the copy; `None` if nothing is.
     pub fn diagnose(&self, expected: &impl Expected) -> Option<Diagnosis> {
-        let (flaw, first, count) = shape::flaw(self, expected)?;
+        let copy = shape::flaw(self, expected);
+        let (flaw, first, count) = match shape::beside(self, expected) {
+            Some((flaw, first)) => (flaw, first, 1),
+            None => copy?,
+        };
         Some(Diagnosis {
             flaw,
+            // A neighbour that was lost does not say why the copy is wrong.
+            of_copy: copy
+                .filter(|_| !(0..self.len as isize).contains(&first))
+                .map(|(flaw, ..)| flaw),
             first,
             count,
             len: self.len,

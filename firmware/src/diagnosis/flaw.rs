@@ -93,8 +93,10 @@ impl Flaw {
 /// What is wrong with a copy, where, and what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Diagnosis {
-    /// The cause.
+    /// The cause. Of a byte beside the copy, if one is wrong.
     pub flaw: Flaw,
+    /// Then what is wrong with the copy itself, if anything.
+    pub of_copy: Option<Flaw>,
     /// The first wrong byte, from the copy's first; one before it is negative.
     pub first: isize,
     /// Wrong bytes.
@@ -141,6 +143,10 @@ impl fmt::Display for Diagnosis {
             self.memory,
             self.flaw.missing(self.direction),
             self.flaw.remedy(self.direction)
-        )
+        )?;
+        match self.of_copy {
+            Some(flaw) => write!(f, "; in the copy: {}", flaw.name()),
+            None => Ok(()),
+        }
     }
 }

@@ -60,11 +60,8 @@ impl Tally {
     }
 }
 
-/// What is wrong with the copy, the first wrong byte from the copy's first, and how many are wrong.
+/// What is wrong with the copy itself, the first wrong byte from the copy's first, and how many are wrong.
 pub(super) fn flaw(scene: &Scene<'_>, expected: &impl Expected) -> Option<(Flaw, isize, usize)> {
-    if let Some((flaw, first)) = beside(scene, expected) {
-        return Some((flaw, first, 1));
-    }
     let copy = &scene.bytes[scene.at..scene.at + scene.len];
     let whole = Tally::of(copy, 0..scene.len, expected);
     let first = (0..scene.len).find(|&index| copy[index] != expected.copied(index))?;
@@ -72,9 +69,9 @@ pub(super) fn flaw(scene: &Scene<'_>, expected: &impl Expected) -> Option<(Flaw,
     Some((flaw, first as isize, whole.wrong()))
 }
 
-/// The nearest byte beside the copy that is not what it was, and what that means: a cache loses it
+/// The byte beside the copy, nearest to it, that is not what it was, and what that means: a cache loses it
 /// only together with a line that the copy has a part of.
-fn beside(scene: &Scene<'_>, expected: &impl Expected) -> Option<(Flaw, isize)> {
+pub(super) fn beside(scene: &Scene<'_>, expected: &impl Expected) -> Option<(Flaw, isize)> {
     let (at, end) = (scene.at, scene.at + scene.len);
     let lost = |&index: &usize| scene.bytes[index] != expected.beside(index);
     let before = (0..at)
@@ -84,7 +81,11 @@ fn beside(scene: &Scene<'_>, expected: &impl Expected) -> Option<(Flaw, isize)> 
     let after = (end..scene.bytes.len())
         .find(lost)
         .map(|index| (index - at) as isize);
-    let first = before.or(after)?;
+    let distance = |first: &isize| match *first {
+        first if first < 0 => first.unsigned_abs(),
+        first => first.unsigned_abs() + 1 - scene.len,
+    };
+    let first = before.into_iter().chain(after).min_by_key(distance)?;
     let edge = if first < 0 { 0 } else { scene.len as isize - 1 };
     let shares_line = scene.line_of(first) == scene.line_of(edge);
     let flaw = match scene.is_cached() && shares_line && scene.direction.device_writes() {

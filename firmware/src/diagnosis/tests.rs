@@ -138,6 +138,48 @@ fn a_neighbour_is_lost_with_a_line_it_shares() {
 }
 
 #[test]
+fn of_two_neighbours_the_nearer_is_named() {
+    let odd = Case {
+        offset: 40,
+        len: 100,
+        ..CASE
+    };
+    for (before, after, nearest) in [
+        (AT - 3, AT + 100, 100),
+        (AT - 1, AT + 100 + 1, -1),
+        (AT - 2, AT + 100, 100),
+        (AT - 2, AT + 100 + 2, -2),
+    ] {
+        let both = |bytes: &mut [u8]| (bytes[before], bytes[after]) = (0, 0);
+        let found = odd.diagnose(both).unwrap();
+        assert_eq!(found.first, nearest);
+        assert_eq!((found.flaw, found.of_copy), (Flaw::LostNeighbour, None));
+    }
+    // The nearer one shares a line with the copy, the other would not.
+    let apart = |bytes: &mut [u8]| (bytes[AT - 41], bytes[AT + 100]) = (0, 0);
+    assert_eq!(odd.flaw(apart), Some(Flaw::LostNeighbour));
+}
+
+#[test]
+fn a_lost_neighbour_does_not_hide_stale_lines() {
+    let odd = Case {
+        offset: 40,
+        len: 100,
+        ..CASE
+    };
+    let both = |bytes: &mut [u8]| {
+        bytes[AT - 1] = 0;
+        bytes[AT..AT + 24].fill(POISON);
+    };
+    let found = odd.diagnose(both).unwrap();
+    assert_eq!(found.flaw, Flaw::LostNeighbour);
+    assert_eq!(found.of_copy, Some(Flaw::StaleLine { lines: 1 }));
+    assert!(found.to_string().ends_with("; in the copy: stale line"));
+    // What is wrong with the copy alone is said once.
+    assert_eq!(odd.diagnose(old(0..24)).unwrap().of_copy, None);
+}
+
+#[test]
 fn what_lies_in_another_line_is_no_lost_neighbour() {
     let elsewhere = Some(Flaw::WrongBusAddress { shift: None });
     let odd = Case {
