@@ -5,7 +5,8 @@ mod window;
 
 pub(crate) use window::{Window, invalidate_by_hand};
 
-use crate::diagnosis::Scene;
+use crate::diagnosis::{Diagnosis, Scene};
+use crate::pattern::Expected;
 use crate::submission::copy_while;
 use core::fmt;
 use core::ops::Range;
@@ -34,6 +35,12 @@ pub(crate) enum Fault {
     Create(#[from] PoolCreateError),
     #[error(transparent)]
     Cma(#[from] CmaError),
+    /// The device never reported an end, and what that made of the copy.
+    #[error("{error}; {diagnosis}")]
+    Unended {
+        error: DmaError,
+        diagnosis: Diagnosis,
+    },
 }
 
 /// What handing memory over and taking it back took.
@@ -94,6 +101,26 @@ pub(crate) fn scene(bytes: &[u8], at: usize, va: VirtAddr, direction: DirectionK
         has_ended: true,
         in_ram: None,
     }
+}
+
+/// What a hand-over took. Of one whose device never reported an end the copy, as `scene` shows it, is
+/// looked at before the run ends for it.
+pub(crate) fn ended(
+    result: Result<Upkeep, DmaError>,
+    scene: Scene<'_>,
+    expected: &impl Expected,
+) -> Result<Upkeep, Fault> {
+    let Err(error @ DmaError::Timeout(_)) = result else {
+        return Ok(result?);
+    };
+    let scene = Scene {
+        has_ended: false,
+        ..scene
+    };
+    Err(match scene.diagnose(expected) {
+        Some(diagnosis) => Fault::Unended { error, diagnosis },
+        None => error.into(),
+    })
 }
 
 /// What happens while memory is lent, besides the transfer.

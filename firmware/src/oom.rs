@@ -131,6 +131,7 @@ impl OutOfMemory for Fault {
             Self::Pool(error) => error.is_out_of_memory(),
             Self::Create(error) => error.is_out_of_memory(),
             Self::Cma(error) => error.is_out_of_memory(),
+            Self::Unended { .. } => false,
         }
     }
 }

@@ -114,6 +114,29 @@ impl Expected for LaidOut {
     }
 }
 
+/// What the pattern of `seed` leaves of bytes that all were `old`.
+#[derive(Clone, Copy, Debug)]
+pub struct Over {
+    /// Of the pattern.
+    pub seed: u64,
+    /// What was there before.
+    pub old: u8,
+}
+
+impl Expected for Over {
+    fn beside(&self, _: usize) -> u8 {
+        CANARY
+    }
+
+    fn old(&self, _: usize) -> u8 {
+        self.old
+    }
+
+    fn copied(&self, index: usize) -> u8 {
+        byte(self.seed, index)
+    }
+}
+
 /// Looks at the `len` bytes at `at` of `bytes`, laid out by [`lay_out`] and then written with the
 /// pattern `seed`.
 ///

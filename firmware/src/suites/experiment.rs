@@ -38,6 +38,7 @@ pub(super) const SUITE: Suite = Suite {
         h4_shared_lines_planted: || provoked::planted(Hazard::SharedLine),
         h5_prefetches: || provoked::run(Hazard::Prefetch),
         h5_prefetches_planted: || provoked::planted(Hazard::Prefetch),
+        never_ran_planted: provoked::never_ran_planted,
         h6_aliases: aliased::run,
         h6_aliases_planted: aliased::planted,
         h7_barriers: barriers,

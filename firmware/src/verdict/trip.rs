@@ -1,7 +1,7 @@
 //! What an engine and the CPU read of each other in one kind of memory.
 
 use crate::diagnosis::Diagnosis;
-use crate::handed::{Fault, Handed, Meanwhile, scene, since};
+use crate::handed::{Fault, Handed, Meanwhile, ended, scene, since};
 use crate::machine::machine;
 use crate::pattern::{self, LaidOut};
 use core::fmt;
@@ -28,19 +28,19 @@ impl Trip {
 
         pattern::fill(&mut there.as_mut_slice()[..len], seed);
         memory.bytes().fill(pattern::POISON);
-        memory.receive(engine, 0..len, &there.part(0, len)?, Meanwhile::Nothing)?;
         let va = memory.va();
+        let received = memory.receive(engine, 0..len, &there.part(0, len)?, Meanwhile::Nothing);
+        let read = scene(memory.bytes(), 0, va, DirectionKind::FromDevice);
+        ended(received, read, &LaidOut(seed))?;
         let received = scene(memory.bytes(), 0, va, DirectionKind::FromDevice);
         let received = received.diagnose(&LaidOut(seed));
 
         there.as_mut_slice().fill(pattern::POISON);
         pattern::fill(memory.bytes(), !seed);
-        memory.send(
-            engine,
-            0..len,
-            &mut there.part_mut(0, len)?,
-            Meanwhile::Nothing,
-        )?;
+        let mut to = there.part_mut(0, len)?;
+        let sent = memory.send(engine, 0..len, &mut to, Meanwhile::Nothing);
+        let written = scene(&there.as_slice()[..len], 0, va, DirectionKind::ToDevice);
+        ended(sent, written, &LaidOut(!seed))?;
         let sent = scene(&there.as_slice()[..len], 0, va, DirectionKind::ToDevice);
         let sent = sent.diagnose(&LaidOut(!seed));
 

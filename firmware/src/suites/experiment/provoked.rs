@@ -1,14 +1,17 @@
 //! The hazards of caches, H1 to H5: provoked line by line, then looked at.
 
+use super::super::phantom::Narrowed;
 use super::caches::{evict, observable, write_back};
 use super::judge::{Broken, Sight};
 use super::method;
 use super::{NOTHING_SEEN, each_method, engine, put};
 use crate::diagnosis::{Diagnosis, Flaw, Scene};
 use crate::experiment::{Cell, Direction, Finding, Hazard, Method};
-use crate::handed::{Bare, Fault, Handed, Meanwhile, Upkeep, Window, invalidate_by_hand, scene};
+use crate::handed::{
+    Bare, Fault, Handed, Meanwhile, Upkeep, Window, ended, invalidate_by_hand, scene,
+};
 use crate::machine::machine;
-use crate::pattern::{self, CANARY, LaidOut, POISON};
+use crate::pattern::{self, CANARY, LaidOut, Over, POISON};
 use crate::report::{self, Outcome, Stop};
 use crate::{check, check_ok};
 use core::hint::black_box;
@@ -89,6 +92,27 @@ pub(super) fn planted(hazard: Hazard) -> Outcome {
             found == Some(Flaw::LostNeighbour),
             "lost neighbours are {found:?}"
         );
+    }
+    Ok(())
+}
+
+/// An engine that is given no time: what it did not copy is named as such, in both directions.
+pub(super) fn never_ran_planted() -> Outcome {
+    let hasty = Narrowed::hasty().ok_or(Stop::Skipped("no DMA engine"))?;
+    for hazard in [Hazard::DirtyLine, Hazard::StaleLine] {
+        match look(hazard, Method::Coherent, &hasty, false) {
+            Ok(_) => return Err(Stop::Skipped("the engine is done at once")),
+            Err(Fault::Unended { diagnosis, .. }) => {
+                report::diagnostic(format_args!("{diagnosis}"));
+                check!(
+                    diagnosis.flaw == Flaw::NeverRan,
+                    "a copy that never ran is another flaw"
+                );
+            }
+            Err(fault) => {
+                check_ok!(Err(fault));
+            }
+        }
     }
     Ok(())
 }
@@ -222,12 +246,19 @@ fn send_dirty(
 ) -> Result<Upkeep, Fault> {
     there.as_mut_slice().fill(CANARY);
     pattern::fill(&mut memory.bytes()[..LEN], machine().seed);
-    Ok(memory.send(
+    let va = memory.va();
+    let sent = memory.send(
         engine,
         0..LEN,
         &mut there.part_mut(0, LEN)?,
         Meanwhile::Nothing,
-    )?)
+    );
+    let arrived = scene(&there.as_slice()[..LEN], 0, va, DirectionKind::ToDevice);
+    let expected = Over {
+        seed: machine().seed,
+        old: CANARY,
+    };
+    ended(sent, arrived, &expected)
 }
 
 /// H2 to H5: lines in the cache, and a device that writes behind them.
@@ -257,7 +288,11 @@ fn receive(
         _ => Meanwhile::Nothing,
     };
     let source = there.part(0, part.len())?;
-    let upkeep = memory.receive(engine, part.clone(), &source, meanwhile)?;
+    let received = memory.receive(engine, part.clone(), &source, meanwhile);
+    let va = memory.va() + part.start;
+    let bytes = &memory.bytes()[part.clone()];
+    let read = scene(bytes, 0, va, DirectionKind::FromDevice);
+    let upkeep = ended(received, read, &LaidOut(machine().seed))?;
     match hazard {
         Hazard::Eviction => {
             evict()?;

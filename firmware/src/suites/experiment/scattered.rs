@@ -4,7 +4,7 @@ use super::super::mapping::physical_breaks;
 use super::{NOTHING_SEEN, each_method, engine, evidence, method, put, together};
 use crate::diagnosis::{Diagnosis, Flaw};
 use crate::experiment::{Cell, Direction, Finding, Hazard, Method, Observed};
-use crate::handed::{Fault, Handed, Meanwhile, Upkeep, scene};
+use crate::handed::{Fault, Handed, Meanwhile, Upkeep, ended, scene};
 use crate::machine::machine;
 use crate::memory::hoard::{SLACK, fragment};
 use crate::memory::{Shuffled, reachable};
@@ -123,21 +123,26 @@ fn look(
     let mut there = machine().pool.alloc(engine.device(), LEN)?;
     let va = memory.va();
     let runs = physical_breaks(va, LEN).map_or(0, |breaks| breaks + 1);
+    let expected = LaidOut(seed);
     let upkeep = match direction {
         Direction::ToDevice => {
             there.as_mut_slice().fill(POISON);
             pattern::fill(memory.bytes(), seed);
-            memory.send(
+            let sent = memory.send(
                 engine,
                 0..LEN,
                 &mut there.part_mut(0, LEN)?,
                 Meanwhile::Nothing,
-            )?
+            );
+            let arrived = scene(&there.as_slice()[..LEN], 0, va, DirectionKind::ToDevice);
+            ended(sent, arrived, &expected)?
         }
         _ => {
             pattern::fill(&mut there.as_mut_slice()[..LEN], seed);
             memory.bytes().fill(POISON);
-            memory.receive(engine, 0..LEN, &there.part(0, LEN)?, Meanwhile::Nothing)?
+            let received = memory.receive(engine, 0..LEN, &there.part(0, LEN)?, Meanwhile::Nothing);
+            let read = scene(&memory.bytes()[..LEN], 0, va, DirectionKind::FromDevice);
+            ended(received, read, &expected)?
         }
     };
     let (bytes, direction) = match direction {
@@ -145,7 +150,7 @@ fn look(
         _ => (&memory.bytes()[..LEN], DirectionKind::FromDevice),
     };
     Ok(Sight {
-        diagnosis: scene(bytes, 0, va, direction).diagnose(&LaidOut(seed)),
+        diagnosis: scene(bytes, 0, va, direction).diagnose(&expected),
         upkeep,
         runs,
     })
