@@ -78,8 +78,10 @@ impl Hazard {
                 &[Direction::FromDevice]
             }
             Self::MismatchedAlias | Self::MissingBarrier | Self::BeyondMask => &[Direction::Both],
-            Self::Scattered | Self::TouchedWhileOwned => {
-                &[Direction::ToDevice, Direction::FromDevice]
+            Self::Scattered => &[Direction::ToDevice, Direction::FromDevice],
+            // Touched by whom the device reads or writes, and freed, which is the same for both.
+            Self::TouchedWhileOwned => {
+                &[Direction::ToDevice, Direction::FromDevice, Direction::Both]
             }
         }
     }

@@ -7,14 +7,11 @@ use core::fmt;
 /// Longest line in characters.
 pub const WIDTH: usize = 100;
 
-/// Characters in the first column, and in each other.
-const NAME: usize = 13;
-const COLUMN: usize = 7;
+/// Characters in the first column: the longest name of a method.
+const NAME: usize = 11;
 
-/// Columns: two hazards have two directions.
-const COLUMNS: usize = 12;
-
-const _: () = assert!(NAME + COLUMNS * COLUMN <= WIDTH);
+/// Columns: one hazard has two directions, and one three.
+const COLUMNS: usize = 13;
 
 /// Every cell there is.
 const CELLS: usize = COLUMNS * Method::ALL.len();
@@ -80,7 +77,7 @@ impl Sheet {
 
     /// Calls `line` with each line of the table.
     pub fn print(&self, mut line: impl FnMut(fmt::Arguments<'_>)) {
-        line(format_args!("{}", fmt::from_fn(heads)));
+        line(format_args!("{}", fmt::from_fn(|f| self.heads(f))));
         for method in Method::ALL {
             line(format_args!("{}", fmt::from_fn(|f| self.row(method, f))));
         }
@@ -94,12 +91,30 @@ impl Sheet {
 
     fn row(&self, method: Method, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:NAME$}", method.name())?;
-        columns().try_for_each(
-            |(hazard, direction)| match self.get(hazard, method, direction) {
-                Some(cell) => write!(f, "{:>COLUMN$}", cell.short().as_str()),
-                None => write!(f, "{:>COLUMN$}", "-"),
-            },
-        )
+        columns().try_for_each(|column @ (hazard, direction)| {
+            let width = self.width(column);
+            match self.get(hazard, method, direction) {
+                Some(cell) => write!(f, "{:>width$}", cell.short().as_str()),
+                None => write!(f, "{:>width$}", "-"),
+            }
+        })
+    }
+
+    fn heads(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:NAME$}", "")?;
+        columns().try_for_each(|column| {
+            let width = self.width(column);
+            write!(f, "{:>width$}", head(column).as_str())
+        })
+    }
+
+    /// Characters in a column: a space and the widest text in it.
+    fn width(&self, column: (Hazard, Direction)) -> usize {
+        let (hazard, direction) = column;
+        let cell = |method| self.get(hazard, method, direction);
+        let cells = Method::ALL.into_iter().filter_map(cell);
+        let widest = cells.map(|cell| cell.short().len()).max();
+        1 + widest.unwrap_or_default().max(head(column).len())
     }
 }
 
@@ -109,18 +124,15 @@ fn columns() -> impl Iterator<Item = (Hazard, Direction)> {
     Hazard::ALL.into_iter().flat_map(of)
 }
 
-fn heads(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    write!(f, "{:NAME$}", "")?;
-    for (hazard, direction) in columns() {
-        let mark = match direction {
-            Direction::ToDevice => ">",
-            Direction::FromDevice => "<",
-            Direction::Both => "",
-        };
-        let mut head = heapless::String::<COLUMN>::new();
-        // A letter, two digits and a mark fit.
-        let _ = fmt::write(&mut head, format_args!("H{}{mark}", hazard.number()));
-        write!(f, "{:>COLUMN$}", head.as_str())?;
-    }
-    Ok(())
+/// The name of a column.
+fn head((hazard, direction): (Hazard, Direction)) -> heapless::String<4> {
+    let mark = match direction {
+        Direction::ToDevice => ">",
+        Direction::FromDevice => "<",
+        Direction::Both => "",
+    };
+    let mut head = heapless::String::new();
+    // A letter, two digits and a mark fit.
+    let _ = fmt::write(&mut head, format_args!("H{}{mark}", hazard.number()));
+    head
 }
