@@ -107,18 +107,24 @@ pub(super) fn planted() -> Outcome {
     let through_alias = probe::read_u8(SCRATCH);
     check_ok!(plant.remove());
     write_back(page.va(), LEN);
+    let through_alias = check_ok!(through_alias.map_err(probe::in_words)) as u8;
     check!(
         found.other.is_some(),
         "a second mapping of another type is not found"
     );
-    let caches = check_ok!(observable(engine));
+    check!(
+        [OLD, NEW].contains(&through_alias),
+        "{through_alias:#x} through the other mapping was never stored"
+    );
+    let seen = match (through_alias == OLD, check_ok!(observable(engine))) {
+        (true, _) => "stale, by compared bytes",
+        // The line may have been evicted in time.
+        (false, true) => "the new bytes, by luck",
+        (false, false) => "not observable here; another machine may read the old bytes",
+    };
     report::diagnostic(format_args!(
-        "stored {NEW:#x} through one mapping, read {:#x} through the other: {}",
-        through_alias.unwrap_or_default(),
-        match caches {
-            true => "by compared bytes",
-            false => "not observable here; another machine may read the old bytes",
-        }
+        "stored {NEW:#x} over {OLD:#x} through one mapping, read {through_alias:#x} through the \
+         other: {seen}"
     ));
     run_again_without(frames.start)
 }
