@@ -6,6 +6,7 @@
 
 mod aliased;
 mod beyond;
+mod blocks;
 mod caches;
 mod cost;
 mod judge;

@@ -4,7 +4,7 @@ use super::super::phantom::Narrowed;
 use super::caches::{evict, observable, write_back};
 use super::judge::{Broken, Sight};
 use super::method;
-use super::{NOTHING_SEEN, each_method, engine, put};
+use super::{NOTHING_SEEN, blocks, each_method, engine, put};
 use crate::diagnosis::{Diagnosis, Flaw, Scene};
 use crate::experiment::{Cell, Direction, Finding, Hazard, Method};
 use crate::handed::{
@@ -84,8 +84,7 @@ pub(super) fn planted(hazard: Hazard) -> Outcome {
     }
     if hazard == Hazard::SharedLine {
         let method = Method::KmallocRaw;
-        let lost =
-            |memory: &mut dyn Handed| without_neighbours(engine, memory, part(hazard, method));
+        let lost = |memory: &mut dyn Handed| without_neighbours(engine, memory, part(hazard));
         let found = check_ok!(method::with(method, engine.device(), LEN, lost)).flatten();
         let found = found.map(|found| found.flaw);
         check!(
@@ -124,10 +123,13 @@ fn look(
     engine: &dyn DmaEngine,
     caches: bool,
 ) -> Result<Option<Sight>, Fault> {
+    if (hazard, method) == (Hazard::SharedLine, Method::Pool) {
+        return blocks::look(engine);
+    }
     let tries = if caches && method.is_raw() { TRIES } else { 1 };
     let mut sight = None;
     for _ in 0..tries {
-        let part = part(hazard, method);
+        let part = part(hazard);
         let once = |memory: &mut dyn Handed| provoke(hazard, method, engine, memory, part.clone());
         sight = method::with(method, engine.device(), LEN, once)?;
         if sight.as_ref().is_none_or(|sight| sight.diagnosis.is_some()) {
@@ -137,12 +139,11 @@ fn look(
     Ok(sight)
 }
 
-/// The bytes that change hands: all, or some that share their first and their last line. Of a pool a
-/// block changes hands whole.
-fn part(hazard: Hazard, method: Method) -> Range<usize> {
+/// The bytes that change hands: all, or some that share their first and their last line.
+fn part(hazard: Hazard) -> Range<usize> {
     let half = line_size() / 2;
     match hazard {
-        Hazard::SharedLine if method != Method::Pool => half..half + 4 * line_size(),
+        Hazard::SharedLine => half..half + 4 * line_size(),
         _ => 0..LEN,
     }
 }
