@@ -117,17 +117,22 @@ fn each_method(mut one: impl FnMut(Method) -> Outcome) -> Outcome {
 const NOTHING_SEEN: Outcome = Err(Stop::Skipped("not observable on this machine"));
 
 /// What a device makes of a doorbell that overtakes a store. No counter, register or table of a core
-/// says in which order its accesses left it, and a run in which nothing went wrong proves nothing.
+/// says in which order its accesses left it, and a run in which nothing went wrong proves nothing: so
+/// nothing is run.
 fn barriers() -> Outcome {
     each_method(|method| {
         put(Cell {
             hazard: Hazard::MissingBarrier,
             method,
             direction: Direction::Both,
-            expected: Finding::Right,
+            expected: match method.is_raw() {
+                // Nobody orders the stores before the doorbell: the device may read what was before.
+                true => Finding::Stale,
+                false => Finding::Right,
+            },
             observed: Observed::NotObservable,
             evidence: evidence(format_args!(
-                "the order of accesses leaves no trace; host tests record it"
+                "no register, table or counter holds the order in which accesses left a core"
             )),
         })
     })
