@@ -192,7 +192,14 @@ pub(super) fn freed() -> Outcome {
             },
             evidence: match (record, debug::is_on()) {
                 (_, false) => evidence(format_args!("DMA calls are not checked")),
-                (Some(call), _) => evidence(format_args!("on record: {call}")),
+                (
+                    Some(Call {
+                        kind, len, addr, ..
+                    }),
+                    _,
+                ) => evidence(format_args!(
+                    "on record: {kind}, {len:#x} bytes at bus address {addr}"
+                )),
                 (None, _) => evidence(format_args!("bus address {bus} is on no record")),
             },
         })?;
