@@ -116,6 +116,14 @@ impl Boot {
         let lines = lines.into_iter().map(Into::into);
         self.expect(Expect::Pass(lines.collect()))
     }
+
+    /// More of them.
+    fn also_says<S: Into<String>>(mut self, lines: impl IntoIterator<Item = S>) -> Self {
+        if let Expect::Pass(said) = &mut self.expect {
+            said.extend(lines.into_iter().map(Into::into));
+        }
+        self
+    }
 }
 
 /// All lanes in the order they run.
