@@ -36,9 +36,9 @@ pub(crate) enum Fault {
     #[error(transparent)]
     Cma(#[from] CmaError),
     /// The device never reported an end, and what that made of the copy.
-    #[error("{error}; {diagnosis}")]
+    #[error("transfer timed out after {timeout_ns} ns; {diagnosis}")]
     Unended {
-        error: DmaError,
+        timeout_ns: u64,
         diagnosis: Diagnosis,
     },
 }
@@ -110,7 +110,7 @@ pub(crate) fn ended(
     scene: Scene<'_>,
     expected: &impl Expected,
 ) -> Result<Upkeep, Fault> {
-    let Err(error @ DmaError::Timeout(_)) = result else {
+    let Err(DmaError::Timeout(timeout_ns)) = result else {
         return Ok(result?);
     };
     let scene = Scene {
@@ -118,8 +118,11 @@ pub(crate) fn ended(
         ..scene
     };
     Err(match scene.diagnose(expected) {
-        Some(diagnosis) => Fault::Unended { error, diagnosis },
-        None => error.into(),
+        Some(diagnosis) => Fault::Unended {
+            timeout_ns,
+            diagnosis,
+        },
+        None => DmaError::Timeout(timeout_ns).into(),
     })
 }
 
