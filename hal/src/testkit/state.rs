@@ -157,10 +157,14 @@ impl State {
             Some(MemoryType::NormalWriteBack) => Access::Cached,
             _ => Access::Uncached,
         };
+        let Self {
+            adversary, regions, ..
+        } = self;
+        let mut regions = regions.iter_mut();
         if page.is_leaf(Level::L3)
-            && let Some((region, _)) = self.find(page.output_address())
+            && let Some(region) = regions.find(|it| it.offset(page.output_address()).is_some())
         {
-            region.change(access);
+            region.change(access, adversary);
         }
     }
 

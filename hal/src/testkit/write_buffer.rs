@@ -1,7 +1,7 @@
 //! Stores to non-cacheable memory on their way, and loads of it that came early.
 
 use super::adversary::{Adversary, Whim};
-use super::ram::Ram;
+use super::ram::{LINE, Ram};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes that are stored and loaded at once: no more than what every access of a structure's field
@@ -40,7 +40,7 @@ impl WriteBuffer {
 
     /// Notices what the core stored.
     pub(super) fn observe(&mut self, ram: &Ram) {
-        const BLOCK: usize = super::ram::LINE;
+        const BLOCK: usize = LINE;
 
         if ram.shows(&self.known) {
             return;
@@ -102,6 +102,11 @@ impl WriteBuffer {
         ram.store(at, bytes);
         let first = at - at % GRAIN;
         self.unseen.extend((first..at + bytes.len()).step_by(GRAIN));
+    }
+
+    /// The lines, by number, of stores that masters do not see yet.
+    pub(super) fn lines_on_their_way(&self) -> BTreeSet<usize> {
+        self.waiting.keys().map(|(_, at)| at / LINE).collect()
     }
 
     /// Time passes.

@@ -44,13 +44,6 @@ const EXCUSES: &[Excuse] = &[
     },
     Excuse {
         program: "to non-cacheable",
-        kind: EventKind::CleanInvalidate,
-        file: "mmu/retype.rs",
-        which: 0..64,
-        reason: "the lines are maintained again through the new mapping, before anybody uses them",
-    },
-    Excuse {
-        program: "to non-cacheable",
         kind: EventKind::Isb,
         file: "mmu/flush.rs",
         which: 0..1,
@@ -62,21 +55,6 @@ const EXCUSES: &[Excuse] = &[
         file: "mmu/flush.rs",
         which: 0..1,
         reason: "the call ends with another, and nothing uses the address in between",
-    },
-    Excuse {
-        program: "to write-back",
-        kind: EventKind::DsbIsh,
-        file: "mmu/flush.rs",
-        which: 0..1,
-        reason: "the DSB SY that ends the call completes the TLBI, and a translation that is not \
-                 cacheable fetches no line until then",
-    },
-    Excuse {
-        program: "to write-back",
-        kind: EventKind::CleanInvalidate,
-        file: "mmu/retype.rs",
-        which: 0..128,
-        reason: "of memory that is not cached, no line is in the cache, before and behind the change",
     },
 ];
 

@@ -101,7 +101,11 @@ pub(crate) fn recorded(skip: usize) -> Vec<Op> {
 pub(crate) fn assert_behind_barrier() {
     OPS.with_borrow(|ops| {
         if let Some(ops) = ops {
-            assert_eq!(ops.last(), Some(&Op::DsbSy), "behind the doorbell's barrier");
+            assert_eq!(
+                ops.last(),
+                Some(&Op::DsbSy),
+                "behind the doorbell's barrier"
+            );
         }
     });
 }
