@@ -186,8 +186,9 @@ impl State {
             Op::CleanInvalidate(va) => self.maintain(va, Maintenance::CleanInvalidate),
             Op::DmbOshst | Op::DsbIshst => self.each(Region::order_stores),
             Op::DmbOshld => self.each(Region::order_loads),
+            // Maintenance to the point of coherency is for observers outside of the inner
+            // shareable domain: this barrier does not wait for it.
             Op::DsbIsh => {
-                self.perform_all();
                 self.each(Region::order_stores);
                 self.each(Region::order_loads);
             }
