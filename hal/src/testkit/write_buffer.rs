@@ -8,6 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// has.
 const GRAIN: usize = 4;
 
+/// Of how many stores, or loads, any may be the next.
+const WINDOW: usize = 64;
+
 /// The core's side of a stretch of non-cacheable memory.
 ///
 /// A store waits here, and stores between two barriers leave in any order. What a master writes the
@@ -88,7 +91,8 @@ impl WriteBuffer {
     }
 
     fn notice(&mut self, ram: &Ram, at: usize, hidden: impl Fn(usize) -> bool) {
-        let is_own = self.waiting.keys().any(|(_, own)| *own == at);
+        let oldest = self.waiting.keys().next().map_or(self.age, |(age, _)| *age);
+        let is_own = (oldest..=self.age).any(|age| self.waiting.contains_key(&(age, at)));
         if hidden(at) {
             self.unseen.insert(at);
         } else if !is_own {
@@ -119,7 +123,7 @@ impl WriteBuffer {
         if let Some(&(oldest, first)) = self.waiting.keys().next()
             && adversary.follows(Whim::Proceed)
         {
-            let eligible = self.waiting.range(..(oldest + 1, 0));
+            let eligible = self.waiting.range(..(oldest + 1, 0)).take(WINDOW);
             let pick = adversary.below(eligible.clone().count());
             let key = eligible.map(|(&key, _)| key).nth(pick);
             let key = key.unwrap_or((oldest, first));
@@ -128,7 +132,7 @@ impl WriteBuffer {
             }
         }
         if !self.unseen.is_empty() && adversary.follows(Whim::Notice) {
-            let pick = adversary.below(self.unseen.len());
+            let pick = adversary.below(self.unseen.len().min(WINDOW));
             if let Some(&at) = self.unseen.iter().nth(pick) {
                 self.unseen.remove(&at);
                 self.notice(ram, at, hidden);

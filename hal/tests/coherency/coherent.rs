@@ -18,7 +18,7 @@ const REFUSED: Wrong = Wrong("the pool refused");
 pub(crate) fn for_each(visit: Visit<'_>) {
     let machine = Machine::new();
     let master = machine.master();
-    let frames = machine.uncached_pages(2);
+    let frames = machine.uncached_pages(1);
     visit("lines of a loader", &machine, &mut |machine| {
         loader(machine, &master, frames)
     });

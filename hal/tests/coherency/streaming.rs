@@ -22,7 +22,7 @@ const LEN: usize = 3 * LINE;
 
 /// Bytes in a long buffer: so many lines that they are maintained many in a round, and some are left
 /// over.
-const LONG: usize = 40 * LINE;
+const LONG: usize = 34 * LINE;
 
 /// The one bounce pool of the process, whose slots are watched by one machine at a time.
 static BOUNCES: Mutex<()> = Mutex::new(());
