@@ -36,6 +36,29 @@ struct Tally {
     excused: usize,
 }
 
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.planted += other.planted;
+        self.killed += other.killed;
+        self.excused += other.excused;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            planted,
+            killed,
+            excused,
+        } = *self;
+        let survived = planted - killed - excused;
+        write!(
+            f,
+            "planted {planted:>3}, killed {killed:>3}, survived {survived:>3}, excused {excused:>3}"
+        )
+    }
+}
+
 /// Runs programs without one of their operations, each in turn: those are the mutants. One is
 /// killed by a seed under which its program goes wrong.
 ///
@@ -137,23 +160,11 @@ impl Mutants {
 
 impl fmt::Display for Mutants {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut all = Tally::default();
+        let mut kinds = BTreeMap::<EventKind, Tally>::new();
         for ((program, event), tally) in &self.rows {
-            let Tally {
-                planted,
-                killed,
-                excused,
-            } = *tally;
-            writeln!(
-                f,
-                "{program:<24} {:<10} planted {planted:>3}, killed {killed:>3}, excused \
-                 {excused:>3}  {}",
-                event.kind,
-                event.place()
-            )?;
-            all.planted += planted;
-            all.killed += killed;
-            all.excused += excused;
+            let (kind, place) = (event.kind, event.place());
+            writeln!(f, "{program:<24} {kind:<10} {tally}  {place}")?;
+            kinds.entry(event.kind).or_default().add(*tally);
         }
         for (excuse, used) in &self.excuses {
             let Excuse {
@@ -165,13 +176,11 @@ impl fmt::Display for Mutants {
             } = excuse;
             writeln!(f, "excused {used} of {program}, {kind} in {file}: {reason}")?;
         }
-        write!(
-            f,
-            "planted {}, killed {}, survived {}, excused {}",
-            all.planted,
-            all.killed,
-            self.survivors.len(),
-            all.excused
-        )
+        let mut all = Tally::default();
+        for (kind, tally) in &kinds {
+            writeln!(f, "# without {kind:<10} {tally}")?;
+            all.add(*tally);
+        }
+        write!(f, "# without any one    {all}")
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Right programs are right for every seed, wrong ones are wrong for some, and a right program that
 //! loses one operation is a wrong one. `COHERENCY_SEEDS` says under how many adversaries each right
-//! program runs: 10,000 in the lane `host` of `make test`. The tables that the tests print are shown
-//! with `-- --nocapture`.
+//! program runs: 10,000 in the lane `coherency` of `make test`, which shows the lines that begin with
+//! `#`. All that the tests print is shown with `-- --nocapture`.
 
 #![expect(clippy::unwrap_used, reason = "a test stops at what should not be")]
 
@@ -118,7 +118,7 @@ fn right_programs_are_right_for_every_seed() {
         }
     });
     println!(
-        "{} programs right for {seeds} seeds each",
+        "# {} programs right for {seeds} seeds each",
         count.load(Ordering::Relaxed)
     );
 }
