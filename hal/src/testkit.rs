@@ -22,9 +22,9 @@
 //!
 //! The core's loads and stores themselves are not seen, so time does not pass between two of them;
 //! [`Machine::pass`] lets it. Cores are not modelled beyond their TLBs: locks and atomics are for
-//! [loom](https://docs.rs/loom). Maintenance counts as done with the `DSB SY` or `DSB ISH` behind it and
-//! not before, although a core orders it with its own accesses to the same line (Arm ARM D7.5.9):
-//! another core may be the next to access the memory.
+//! [loom](https://docs.rs/loom). Maintenance counts as done with the `DSB SY` behind it and not
+//! before, although a core orders it with its own accesses to the same line (Arm ARM D7.5.9): another
+//! core may be the next to access the memory.
 //!
 //! # Example
 //!

@@ -142,7 +142,9 @@ fn for_many_lines(first: usize, end: usize, line: usize, op: impl Fn(VirtAddr)) 
 /// returns where that one ends.
 #[inline(never)]
 fn clean_many(first: usize, end: usize, line: usize) -> usize {
-    for_many_lines(first, end, line, cache::clean_line)
+    for_many_lines(first, end, line, |at| {
+        cache::clean_line(at);
+    })
 }
 
 /// As [`clean_many`], invalidating.
@@ -162,7 +164,10 @@ unsafe fn invalidate_many(first: usize, end: usize, line: usize) -> usize {
 pub(super) fn clean(va: VirtAddr, len: usize) {
     let first = va.get() & !(line_size() - 1);
     let end = va.get().wrapping_add(len);
-    let lines = for_each_line(first, end, cache::clean_line, clean_many);
+    let one = |at| {
+        cache::clean_line(at);
+    };
+    let lines = for_each_line(first, end, one, clean_many);
     CLEANED.fetch_add(lines as u64, Ordering::Relaxed);
 }
 
@@ -171,12 +176,9 @@ pub(super) fn clean(va: VirtAddr, len: usize) {
 /// about buffers that change hands. The range must be mapped, as any type.
 pub(super) fn drop_lines(va: VirtAddr, len: usize) {
     let first = va.get();
-    for_many_lines(
-        first,
-        first + len,
-        line_size(),
-        cache::clean_invalidate_line,
-    );
+    for_many_lines(first, first + len, line_size(), |at| {
+        cache::clean_invalidate_line(at);
+    });
     barrier::dsb_sy();
 }
 

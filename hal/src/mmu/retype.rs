@@ -1,8 +1,10 @@
 //! Frames that change their memory type.
 //!
-//! A frame has one memory type at a time. Between two types there is a moment without any
-//! mapping, and lines of the data caches must not survive it in either direction: a dirty line
-//! evicted later would overwrite what a device wrote, a clean one would be read instead of it.
+//! A frame has one memory type at a time. Between two types there is a moment without any mapping.
+//! No line of the data caches survives the way to memory that is not cached: a dirty line evicted
+//! later would overwrite what a device wrote, a clean one would be read instead of it. On the way
+//! back there is none, but a store may be on its way past the caches, which a line fetched too early
+//! would lack for good.
 
 use super::descriptor::Attributes;
 use super::flush::Stale;
@@ -16,15 +18,18 @@ impl<M: TableMemory> Mapper<M> {
     /// Moves the frames mapped at `old` to `new`, which may be the same address, with
     /// `memory_type` and unchanged permissions. They are mapped by pages there.
     ///
-    /// 1. Lines are cleaned and invalidated through `old`.
+    /// 1. To cached memory: `DSB SY`. What was stored past the caches is in memory before a core can
+    ///    fetch a line.
     /// 2. `old` becomes invalid: store, `DSB ISHST`, `TLBI`, `DSB ISH`, `ISB`.
     /// 3. `new` becomes valid: store, `DSB ISHST`, `ISB`.
-    /// 4. Lines are cleaned and invalidated through `new`, because speculation through `old` may
-    ///    have refilled some between 1 and 2; `DSB SY`.
+    /// 4. To memory that is not cached: lines are cleaned and invalidated through `new`; `DSB SY`.
+    ///    No core can fetch one any more, so that one pass is enough, and nobody uses `new` before.
+    ///    Maintenance through it reaches all cores: non-cacheable memory counts as outer shareable
+    ///    (Arm ARM D7.5.9).
     ///
-    /// Both ways are the same: from write-back to non-cacheable the content survives but must be
-    /// zeroed by the caller before a device sees it; on the way back the call has ended before the
-    /// frames may return to the page allocator.
+    /// From write-back to non-cacheable the content survives but must be zeroed by the caller before
+    /// a device sees it; on the way back the call has ended before the frames may return to the page
+    /// allocator.
     ///
     /// # Errors
     ///
@@ -52,13 +57,18 @@ impl<M: TableMemory> Mapper<M> {
             let size = stride.size();
             return Err(MapError::SplitsBlock { va: old, size });
         }
-        clean_invalidate(old, size);
+        let is_cached = memory_type == MemoryType::NormalWriteBack;
+        if is_cached {
+            barrier::dsb_sy();
+        }
         self.clear(old, size)?;
         Stale::new(old, size, stride).flush();
         self.write_leaves(new, range, attributes, Level::L3, 0)?;
         publish();
-        clean_invalidate(new, size);
-        barrier::dsb_sy();
+        if !is_cached {
+            clean_invalidate(new, size);
+            barrier::dsb_sy();
+        }
         Ok(())
     }
 

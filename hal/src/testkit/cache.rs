@@ -100,13 +100,17 @@ impl Cache {
     /// A master wrote `bytes`, past the cache, at byte `at`. The core sees them where it must fetch
     /// them.
     pub(super) fn written_behind(&mut self, ram: &mut Ram, at: usize, bytes: &[u8]) {
-        for (offset, byte) in bytes.iter().enumerate() {
-            let at = at + offset;
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = at + done;
+            let rest = &bytes[done..];
+            let part = &rest[..rest.len().min(LINE - at % LINE)];
             self.settle(ram, at / LINE);
-            ram.store(at, &[*byte]);
+            ram.store(at, part);
             if !self.holds(at / LINE) {
-                ram.show(at, &[*byte]);
+                ram.show(at, part);
             }
+            done += part.len();
         }
     }
 

@@ -201,6 +201,11 @@ impl Machine {
         self.state().events.clone()
     }
 
+    /// The operation number `number` that the last program issued.
+    pub(super) fn event(&self, number: usize) -> Option<Event> {
+        self.state().events.get(number).copied()
+    }
+
     /// How many of the adversaries of `seeds` make `program` go wrong.
     pub fn wrong_seeds(
         &self,

@@ -26,16 +26,17 @@ struct Registers {
     progress: Progress,
 }
 
-/// Time passes while somebody sleeps, and is not measured.
-struct Sleep(Machine);
+/// Time passes while somebody sleeps, and is not measured. Interrupts come in sleep only.
+struct Sleep<'a>(&'a Master);
 
-impl Clock for Sleep {
+impl Clock for Sleep<'_> {
     fn now_ns(&self) -> u64 {
         0
     }
 
     fn sleep_until(&self, _: u64) {
-        self.0.pass();
+        self.0.machine.pass();
+        self.0.on_interrupt();
     }
 }
 
@@ -201,11 +202,8 @@ unsafe impl DmaEngine for Master {
         self.registers.lock().progress.lost_interrupts()
     }
 
-    fn wait_by(&self, _: Completion, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
-        let clock = Sleep(self.machine.clone());
-        // There are no interrupts.
-        let completion = Completion::Polled;
-        submission::wait(&self.registers, &clock, ticket, timeout_ns, completion)
+    fn wait_by(&self, by: Completion, ticket: Ticket, timeout_ns: u64) -> Result<(), DmaError> {
+        submission::wait(&self.registers, &Sleep(self), ticket, timeout_ns, by)
     }
 
     fn abort(&self) {

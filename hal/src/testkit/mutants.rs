@@ -36,9 +36,28 @@ struct Tally {
     excused: usize,
 }
 
-/// Adversaries that an operation has to get past that may be left out: enough to see that the
-/// excuse still holds.
-const SEEDS_OF_EXCUSED: u64 = 30;
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.planted += other.planted;
+        self.killed += other.killed;
+        self.excused += other.excused;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            planted,
+            killed,
+            excused,
+        } = *self;
+        let survived = planted - killed - excused;
+        write!(
+            f,
+            "planted {planted:>3}, killed {killed:>3}, survived {survived:>3}, excused {excused:>3}"
+        )
+    }
+}
 
 /// Runs programs without one of their operations, each in turn: those are the mutants. One is
 /// killed by a seed under which its program goes wrong.
@@ -66,7 +85,7 @@ impl Mutants {
     ///
     /// # Panics
     ///
-    /// If the program itself goes wrong.
+    /// If the program itself goes wrong, or does not recover from a mutant.
     pub fn plant(
         &mut self,
         machine: &Machine,
@@ -80,21 +99,25 @@ impl Mutants {
         // Of each excuse, how many operations it was about.
         let mut met = vec![0; self.excuses.len()];
         for (number, event) in machine.events().into_iter().enumerate() {
+            // Under another seed the operation of that number may be another one.
             let mut kills = |seed| {
                 let result = machine.run_without(seed, Some(number), &mut program);
-                result.is_err()
-            };
-            let about = self.excuses.iter_mut().zip(&mut met);
-            let mut about = about.filter(|((excuse, _), _)| excuse.is_about(name, &event));
-            let excuse = about.find_map(|(excuse, met)| {
-                *met += 1;
-                excuse.0.which.contains(&(*met - 1)).then_some(excuse)
-            });
-            let seeds = match &excuse {
-                Some(_) => seeds.min(SEEDS_OF_EXCUSED),
-                None => seeds,
+                result.is_err() && machine.event(number) == Some(event)
             };
             let is_killed = (0..seeds).any(&mut kills);
+            // One that spoilt the program for good would kill all that come after it.
+            if let Err(wrong) = machine.run(0, &mut program) {
+                panic!("{name} is wrong after operation {number} was left out: {wrong}");
+            }
+            let mut excuse = None;
+            for (candidate, met) in self.excuses.iter_mut().zip(&mut met) {
+                if candidate.0.is_about(name, &event) {
+                    if candidate.0.which.contains(met) {
+                        excuse = excuse.or(Some(candidate));
+                    }
+                    *met += 1;
+                }
+            }
             let tally = self.rows.entry((name, event)).or_default();
             tally.planted += 1;
             if is_killed {
@@ -137,23 +160,11 @@ impl Mutants {
 
 impl fmt::Display for Mutants {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut all = Tally::default();
+        let mut kinds = BTreeMap::<EventKind, Tally>::new();
         for ((program, event), tally) in &self.rows {
-            let Tally {
-                planted,
-                killed,
-                excused,
-            } = *tally;
-            writeln!(
-                f,
-                "{program:<24} {:<10} planted {planted:>3}, killed {killed:>3}, excused \
-                 {excused:>3}  {}",
-                event.kind,
-                event.place()
-            )?;
-            all.planted += planted;
-            all.killed += killed;
-            all.excused += excused;
+            let (kind, place) = (event.kind, event.place());
+            writeln!(f, "{program:<24} {kind:<10} {tally}  {place}")?;
+            kinds.entry(event.kind).or_default().add(*tally);
         }
         for (excuse, used) in &self.excuses {
             let Excuse {
@@ -165,13 +176,11 @@ impl fmt::Display for Mutants {
             } = excuse;
             writeln!(f, "excused {used} of {program}, {kind} in {file}: {reason}")?;
         }
-        write!(
-            f,
-            "planted {}, killed {}, survived {}, excused {}",
-            all.planted,
-            all.killed,
-            self.survivors.len(),
-            all.excused
-        )
+        let mut all = Tally::default();
+        for (kind, tally) in &kinds {
+            writeln!(f, "# without {kind:<10} {tally}")?;
+            all.add(*tally);
+        }
+        write!(f, "# without any one    {all}")
     }
 }

@@ -59,8 +59,9 @@ impl Region {
         self.access = self.initial;
     }
 
-    /// The core accesses the stretch in another way from now on. What its cache holds stays there.
-    pub(super) fn change(&mut self, access: Access) {
+    /// The core accesses the stretch in another way from now on. What its cache holds stays there,
+    /// and stores that are on their way go on: a line that is fetched meanwhile lacks them.
+    pub(super) fn change(&mut self, access: Access, adversary: &mut Adversary) {
         if access == self.access {
             return;
         }
@@ -87,6 +88,12 @@ impl Region {
                 for index in 0..ram.len() / LINE {
                     if let Some(leftover) = leftovers.take(index) {
                         cache.put(ram, index, leftover);
+                    }
+                }
+                for index in buffer.lines_on_their_way() {
+                    if !cache.holds(index) && adversary.follows(Whim::Prefetch) {
+                        ram.reveal(index * LINE, LINE);
+                        cache.fill(ram, index);
                     }
                 }
             }

@@ -157,10 +157,14 @@ impl State {
             Some(MemoryType::NormalWriteBack) => Access::Cached,
             _ => Access::Uncached,
         };
+        let Self {
+            adversary, regions, ..
+        } = self;
+        let mut regions = regions.iter_mut();
         if page.is_leaf(Level::L3)
-            && let Some((region, _)) = self.find(page.output_address())
+            && let Some(region) = regions.find(|it| it.offset(page.output_address()).is_some())
         {
-            region.change(access);
+            region.change(access, adversary);
         }
     }
 
@@ -182,8 +186,9 @@ impl State {
             Op::CleanInvalidate(va) => self.maintain(va, Maintenance::CleanInvalidate),
             Op::DmbOshst | Op::DsbIshst => self.each(Region::order_stores),
             Op::DmbOshld => self.each(Region::order_loads),
+            // Maintenance to the point of coherency is for observers outside of the inner
+            // shareable domain: this barrier does not wait for it.
             Op::DsbIsh => {
-                self.perform_all();
                 self.each(Region::order_stores);
                 self.each(Region::order_loads);
             }

@@ -1,12 +1,15 @@
 //! Stores to non-cacheable memory on their way, and loads of it that came early.
 
 use super::adversary::{Adversary, Whim};
-use super::ram::Ram;
+use super::ram::{LINE, Ram};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes that are stored and loaded at once: no more than what every access of a structure's field
 /// has.
 const GRAIN: usize = 4;
+
+/// Of how many stores, or loads, any may be the next.
+const WINDOW: usize = 64;
 
 /// The core's side of a stretch of non-cacheable memory.
 ///
@@ -40,7 +43,7 @@ impl WriteBuffer {
 
     /// Notices what the core stored.
     pub(super) fn observe(&mut self, ram: &Ram) {
-        const BLOCK: usize = super::ram::LINE;
+        const BLOCK: usize = LINE;
 
         if ram.shows(&self.known) {
             return;
@@ -88,7 +91,8 @@ impl WriteBuffer {
     }
 
     fn notice(&mut self, ram: &Ram, at: usize, hidden: impl Fn(usize) -> bool) {
-        let is_own = self.waiting.keys().any(|(_, own)| *own == at);
+        let oldest = self.waiting.keys().next().map_or(self.age, |(age, _)| *age);
+        let is_own = (oldest..=self.age).any(|age| self.waiting.contains_key(&(age, at)));
         if hidden(at) {
             self.unseen.insert(at);
         } else if !is_own {
@@ -104,6 +108,11 @@ impl WriteBuffer {
         self.unseen.extend((first..at + bytes.len()).step_by(GRAIN));
     }
 
+    /// The lines, by number, of stores that masters do not see yet.
+    pub(super) fn lines_on_their_way(&self) -> BTreeSet<usize> {
+        self.waiting.keys().map(|(_, at)| at / LINE).collect()
+    }
+
     /// Time passes.
     pub(super) fn pass(
         &mut self,
@@ -114,7 +123,7 @@ impl WriteBuffer {
         if let Some(&(oldest, first)) = self.waiting.keys().next()
             && adversary.follows(Whim::Proceed)
         {
-            let eligible = self.waiting.range(..(oldest + 1, 0));
+            let eligible = self.waiting.range(..(oldest + 1, 0)).take(WINDOW);
             let pick = adversary.below(eligible.clone().count());
             let key = eligible.map(|(&key, _)| key).nth(pick);
             let key = key.unwrap_or((oldest, first));
@@ -123,7 +132,7 @@ impl WriteBuffer {
             }
         }
         if !self.unseen.is_empty() && adversary.follows(Whim::Notice) {
-            let pick = adversary.below(self.unseen.len());
+            let pick = adversary.below(self.unseen.len().min(WINDOW));
             if let Some(&at) = self.unseen.iter().nth(pick) {
                 self.unseen.remove(&at);
                 self.notice(ram, at, hidden);

@@ -5,7 +5,7 @@ use hal::addr::{DmaAddr, PAGE_SIZE, PhysRange};
 use hal::arch::barrier;
 use hal::dma::coherent::Field;
 use hal::dma::ring::{Descriptor, Owner};
-use hal::dma::{Coherent, CoherentPool, Ring, engine};
+use hal::dma::{Coherent, CoherentPool, Completion, Ring, engine};
 use hal::layout;
 use hal::testkit::{Machine, Master, Wrong, bytes_of};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -18,7 +18,7 @@ const REFUSED: Wrong = Wrong("the pool refused");
 pub(crate) fn for_each(visit: Visit<'_>) {
     let machine = Machine::new();
     let master = machine.master();
-    let frames = machine.uncached_pages(2);
+    let frames = machine.uncached_pages(1);
     visit("lines of a loader", &machine, &mut |machine| {
         loader(machine, &master, frames)
     });
@@ -28,18 +28,24 @@ pub(crate) fn for_each(visit: Visit<'_>) {
     let pool = pool(machine.uncached_pages(2));
     // What a pool does once is done.
     let [mut from, mut to] = [(); 2].map(|()| page(pool, &master).unwrap());
-    visit("copy by engine", &machine, &mut |_| {
-        copy(&master, &mut from, &mut to)
+    visit("copy, polled", &machine, &mut |_| {
+        copy(&master, &mut from, &mut to, Completion::Polled)
+    });
+    visit("copy, by interrupt", &machine, &mut |_| {
+        copy(&master, &mut from, &mut to, Completion::Interrupt)
     });
     drop((from, to));
     visit("zeros", &machine, &mut |_| zeros(&master, pool));
     visit("ring", &machine, &mut |machine| {
-        ring(machine, &master, pool)
+        with_ring(&master, pool, |it| ring(machine, &master, it))
+    });
+    visit("ring of a stopped device", &machine, &mut |machine| {
+        with_ring(&master, pool, |it| reclaimed(machine, &master, it))
     });
 }
 
 /// A pool of `frames`, none of which was ever used.
-fn pool(frames: PhysRange) -> &'static CoherentPool {
+pub(crate) fn pool(frames: PhysRange) -> &'static CoherentPool {
     let cpu = layout::phys_to_virt(frames.start);
     // SAFETY: the frames are this program's, and the pool of its last run is not used any more.
     let pool = unsafe { CoherentPool::new(frames, cpu) };
@@ -91,12 +97,17 @@ fn loader(machine: &Machine, master: &Master, frames: PhysRange) -> Result<(), W
 }
 
 /// An engine copies what the core stored last, and the core reads the copy.
-fn copy(master: &Master, from: &mut Coherent, to: &mut Coherent) -> Result<(), Wrong> {
+fn copy(
+    master: &Master,
+    from: &mut Coherent,
+    to: &mut Coherent,
+    by: Completion,
+) -> Result<(), Wrong> {
     for round in 1..3 {
         from.as_mut_slice()[..LEN].copy_from_slice(&bytes_of(round, LEN));
         let src = from.part(0, LEN).unwrap();
         let mut dst = to.part_mut(0, LEN).unwrap();
-        engine::copy(master, &src, &mut dst).map_err(|_| Wrong("the copy failed"))?;
+        engine::copy_with(master, &src, &mut dst, by).map_err(|_| Wrong("the copy failed"))?;
         let copied = to.as_slice()[..LEN] == bytes_of(round, LEN);
         check(copied, "the copy is not what was stored")?;
     }
@@ -110,7 +121,11 @@ struct Packet {
     argument: u64,
     answer: u32,
     status: u32,
+    rest: [u8; PAGE_SIZE / SLOTS - 16],
 }
+
+/// Packets in a ring of one page: few, so that a program can give all of them.
+const SLOTS: usize = 4;
 
 const OWN: u32 = 1 << 31;
 const ARGUMENT: Field<Packet, u64> = hal::dma_field!(Packet, argument);
@@ -120,6 +135,11 @@ const STATUS: Field<Packet, u32> = hal::dma_field!(Packet, status);
 
 impl Descriptor for Packet {
     const OWNER: Owner<Self> = Owner::new(STATUS, 31);
+}
+
+/// What the core asks.
+fn argument_of(packet: u64) -> u64 {
+    packet << 32 | packet
 }
 
 /// What the device answers.
@@ -133,8 +153,9 @@ const DEPTH: u64 = 3;
 /// Looks until time is up and stores must have arrived.
 const PATIENCE: usize = 8;
 
-/// Serves the packet at `addr` once it is the device's.
-fn serve(machine: &Machine, master: &Master, addr: DmaAddr) -> Result<(), Wrong> {
+/// Serves packet number `packet` of a ring at `first` once it is the device's.
+fn serve(machine: &Machine, master: &Master, first: DmaAddr, packet: u64) -> Result<(), Wrong> {
+    let addr = first + (packet as usize - 1) * size_of::<Packet>();
     let owner = addr + STATUS.offset();
     let word = || u32::from_le_bytes(master.read(owner));
     let sees = |_: &usize| {
@@ -146,28 +167,51 @@ fn serve(machine: &Machine, master: &Master, addr: DmaAddr) -> Result<(), Wrong>
     }
     check(word() & OWN != 0, "a packet never arrived")?;
     let argument = u64::from_le_bytes(master.read(addr + ARGUMENT.offset()));
+    check(
+        argument == argument_of(packet),
+        "the device read an old argument",
+    )?;
     master.write(addr + ANSWER.offset(), &answer(argument).to_le_bytes());
     master.write(owner, &(word() & !OWN).to_le_bytes());
     Ok(())
 }
 
-/// Each packet is answered once, and the answer is read.
-fn ring(machine: &Machine, master: &Master, pool: &'static CoherentPool) -> Result<(), Wrong> {
+/// Runs `program` with a ring of `pool` that no device knows.
+fn with_ring(
+    master: &Master,
+    pool: &'static CoherentPool,
+    program: impl FnOnce(&mut Ring<Packet>) -> Result<(), Wrong>,
+) -> Result<(), Wrong> {
     let memory = page(pool, master)?;
-    let mut ring: Ring<Packet> = Ring::of(Coherent::from_bytes(memory));
+    let mut ring = Ring::of(Coherent::from_bytes(memory));
+    let result = program(&mut ring);
+    if result.is_err() {
+        // Its memory would be kept for a device that may use it, and missed by the next run.
+        // SAFETY: the program is over.
+        unsafe { ring.reclaim() };
+    }
+    result
+}
+
+/// Hands the next slot over, with an argument for `packet`.
+fn give(ring: &mut Ring<Packet>, packet: u64) -> Result<(), Wrong> {
+    let mut slot = ring.next().ok_or(Wrong("the ring is full"))?;
+    let stored = slot.write(ARGUMENT, argument_of(packet));
+    stored.map_err(|_| Wrong("a field was refused"))?;
+    slot.give(0);
+    Ok(())
+}
+
+/// Each packet is answered once, and the answer is read.
+fn ring(machine: &Machine, master: &Master, ring: &mut Ring<Packet>) -> Result<(), Wrong> {
     // From here on the device looks at the ring.
     master.ring_doorbell();
     let first = ring.dma_addr();
     for packet in 1..=DEPTH {
-        let mut slot = ring.next().ok_or(Wrong("the ring is full"))?;
-        let stored = slot.write(ARGUMENT, packet << 32 | packet);
-        stored.map_err(|_| Wrong("a field was refused"))?;
-        slot.give(0);
-    }
-    for packet in 0..DEPTH as usize {
-        serve(machine, master, first + packet * size_of::<Packet>())?;
+        give(ring, packet)?;
     }
     for packet in 1..=DEPTH {
+        serve(machine, master, first, packet)?;
         let mut take = || ring.complete().map(|done| done.read(ANSWER));
         let early = (0..PATIENCE).find_map(|_| {
             machine.pass();
@@ -178,7 +222,31 @@ fn ring(machine: &Machine, master: &Master, pool: &'static CoherentPool) -> Resu
             take()
         });
         check(got.is_some(), "an answer never arrived")?;
-        check(got == Some(answer(packet)), "an answer is wrong")?;
+        check(
+            got == Some(answer(argument_of(packet))),
+            "an answer is wrong",
+        )?;
     }
     Ok(())
+}
+
+/// A device is stopped that has answered; what it answered is read when its slot is the core's again.
+fn reclaimed(machine: &Machine, master: &Master, ring: &mut Ring<Packet>) -> Result<(), Wrong> {
+    master.ring_doorbell();
+    let first = ring.dma_addr();
+    // As many as there are: the slot after the last is the first.
+    for packet in 1..=SLOTS as u64 {
+        give(ring, packet)?;
+    }
+    for packet in 1..=SLOTS as u64 {
+        serve(machine, master, first, packet)?;
+    }
+    machine.pass();
+    // SAFETY: the device does nothing any more.
+    unsafe { ring.reclaim() };
+    let slot = ring.next().ok_or(Wrong("a slot is not the core's"))?;
+    check(
+        slot.read(ANSWER) == answer(argument_of(1)),
+        "an answer is wrong",
+    )
 }

@@ -2,10 +2,10 @@
 //! none with the call that it lacks.
 
 use super::check;
-use hal::addr::{DmaAddr, PhysAddr};
+use hal::addr::{DmaAddr, PAGE_SIZE, PhysAddr};
 use hal::arch::{barrier, cache};
 use hal::dma::streaming::map_slice;
-use hal::dma::{BusWindow, Device, DmaMask, DmaSegment, FromDevice, ToDevice};
+use hal::dma::{Bidirectional, BusWindow, Device, DmaMask, DmaSegment, FromDevice, ToDevice};
 use hal::testkit::{Access, Buffer, Machine, Master, Wrong, bytes_of};
 
 const LINE: usize = 64;
@@ -22,6 +22,8 @@ struct Scene {
     master: Master,
     cached: Buffer,
     uncached: Buffer,
+    /// Two pages, cached.
+    pages: Buffer,
 }
 
 impl Scene {
@@ -30,6 +32,7 @@ impl Scene {
             master: machine.master(),
             cached: machine.buffer(LEN),
             uncached: machine.buffer_as(LEN, Access::Uncached),
+            pages: machine.buffer(2 * PAGE_SIZE),
         }
     }
 
@@ -89,6 +92,7 @@ const SEQUENCES: &[(&str, Sequence)] = &[
     ("H8 not physically contiguous", not_contiguous),
     ("H9 outside the mask", outside_the_mask),
     ("H10 touched while owned", touched),
+    ("H10 freed while owned", freed),
 ];
 
 #[test]
@@ -96,8 +100,13 @@ fn wrong_sequences_read_wrong_data() {
     for (name, sequence) in SEQUENCES {
         let machine = Machine::new();
         let mut scene = Scene::new(&machine);
+        // Wrong for another reason than wrong data is wrong in the test.
         let mut wrong = |rightly| {
-            machine.wrong_seeds(0..SEEDS, |machine| sequence(machine, &mut scene, rightly))
+            let results = (0..SEEDS)
+                .map(|seed| machine.run(seed, |machine| sequence(machine, &mut scene, rightly)));
+            let wrong = results.filter(|result| result.is_err());
+            let wrong = wrong.inspect(|result| assert_eq!(*result, Err(Wrong(WRONG)), "{name}"));
+            wrong.count()
         };
         let (without, with) = (wrong(false), wrong(true));
         println!("{name:<36} wrong for {without:>3} of {SEEDS} seeds, done rightly for {with}");
@@ -214,26 +223,42 @@ fn not_contiguous(_: &Machine, scene: &mut Scene, rightly: bool) -> Result<(), W
     )
 }
 
-/// A device that drops the upper bits of an address reaches other memory; a map refuses.
+/// A device that drops the upper bits of an address reaches other memory, whichever way the bytes
+/// go; a map refuses.
 fn outside_the_mask(machine: &Machine, scene: &mut Scene, rightly: bool) -> Result<(), Wrong> {
-    const BITS: u32 = 30;
+    /// The device tells the addresses of one page apart.
+    const BITS: u32 = 12;
 
-    scene.cached.fill(1);
+    let Scene { master, pages, .. } = scene;
+    pages.fill(1);
+    let start = pages.pa();
+    let (_, second) = pages.bytes().split_at_mut(PAGE_SIZE);
     if rightly {
         // SAFETY: no hardware is told an address of this device.
-        let window = unsafe { BusWindow::new(PhysAddr::new(0), 0, 1 << 40) };
+        let window = unsafe { BusWindow::new(start, 0, 2 * PAGE_SIZE as u64) };
         let windows: &[BusWindow] = Box::leak(Box::new([window.unwrap()]));
         // SAFETY: as above.
         let narrow = unsafe { Device::new("narrow", DmaMask::new::<BITS>(), windows) };
         let narrow = narrow.without_bouncing();
-        let refused = map_slice::<ToDevice>(&narrow, scene.cached.bytes()).is_err();
-        return check(refused, "an address out of reach was given to a device");
+        let is_refused = map_slice::<ToDevice>(&narrow, second).is_err()
+            && map_slice::<FromDevice>(&narrow, second).is_err();
+        return check(is_refused, WRONG);
     }
-    let truncated = scene.cached.pa().get() & ((1 << BITS) - 1);
-    let addr = address(&scene.master, PhysAddr::new(truncated));
+    let line = &mut second[..LINE];
+    let stored = line.to_vec();
+    let written = bytes_of(2, LINE);
+    let both = map_slice::<Bidirectional>(master.device(), line);
+    let both = both.map_err(|_| Wrong("refused"))?;
+    // The second page's address without the bit that the device lacks.
+    let truncated = address(master, start);
+    let read: [u8; LINE] = master.read(truncated);
+    master.write(truncated, &written);
+    both.unmap();
     machine.pass();
-    let read: [u8; LINE] = scene.master.read(addr);
-    check(read[..] == bytes_of(1, LINE), WRONG)
+    check(
+        read[..] == stored && pages.bytes()[PAGE_SIZE..][..LINE] == written,
+        WRONG,
+    )
 }
 
 /// The core stores to a buffer that the device is writing.
@@ -255,4 +280,20 @@ fn touched(machine: &Machine, scene: &mut Scene, rightly: bool) -> Result<(), Wr
     mapping.unmap();
     let read = scene.device_reads();
     check(scene.cached.is_filled(2) && read == bytes_of(2, LEN), WRONG)
+}
+
+/// Memory is somebody else's before the device that writes it is done.
+fn freed(machine: &Machine, scene: &mut Scene, rightly: bool) -> Result<(), Wrong> {
+    scene.cached.fill(1);
+    scene.clean();
+    scene.master.start_write(scene.raw(), &bytes_of(2, LEN));
+    if rightly {
+        scene.master.finish();
+        scene.invalidate();
+    }
+    // The next owner keeps to all the rules.
+    scene.cached.fill(3);
+    scene.clean();
+    machine.pass();
+    check(scene.device_reads() == bytes_of(3, LEN), WRONG)
 }

@@ -1,12 +1,17 @@
 //! Buffers lent to a device and taken back.
 
 use super::{Visit, check};
-use hal::addr::DmaAddr;
-use hal::dma::direction::{DeviceReads, DeviceWrites};
+use hal::addr::PhysAddr;
+use hal::dma::direction::{DeviceReads, DeviceWrites, DirectionKind};
+use hal::dma::raw::{
+    dma_map_single, dma_mapping_error, dma_sync_single_range_for_cpu, dma_unmap_single,
+};
 use hal::dma::sg::{ScatterEntry, ScatterList};
 use hal::dma::streaming::map_slice;
-use hal::dma::{Bidirectional, Direction, FromDevice, ToDevice};
-use hal::testkit::{Buffer, Machine, Master, Wrong, bytes_of};
+use hal::dma::{
+    Bidirectional, BusWindow, Device, Direction, DmaMask, DmaSegment, FromDevice, ToDevice,
+};
+use hal::testkit::{Access, Buffer, Machine, Master, Wrong, bytes_of};
 use std::sync::{Mutex, PoisonError};
 
 /// Bytes in a line.
@@ -14,6 +19,10 @@ const LINE: usize = 64;
 
 /// Bytes in a buffer: enough lines to have a first, a last, and one between them.
 const LEN: usize = 3 * LINE;
+
+/// Bytes in a long buffer: so many lines that they are maintained many in a round, and some are left
+/// over.
+const LONG: usize = 34 * LINE;
 
 /// The one bounce pool of the process, whose slots are watched by one machine at a time.
 static BOUNCES: Mutex<()> = Mutex::new(());
@@ -28,6 +37,7 @@ pub(crate) fn for_each(visit: Visit<'_>) {
     let master = machine.master();
     let mut buffer = machine.buffer(LEN);
     let mut other = machine.buffer(LEN);
+    let mut long = machine.buffer(LONG);
 
     visit("map to device", &machine, &mut |_| {
         to_device::<ToDevice>(&master, &mut buffer)
@@ -44,6 +54,12 @@ pub(crate) fn for_each(visit: Visit<'_>) {
     visit("map both ways", &machine, &mut |_| {
         both_ways(&master, &mut buffer)
     });
+    visit("long map to device", &machine, &mut |_| {
+        to_device::<ToDevice>(&master, &mut long)
+    });
+    visit("long map from device", &machine, &mut |_| {
+        from_device::<FromDevice>(&master, &mut long, LINE)
+    });
     visit("syncs", &machine, &mut |_| syncs(&master, &mut buffer));
     visit("partial syncs", &machine, &mut |_| {
         partial_syncs(&master, &mut buffer)
@@ -54,6 +70,10 @@ pub(crate) fn for_each(visit: Visit<'_>) {
     visit("scatter from device", &machine, &mut |_| {
         scatter_from(&master, &mut buffer, &mut other)
     });
+    visit("part of a line, raw", &machine, &mut |_| {
+        part_of_a_line(&master, &mut buffer)
+    });
+    snooped(visit);
     bounced(visit);
 }
 
@@ -65,14 +85,14 @@ fn to_device<D: DeviceReads>(master: &Master, buffer: &mut Buffer) -> Result<(),
         master.start_read(mapping.dma_segment());
         let read = master.finish();
         mapping.unmap();
-        check(read == bytes_of(round, LEN), DEVICE)?;
+        check(read == bytes_of(round, buffer.bytes().len()), DEVICE)?;
     }
     Ok(())
 }
 
-/// The device writes the first `written` bytes of each line of a buffer at `addr`.
-fn write_lines(master: &Master, addr: DmaAddr, written: usize, seed: u64) {
-    for line in (0..LEN).step_by(LINE) {
+/// The device writes the first `written` bytes of each line of a buffer.
+fn write_lines(master: &Master, DmaSegment { addr, len }: DmaSegment, written: usize, seed: u64) {
+    for line in (0..len).step_by(LINE) {
         master.start_write(addr + line, &bytes_of(seed, written));
     }
     master.finish();
@@ -80,8 +100,8 @@ fn write_lines(master: &Master, addr: DmaAddr, written: usize, seed: u64) {
 
 /// What the core reads is what a device wrote, and besides what was there.
 fn check_lines(bytes: &[u8], written: usize, seed: u64, before: u64) -> Result<(), Wrong> {
-    let before = bytes_of(before, LEN);
-    for line in (0..LEN).step_by(LINE) {
+    let before = bytes_of(before, bytes.len());
+    for line in (0..bytes.len()).step_by(LINE) {
         let (new, old) = (line..line + written, line + written..line + LINE);
         check(bytes[new] == bytes_of(seed, written), CORE)?;
         check(bytes[old.clone()] == before[old], KEPT)?;
@@ -96,7 +116,7 @@ fn from_device<D: DeviceWrites>(
 ) -> Result<(), Wrong> {
     buffer.fill(1);
     let mapping = map_slice::<D>(master.device(), buffer.bytes()).map_err(|_| NOT_MAPPED)?;
-    write_lines(master, mapping.dma_addr(), written, 2);
+    write_lines(master, mapping.dma_segment(), written, 2);
     mapping.unmap();
     check_lines(buffer.bytes(), written, 2, 1)
 }
@@ -129,7 +149,7 @@ fn syncs(master: &Master, buffer: &mut Buffer) -> Result<(), Wrong> {
         master.start_read(mapping.dma_segment());
         check(master.finish() == bytes_of(2 * round + 1, LEN), DEVICE)?;
     }
-    write_lines(master, mapping.dma_addr(), 8, 6);
+    write_lines(master, mapping.dma_segment(), 8, 6);
     mapping.unmap();
     check_lines(buffer.bytes(), 8, 6, 5)
 }
@@ -139,7 +159,8 @@ fn partial_syncs(master: &Master, buffer: &mut Buffer) -> Result<(), Wrong> {
     buffer.fill(1);
     let device = master.device();
     let mut mapping = map_slice::<Bidirectional>(device, buffer.bytes()).map_err(|_| NOT_MAPPED)?;
-    let addr = mapping.dma_addr();
+    let whole = mapping.dma_segment();
+    let addr = whole.addr;
     master.start_write(addr, &bytes_of(2, LINE));
     master.finish();
     master.start_write(addr + LINE, &bytes_of(3, LINE));
@@ -151,7 +172,7 @@ fn partial_syncs(master: &Master, buffer: &mut Buffer) -> Result<(), Wrong> {
     drop(part);
     master.start_read(mapping.dma_segment());
     let read = master.finish();
-    write_lines(master, addr, LINE, 5);
+    write_lines(master, whole, LINE, 5);
     mapping.unmap();
     check(read[..LINE] == bytes_of(4, LINE), DEVICE)?;
     check(read[LINE..2 * LINE] == bytes_of(3, LINE), DEVICE)?;
@@ -179,7 +200,7 @@ fn scatter_from(master: &Master, one: &mut Buffer, two: &mut Buffer) -> Result<(
     let mut room = [ScatterEntry::default(); 2];
     let mapping = list::<FromDevice>(master, &mut room, one, two)?;
     for (seed, segment) in (3..).zip(mapping.segments()) {
-        write_lines(master, segment.addr, 8, seed);
+        write_lines(master, segment, 8, seed);
     }
     mapping.unmap();
     check_lines(one.bytes(), 8, 3, 1)?;
@@ -196,6 +217,48 @@ fn list<'a, D: Direction>(
     list.push(one.bytes()).map_err(|_| NOT_MAPPED)?;
     list.push(two.bytes()).map_err(|_| NOT_MAPPED)?;
     list.map::<D>(master.device()).map_err(|_| NOT_MAPPED)
+}
+
+/// Bytes in the middle of lines are made the core's by the C-shaped call, which refuses nothing. The
+/// device writes the lines whole, and the core stores to none of them.
+fn part_of_a_line(master: &Master, buffer: &mut Buffer) -> Result<(), Wrong> {
+    const PART: std::ops::Range<usize> = 40..LEN - 24;
+    const DIRECTION: DirectionKind = DirectionKind::FromDevice;
+
+    buffer.fill(1);
+    let device = master.device();
+    // SAFETY: the buffer is the device's until it is unmapped, but for what is synchronised.
+    let addr = unsafe { dma_map_single(device, buffer.bytes().as_mut_ptr(), LEN, DIRECTION) };
+    if dma_mapping_error(device, addr) {
+        return Err(NOT_MAPPED);
+    }
+    let segment = DmaSegment { addr, len: LEN };
+    write_lines(master, segment, LINE, 2);
+    // SAFETY: mapped above, and the device is done.
+    unsafe { dma_sync_single_range_for_cpu(device, addr, PART.start, PART.len(), DIRECTION) };
+    check_lines(buffer.bytes(), LINE, 2, 1)?;
+    // The core stored nothing, so there is nothing to be given back.
+    write_lines(master, segment, LINE, 3);
+    // SAFETY: as above.
+    unsafe { dma_unmap_single(device, addr, LEN, DIRECTION) };
+    check_lines(buffer.bytes(), LINE, 3, 1)
+}
+
+/// A device that snoops. Its memory is as memory past the cache is to another: nothing is to be
+/// maintained, and the order of accesses is all there is.
+fn snooped(visit: Visit<'_>) {
+    let machine = Machine::new();
+    // SAFETY: the only device told of such addresses is the master, which finds memory there.
+    let window = unsafe { BusWindow::new(PhysAddr::new(0), 0, 1 << 40) };
+    let windows: &[BusWindow] = Box::leak(Box::new([window.unwrap()]));
+    // SAFETY: as above.
+    let device = unsafe { Device::new("snooping", DmaMask::new::<40>(), windows) };
+    device.set_coherent(true);
+    let master = machine.master_of(Box::leak(Box::new(device)));
+    let mut buffer = machine.buffer_as(LEN, Access::Uncached);
+    visit("snooped, both ways", &machine, &mut |_| {
+        both_ways(&master, &mut buffer)
+    });
 }
 
 /// A buffer that shares its lines with neighbours, which nobody disturbs.

@@ -17,6 +17,9 @@ const PAGES: usize = 3;
 
 const SIZE: usize = PAGES * PAGE_SIZE;
 
+/// One page more than a table holds, so many that all translations are invalidated at once.
+const MANY: usize = Level::L2.size() / PAGE_SIZE + 1;
+
 const CACHED: Attributes = Attributes::new(MemoryType::NormalWriteBack, Access::ReadWrite);
 
 const OLD: &str = "a core uses an old translation";
@@ -36,7 +39,12 @@ fn frames(number: usize) -> PhysRange {
 
 pub(crate) fn for_each(visit: Visit<'_>) {
     visit_one(visit, "map and unmap", map_and_unmap);
-    visit_one(visit, "permissions", permissions);
+    visit_one(visit, "permissions", |machine, mapper| {
+        permissions(machine, mapper, SIZE)
+    });
+    visit_one(visit, "permissions of many pages", |machine, mapper| {
+        permissions(machine, mapper, MANY * PAGE_SIZE)
+    });
     visit_one(visit, "shared flush", shared_flush);
     visit_one(visit, "block in place of a table", block);
     retype(visit);
@@ -98,7 +106,7 @@ fn retype(visit: Visit<'_>) {
     let mut page = machine.buffer(PAGE_SIZE);
     visit("to non-cacheable", machine, &mut |machine| {
         let mut mapper = program.mapper();
-        to_non_cacheable(machine, &mut mapper, &master, &mut page)
+        to_non_cacheable(machine, &mut mapper, &master, &mut page, OTHER)
     });
 
     let program = Program::new();
@@ -107,7 +115,19 @@ fn retype(visit: Visit<'_>) {
     let mut page = machine.buffer_as(PAGE_SIZE, testkit::Access::Uncached);
     visit("to write-back", machine, &mut |machine| {
         let mut mapper = program.mapper();
-        to_write_back(machine, &mut mapper, &master, &mut page)
+        map_page(&mut mapper, &page, MemoryType::NormalNonCacheable)?;
+        expect_at(machine, VA, &page, MemoryType::NormalNonCacheable)?;
+        to_write_back(machine, &mut mapper, &master, &mut page, OTHER)
+    });
+
+    let program = Program::new();
+    let machine = &program.machine;
+    let master = machine.master();
+    let mut page = machine.buffer(PAGE_SIZE);
+    visit("retyped in place", machine, &mut |machine| {
+        let mut mapper = program.mapper();
+        to_non_cacheable(machine, &mut mapper, &master, &mut page, VA)?;
+        to_write_back(machine, &mut mapper, &master, &mut page, VA)
     });
 }
 
@@ -194,11 +214,14 @@ fn map_and_unmap(machine: &Machine, mapper: &mut KernelMapper) -> Result<(), Wro
     Ok(())
 }
 
-fn permissions(machine: &Machine, mapper: &mut KernelMapper) -> Result<(), Wrong> {
-    map(mapper, frames(0))?;
-    expect(machine, Some(frames(0)), Access::ReadWrite)?;
+fn permissions(machine: &Machine, mapper: &mut KernelMapper, size: usize) -> Result<(), Wrong> {
+    let start = frames(0).start;
+    let range = PhysRange::new(start, start + size);
     // SAFETY: nothing uses the tree.
-    unsafe { mapper.protect(VA, SIZE, Access::ReadOnly) }.map_err(|_| REFUSED)?;
+    unsafe { mapper.map(VA, range, CACHED, Level::L3) }.map_err(|_| REFUSED)?;
+    expect(machine, Some(frames(0)), Access::ReadWrite)?;
+    // SAFETY: as above.
+    unsafe { mapper.protect(VA, size, Access::ReadOnly) }.map_err(|_| REFUSED)?;
     expect(machine, Some(frames(0)), Access::ReadOnly)
 }
 
@@ -278,14 +301,15 @@ fn to_non_cacheable(
     mapper: &mut KernelMapper,
     master: &Master,
     page: &mut Buffer,
+    new: VirtAddr,
 ) -> Result<(), Wrong> {
     let wanted = MemoryType::NormalNonCacheable;
     map_page(mapper, page, MemoryType::NormalWriteBack)?;
     expect_at(machine, VA, page, MemoryType::NormalWriteBack)?;
     page.fill(1);
     // SAFETY: the page is the program's, which refers to it only behind the call.
-    unsafe { mapper.change_type(VA, OTHER, PAGE_SIZE, wanted) }.map_err(|_| REFUSED)?;
-    expect_at(machine, OTHER, page, wanted)?;
+    unsafe { mapper.change_type(VA, new, PAGE_SIZE, wanted) }.map_err(|_| REFUSED)?;
+    expect_at(machine, new, page, wanted)?;
     let addr = master.device().dma_addr(page.pa(), PAGE_SIZE).unwrap();
     let before = bytes_of(1, PAGE_SIZE);
     for line in (0..PAGE_SIZE).step_by(LINE) {
@@ -309,22 +333,21 @@ fn to_write_back(
     mapper: &mut KernelMapper,
     master: &Master,
     page: &mut Buffer,
+    new: VirtAddr,
 ) -> Result<(), Wrong> {
     let wanted = MemoryType::NormalWriteBack;
-    map_page(mapper, page, MemoryType::NormalNonCacheable)?;
-    expect_at(machine, VA, page, MemoryType::NormalNonCacheable)?;
-    page.fill(1);
+    page.fill(3);
     // SAFETY: as above.
-    unsafe { mapper.change_type(VA, OTHER, PAGE_SIZE, wanted) }.map_err(|_| REFUSED)?;
-    expect_at(machine, OTHER, page, wanted)?;
+    unsafe { mapper.change_type(VA, new, PAGE_SIZE, wanted) }.map_err(|_| REFUSED)?;
+    expect_at(machine, new, page, wanted)?;
     let addr = master.device().dma_addr(page.pa(), PAGE_SIZE).unwrap();
-    let stored = bytes_of(1, PAGE_SIZE);
+    let stored = bytes_of(3, PAGE_SIZE);
     for line in (0..PAGE_SIZE).step_by(LINE) {
         let seen: [u8; LINE] = master.read(addr + line);
         check(seen == stored[line..line + LINE], "a store never arrived")?;
     }
     check(
-        page.is_filled(1),
+        page.is_filled(3),
         "the core reads something else than it stored",
     )
 }

@@ -7,7 +7,8 @@ mod matrix;
 use crate::firmware::Build;
 use boots::{debugged, failslab, full, parallel, payloads, twins};
 use checks::{
-    COHERENCY_TESTS, FUZZ, FUZZ_LIMIT, HOST_TESTS, LOOM, MIRI, SDCARD_TEST, SLAB_DEBUG_TESTS, lint,
+    COHERENCY_LIMIT, COHERENCY_TESTS, FUZZ, FUZZ_LIMIT, HOST_TESTS, LOOM, MIRI, SDCARD_TEST,
+    SLAB_DEBUG_TESTS, lint,
 };
 use matrix::matrix;
 use std::time::Duration;
@@ -132,10 +133,8 @@ pub(crate) fn all() -> Vec<Lane> {
     let plain = |count, boots| Work::Boots(Build::Plain, count, boots);
     vec![
         lane("lint", Work::Checks(lint())),
-        lane(
-            "host",
-            Work::Tests(vec![HOST_TESTS, SLAB_DEBUG_TESTS, COHERENCY_TESTS]),
-        ),
+        lane("host", Work::Tests(vec![HOST_TESTS, SLAB_DEBUG_TESTS])),
+        lane("coherency", Work::Timed(COHERENCY_TESTS, COHERENCY_LIMIT)),
         lane("fuzz", Work::Timed(FUZZ, FUZZ_LIMIT)),
         lane("loom", Work::Tests(vec![LOOM])),
         lane("miri", Work::Miri(MIRI)),

@@ -227,6 +227,7 @@ fn run_tests(lane: &str, checks: &[Check]) -> Result<Counts> {
 /// Runs tests that may run for `limit`. Those that take longer are a failure, and say so.
 fn run_timed(lane: &str, check: &Check, limit: Duration) -> Result<Counts> {
     let ended = run_command(lane, check.name, cargo_command(check))?;
+    show_notes(&ended);
     let mut counts = test_counts(&ended);
     let took = run_time(&ended);
     if took > limit {
@@ -237,6 +238,12 @@ fn run_timed(lane: &str, check: &Check, limit: Duration) -> Result<Counts> {
         counts.add(failed(1));
     }
     Ok(counts)
+}
+
+/// Prints what tests note of their results.
+fn show_notes(ended: &Ended) {
+    let notes = ended.output.lines().filter(|line| line.starts_with("# "));
+    notes.for_each(|note| println!("  {note}"));
 }
 
 /// How long the tests ran, as their `test result:` lines say, without the time to compile them.

@@ -90,6 +90,26 @@ pub(crate) fn recorded(skip: usize) -> Vec<Op> {
     OPS.with_borrow(|ops| ops.as_ref().and_then(since).unwrap_or_default())
 }
 
+/// What a model of a device says when its doorbell is rung, in a recording: nothing was issued
+/// between a `DSB SY` and the doorbell.
+///
+/// # Panics
+///
+/// If the last instruction of the recording is another, or there is none.
+#[cfg(test)]
+#[track_caller]
+pub(crate) fn assert_behind_barrier() {
+    OPS.with_borrow(|ops| {
+        if let Some(ops) = ops {
+            assert_eq!(
+                ops.last(),
+                Some(&Op::DsbSy),
+                "behind the doorbell's barrier"
+            );
+        }
+    });
+}
+
 /// Runs `f` and returns what it issued on this thread.
 pub fn record_during<R>(f: impl FnOnce() -> R) -> (R, Vec<Op>) {
     OPS.set(Some(Vec::new()));

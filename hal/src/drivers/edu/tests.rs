@@ -1,6 +1,7 @@
 use super::*;
 use crate::addr::{DmaAddr, PhysAddr};
 use crate::arch::cpu;
+use crate::arch::trace::{self, Op};
 use crate::dma::engine::{copy, copy_2d, copy_with, tests::FakeClock, tests::identity_device};
 use crate::dma::streaming::map_slice;
 use crate::dma::{DmaMask, FromDevice, Mapping, Rectangle, ToDevice};
@@ -103,6 +104,9 @@ impl RegisterIo for Io {
             model.dma[3] & 1 == 0,
             "registers are written while the device is busy"
         );
+        if offset == 0x98 {
+            trace::assert_behind_barrier();
+        }
         model.dma[(offset - 0x80) / 8] = value;
     }
 }
@@ -214,6 +218,19 @@ fn several_transfers_run_one_after_the_other() {
     to.unmap();
     assert_eq!(dst[..32], pattern(64)[32..]);
     assert_eq!(dst[32..], pattern(64)[..32]);
+}
+
+#[test]
+fn the_doorbell_rings_after_a_full_barrier() {
+    let io = io();
+    let (edu, device) = engine(&io);
+    let (from, to, transfer) = lent(device);
+    // The model looks at the order.
+    // SAFETY: both buffers are mapped until the wait is over.
+    let (ticket, ops) = trace::record_during(|| unsafe { edu.submit(&[transfer]) }.unwrap());
+    assert_eq!(ops, [Op::DsbSy]);
+    assert_eq!(edu.wait(ticket, edu.timeout_ns(64)), Ok(()));
+    drop((from, to));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 use super::*;
 use crate::addr::{PAGE_SIZE, PhysAddr};
-use crate::arch::trace::{Op, record_during};
+use crate::arch::trace::{self, Op, record_during};
 use crate::dma::engine::tests::identity_device;
 use crate::dma::sg::ScatterEntry;
 use crate::dma::streaming::{map_shared, map_slice};
@@ -125,6 +125,7 @@ impl RegisterIo for Io {
 
     fn write64(&self, offset: usize, value: u64) {
         assert_eq!(offset, 0x10);
+        trace::assert_behind_barrier();
         self.0.lock().unwrap().run(value.swap_bytes());
     }
 }

@@ -1,7 +1,7 @@
 use super::property::*;
 use super::*;
 use crate::addr::{PAGE_SIZE, PhysRange, VirtAddr};
-use crate::arch::trace::{Op, record_during};
+use crate::arch::trace::{self, Op, record_during};
 use crate::dma::device::fake;
 use crate::dma::{CoherentPool, DmaMask};
 use crate::layout::{self, host};
@@ -61,6 +61,7 @@ impl RegisterIo for Io {
 
     fn write32(&self, offset: usize, value: u32) {
         assert_eq!(offset, WRITE);
+        trace::assert_behind_barrier();
         self.0.lock().unwrap().ring(value);
     }
 

@@ -53,9 +53,14 @@ pub(super) const COHERENCY_TESTS: Check = Check {
         "testkit",
         "--test",
         "coherency",
+        "--",
+        "--nocapture",
     ],
     env: &[("COHERENCY_SEEDS", "10000")],
 };
+
+/// Longest that [`COHERENCY_TESTS`] may run.
+pub(super) const COHERENCY_LIMIT: Duration = Duration::from_secs(120);
 
 /// A million random calls of the allocators from a fixed seed. The feature is not needed, but saves
 /// building the library anew after [`COHERENCY_TESTS`].

@@ -153,13 +153,19 @@ fn drops(va: VirtAddr, size: usize) -> impl Iterator<Item = Op> {
 
 /// What changing the type of `size` bytes, less than a step, takes in the order of the design.
 fn change(from: VirtAddr, to: VirtAddr, size: usize) -> Vec<Op> {
-    let mut ops: Vec<_> = drops(from, size).collect();
+    let is_cached = DIRECT_MAP.contains(to);
+    let mut ops = Vec::new();
+    if is_cached {
+        ops.push(Op::DsbSy);
+    }
     ops.push(Op::DsbIshst);
     let pages = (0..size).step_by(PAGE_SIZE);
     ops.extend(pages.map(|offset| Op::TlbLastLevel(from + offset)));
     ops.extend([Op::DsbIsh, Op::Isb, Op::DsbIshst, Op::Isb]);
-    ops.extend(drops(to, size));
-    ops.push(Op::DsbSy);
+    if !is_cached {
+        ops.extend(drops(to, size));
+        ops.push(Op::DsbSy);
+    }
     ops
 }
 

@@ -2,6 +2,7 @@
 
 use super::super::*;
 use crate::addr::PhysRange;
+use crate::arch::trace;
 use crate::dma::{DmaEngine, DmaMask};
 use crate::drivers::bcm2711_channels::ChannelMask;
 use crate::drivers::bcm2711_dma::bench::Memory;
@@ -153,6 +154,7 @@ impl RegisterIo for Io {
                 let starts = model.cs & 1 == 0 && value & 1 != 0;
                 model.cs = (value & 0x10FF_0001) | kept | error;
                 if starts {
+                    trace::assert_behind_barrier();
                     model.debug = model.debug & !OUTSTANDING | model.unanswered << 4;
                 }
                 model.stubborn &= value & 1 << 30 == 0;

@@ -2,6 +2,7 @@
 
 use super::super::*;
 use crate::addr::PhysRange;
+use crate::arch::trace;
 use crate::dma::DmaMask;
 use crate::drivers::bcm2711_dma::bench::Memory;
 use crate::layout;
@@ -107,6 +108,9 @@ impl Model {
         let cleared = value & (INT | END);
         let paused = self.cs & value & ACTIVE == 0 && self.cs & ACTIVE != 0;
         assert!(!paused, "an acknowledgement pauses the channel");
+        if self.cs & ACTIVE == 0 && value & ACTIVE != 0 {
+            trace::assert_behind_barrier();
+        }
         let kept = self.cs & (INT | END | ERROR) & !cleared;
         self.cs = value & !(INT | END | ERROR | BUSY) | kept;
         if value & HALT != 0 && (!self.stubborn || value & ABORT != 0) {
