@@ -18,14 +18,18 @@ impl<M: TableMemory> Mapper<M> {
     /// Moves the frames mapped at `old` to `new`, which may be the same address, with
     /// `memory_type` and unchanged permissions. They are mapped by pages there.
     ///
-    /// 1. To cached memory: `DSB SY`. What was stored past the caches is in memory before a core can
+    /// 1. To memory that is not cached: lines are cleaned and invalidated through `old`. To cached
+    ///    memory: `DSB SY`, so that what was stored past the caches is in memory before a core can
     ///    fetch a line.
     /// 2. `old` becomes invalid: store, `DSB ISHST`, `TLBI`, `DSB ISH`, `ISB`.
     /// 3. `new` becomes valid: store, `DSB ISHST`, `ISB`.
-    /// 4. To memory that is not cached: lines are cleaned and invalidated through `new`; `DSB SY`.
-    ///    No core can fetch one any more, so that one pass is enough, and nobody uses `new` before.
-    ///    Maintenance through it reaches all cores: non-cacheable memory counts as outer shareable
-    ///    (Arm ARM D7.5.9).
+    /// 4. To memory that is not cached: lines are cleaned and invalidated again, through `new`, because
+    ///    speculation through `old` may have refilled some between 1 and 2; `DSB SY`. No core can fetch
+    ///    one any more, and nobody uses `new` before. Maintenance through it reaches all cores:
+    ///    non-cacheable memory counts as outer shareable (Arm ARM D7.5.9).
+    ///
+    /// Architecturally the second pass is enough. The first leaves it next to nothing to write back, so
+    /// that dirty data does not hang on maintenance by an address that is not cacheable.
     ///
     /// From write-back to non-cacheable the content survives but must be zeroed by the caller before
     /// a device sees it; on the way back the call has ended before the frames may return to the page
@@ -60,6 +64,8 @@ impl<M: TableMemory> Mapper<M> {
         let is_cached = memory_type == MemoryType::NormalWriteBack;
         if is_cached {
             barrier::dsb_sy();
+        } else {
+            clean_invalidate(old, size);
         }
         self.clear(old, size)?;
         Stale::new(old, size, stride).flush();

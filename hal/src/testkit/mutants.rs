@@ -81,7 +81,7 @@ impl Mutants {
     }
 
     /// Runs the mutants of `program` under the adversaries of the first `seeds` seeds, until one
-    /// kills it.
+    /// kills it. The mutants of one excuse share those seeds.
     ///
     /// # Panics
     ///
@@ -104,19 +104,26 @@ impl Mutants {
                 let result = machine.run_without(seed, Some(number), &mut program);
                 result.is_err() && machine.event(number) == Some(event)
             };
-            let is_killed = (0..seeds).any(&mut kills);
-            // One that spoilt the program for good would kill all that come after it.
-            if let Err(wrong) = machine.run(0, &mut program) {
-                panic!("{name} is wrong after operation {number} was left out: {wrong}");
-            }
             let mut excuse = None;
             for (candidate, met) in self.excuses.iter_mut().zip(&mut met) {
                 if candidate.0.is_about(name, &event) {
                     if candidate.0.which.contains(met) {
-                        excuse = excuse.or(Some(candidate));
+                        let index = *met - candidate.0.which.start;
+                        excuse = excuse.or(Some((candidate, index)));
                     }
                     *met += 1;
                 }
+            }
+            // The operations of one excuse share the seeds.
+            let share = excuse.as_ref().map_or(0..seeds, |(candidate, index)| {
+                let share = seeds.div_ceil(candidate.0.which.len() as u64);
+                let first = share * *index as u64;
+                first..first + share
+            });
+            let is_killed = share.into_iter().any(&mut kills);
+            // One that spoilt the program for good would kill all that come after it.
+            if let Err(wrong) = machine.run(0, &mut program) {
+                panic!("{name} is wrong after operation {number} was left out: {wrong}");
             }
             let tally = self.rows.entry((name, event)).or_default();
             tally.planted += 1;
@@ -125,7 +132,7 @@ impl Mutants {
                 continue;
             }
             match excuse {
-                Some((_, used)) => {
+                Some(((_, used), _)) => {
                     *used += 1;
                     tally.excused += 1;
                 }

@@ -50,6 +50,13 @@ const EXCUSES: &[Excuse] = &[
     },
     Excuse {
         program: "to non-cacheable",
+        kind: EventKind::CleanInvalidate,
+        file: "mmu/retype.rs",
+        which: 0..64,
+        reason: "the lines are maintained again through the new mapping, before anybody uses them",
+    },
+    Excuse {
+        program: "to non-cacheable",
         kind: EventKind::Isb,
         file: "mmu/flush.rs",
         which: 0..1,
@@ -61,6 +68,13 @@ const EXCUSES: &[Excuse] = &[
         file: "mmu/flush.rs",
         which: 0..1,
         reason: "the call ends with another, and nothing uses the address in between",
+    },
+    Excuse {
+        program: "retyped in place",
+        kind: EventKind::CleanInvalidate,
+        file: "mmu/retype.rs",
+        which: 0..64,
+        reason: "the lines are maintained again through the new mapping, before anybody uses them",
     },
     Excuse {
         program: "retyped in place",

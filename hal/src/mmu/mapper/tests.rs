@@ -303,6 +303,8 @@ fn a_type_change_follows_its_order_both_ways() {
             let mut expected = Vec::new();
             if memory_type == MemoryType::NormalWriteBack {
                 expected.push(Op::DsbSy);
+            } else {
+                expected.extend(lines(from, size));
             }
             expected.extend([
                 Op::DsbIshst,

@@ -157,6 +157,8 @@ fn change(from: VirtAddr, to: VirtAddr, size: usize) -> Vec<Op> {
     let mut ops = Vec::new();
     if is_cached {
         ops.push(Op::DsbSy);
+    } else {
+        ops.extend(drops(from, size));
     }
     ops.push(Op::DsbIshst);
     let pages = (0..size).step_by(PAGE_SIZE);
