@@ -22,7 +22,8 @@ pub fn run(machine: &'static Machine, cmdline: &CmdLine<'_>) -> ! {
         })
     };
     let mut totals = Totals::default();
-    let count = chosen().count() + usize::from(has_benches(cmdline)) + usize::from(has_seeds(cmdline));
+    let count =
+        chosen().count() + usize::from(has_benches(cmdline)) + usize::from(has_seeds(cmdline));
     // A pattern that matches nothing is a mistake, not a success.
     report::plan(count.max(1));
     for (index, suite) in chosen().enumerate() {

@@ -30,11 +30,7 @@ pub(super) const SEEDS: &[Seed] = &[
 /// The function that is changed, and executed: what must be found is found where it is.
 const PLACE: &str = "corpus_changed_code";
 
-const fn seed(
-    name: &'static str,
-    kinds: &'static [Kind],
-    run: fn(&Seed) -> Outcome,
-) -> Seed {
+const fn seed(name: &'static str, kinds: &'static [Kind], run: fn(&Seed) -> Outcome) -> Seed {
     Seed {
         name,
         kinds,

@@ -185,11 +185,7 @@ pub(super) const MAILBOX: &[Seed] = &[
 ];
 
 /// Calls `trip` without an operation, which there must have been.
-fn go(
-    seed: &Seed,
-    omitted: Omitted,
-    trip: impl FnOnce() -> Result<(), Fault>,
-) -> Result<(), Stop> {
+fn go(seed: &Seed, omitted: Omitted, trip: impl FnOnce() -> Result<(), Fault>) -> Result<(), Stop> {
     seed.announce();
     let Some((what, number)) = omitted else {
         check_ok!(trip());
@@ -368,7 +364,8 @@ fn on_fw_cfg(seed: &Seed, omitted: Omitted) -> Outcome {
 /// Asks the firmware something without an operation.
 fn on_mailbox(seed: &Seed, via: Via, omitted: Omitted) -> Outcome {
     let mailbox = machine().mailbox.ok_or(ELSEWHERE)?;
-    let ask = |via| -> Result<(), MailboxError> { mailbox.request(via, &FirmwareRevision).map(drop) };
+    let ask =
+        |via| -> Result<(), MailboxError> { mailbox.request(via, &FirmwareRevision).map(drop) };
     let mut ended = Ok(());
     let outcome = go(seed, omitted, || {
         ended = ask(via);

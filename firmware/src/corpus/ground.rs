@@ -101,7 +101,11 @@ impl Ground {
     pub(super) fn store_uncached_word(&self, at: usize, word: u32) {
         debug_assert!(at < PAGE_SIZE && at.is_multiple_of(size_of::<u32>()));
         // SAFETY: the word lies in the page, which is mapped, aligned and this value's.
-        unsafe { (self.uncached.va() + at).as_ptr::<u32>().write_volatile(word) };
+        unsafe {
+            (self.uncached.va() + at)
+                .as_ptr::<u32>()
+                .write_volatile(word)
+        };
     }
 
     /// Loads from every line of the uncached bytes `range`.

@@ -73,7 +73,8 @@ impl Seed {
             [] => f.write_str("none"),
             [first, rest @ ..] => {
                 f.write_str(first.name())?;
-                rest.iter().try_for_each(|kind| write!(f, ",{}", kind.name()))
+                rest.iter()
+                    .try_for_each(|kind| write!(f, ",{}", kind.name()))
             }
         });
         console::line(format_args!(
