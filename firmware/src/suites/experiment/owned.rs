@@ -1,7 +1,7 @@
 //! H10: the CPU touches or frees what the device owns. The types do not let it; what happens if it
 //! is done all the same, and what is on record of who owns what.
 
-use super::{NOTHING_SEEN, engine, evidence, method, put, together};
+use super::{NOTHING_SEEN, Role, announced, engine, evidence, method, put, together};
 use crate::dma_debug;
 use crate::experiment::{Cell, Direction, Finding, Hazard, Method, Observed};
 use crate::handed::{Fault, Handed, Window, scene};
@@ -55,7 +55,10 @@ pub(super) fn touched() -> Outcome {
             let va = memory.va();
             pattern::fill(&mut memory.bytes()[..LEN], seed);
             let mut to = there.part_mut(0, LEN)?;
+            let hazard = Hazard::TouchedWhileOwned;
+            let provoked = announced(hazard, method, Direction::ToDevice, Role::Cell);
             memory.send(engine, 0..LEN, &mut to, Some(&touch))?;
+            drop(provoked);
             let arrived = &there.as_slice()[..LEN];
             Ok(scene(arrived, 0, va, DirectionKind::ToDevice).diagnose(&versions))
         };

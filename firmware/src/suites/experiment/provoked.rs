@@ -1,12 +1,12 @@
 //! The hazards of caches, H1 to H5: provoked line by line, then looked at.
 
-use super::caches::{evict, observable, write_back};
+use super::caches::{evict, observable};
 use super::judge::Sight;
 use super::method;
-use super::{NOTHING_SEEN, engine, put, together};
+use super::{NOTHING_SEEN, Role, announced, engine, put, together};
 use crate::diagnosis::{Diagnosis, Scene};
 use crate::experiment::{Cell, Direction, Finding, Hazard, Method};
-use crate::handed::{Bare, Fault, Handed, Meanwhile, Upkeep, Window, scene};
+use crate::handed::{Bare, Fault, Handed, Meanwhile, Upkeep, Window, scene, write_back};
 use crate::machine::machine;
 use crate::pattern::{self, CANARY, LaidOut, POISON};
 use crate::report::{self, Outcome, Stop};
@@ -32,7 +32,7 @@ pub(super) fn run(hazard: Hazard) -> Outcome {
     let mut shown = false;
     let mut seen = NOTHING_SEEN;
     for method in Method::ALL {
-        let Some(sight) = check_ok!(look(hazard, method, engine, caches)) else {
+        let Some(sight) = check_ok!(look(hazard, method, engine, caches, Role::Cell)) else {
             continue;
         };
         if let Some(diagnosis) = &sight.diagnosis {
@@ -65,7 +65,7 @@ pub(super) fn planted(hazard: Hazard) -> Outcome {
         return Err(Stop::Skipped("for a device that snoops no way is wrong"));
     }
     for method in Method::ALL.into_iter().filter(|method| method.is_raw()) {
-        let sight = check_ok!(look(hazard, method, engine, false));
+        let sight = check_ok!(look(hazard, method, engine, false, Role::Planted));
         let broken = sight.and_then(|sight| sight.rules());
         check!(
             matches!(broken, Some(Err(_))),
@@ -82,12 +82,21 @@ fn look(
     method: Method,
     engine: &dyn DmaEngine,
     caches: bool,
+    role: Role,
 ) -> Result<Option<Sight>, Fault> {
     let tries = if caches && method.is_raw() { TRIES } else { 1 };
     let mut sight = None;
     for _ in 0..tries {
         let part = part(hazard, method);
-        let once = |memory: &mut dyn Handed| provoke(hazard, engine, memory, part.clone());
+        let once = |memory: &mut dyn Handed| {
+            let _provoked = announced(hazard, method, hazard.directions()[0], role);
+            let sight = provoke(hazard, engine, memory, part.clone());
+            // Nothing of it is to be met by the memory's next owner.
+            if method.is_raw() {
+                write_back(memory.va(), LEN);
+            }
+            sight
+        };
         sight = method::with(method, engine.device(), LEN, once)?;
         if sight.as_ref().is_none_or(|sight| sight.diagnosis.is_some()) {
             break;

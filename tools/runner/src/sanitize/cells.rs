@@ -1,7 +1,13 @@
 //! The experiment's table with what the plugin found put in.
 //!
-//! The firmware announces each provocation with a line `# cell hazard=H1 method=.. direction=..`, with
-//! ` planted` at its end if it is the hazard's planted twin. A cell that was not observable on the machine
+//! The firmware announces each provocation with a line
+//!
+//! ```text
+//! # cell hazard=H1 method=kmalloc-raw direction=to-device wrong=any
+//! ```
+//!
+//! with the kind that may be found, or `any`, with ` planted` at its end if it is the hazard's planted
+//! twin, and ends it with `# cell end`. A cell that was not observable on the machine
 //! becomes one that was seen by the sanitizer if the plugin reported in it, and the twin of its hazard
 //! was found in the same run: a plugin that finds nothing planted has no say.
 
@@ -11,6 +17,9 @@ use std::fmt;
 
 /// How the line that announces a provocation starts.
 const CELL: &str = "# cell ";
+/// The kinds that are provoked: this one or all.
+const WRONG: &str = " wrong=";
+const ANY: &str = "any";
 /// How it ends if it is a planted twin's.
 const PLANTED: &str = " planted";
 /// How the line with a cell's result starts.
@@ -18,10 +27,34 @@ const RESULT: &str = "# experiment ";
 
 /// Whether a finding was provoked, and the firmware had said so.
 pub(super) fn is_provoked(finding: &Finding) -> bool {
-    finding
-        .console
-        .as_deref()
-        .is_some_and(|line| line.starts_with(CELL))
+    let announcement = finding.console.as_deref().and_then(Announcement::parse);
+    announcement.is_some_and(|said| said.wrong == ANY || said.wrong == finding.kind)
+}
+
+/// What the firmware said before it went wrong.
+struct Announcement<'a> {
+    /// Hazard, method and direction.
+    cell: &'a str,
+    wrong: &'a str,
+    is_planted: bool,
+}
+
+impl<'a> Announcement<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let words = line.strip_prefix(CELL)?;
+        let planted = words.strip_suffix(PLANTED);
+        let (cell, wrong) = planted.unwrap_or(words).split_once(WRONG)?;
+        Some(Self {
+            cell,
+            wrong,
+            is_planted: planted.is_some(),
+        })
+    }
+
+    /// Its first word, `hazard=H1`.
+    fn hazard(&self) -> &'a str {
+        self.cell.split(' ').next().unwrap_or_default()
+    }
 }
 
 /// A cell's result.
@@ -53,15 +86,15 @@ impl<'a> Cell<'a> {
         })
     }
 
-    /// The line that announces it.
-    fn announcement(&self) -> String {
+    /// What the line that announces it says of it.
+    fn announced(&self) -> String {
         let Self {
             hazard,
             method,
             direction,
             ..
         } = self;
-        format!("{CELL}hazard={hazard} method={method} direction={direction}")
+        format!("hazard={hazard} method={method} direction={direction}")
     }
 
     /// At most six characters: what, and how it is known.
@@ -123,16 +156,13 @@ impl<'a> Cells<'a> {
     /// Those of `report`, with the findings put in.
     pub(super) fn new(report: &'a str, findings: &[Finding]) -> Self {
         let mut reported: BTreeMap<&str, Vec<&Finding>> = BTreeMap::new();
-        let mut twins = BTreeSet::new();
+        let mut twins = BTreeSet::<&str>::new();
         for finding in findings {
-            let console = finding.console.as_deref().unwrap_or_default();
-            if let Some(words) = console.strip_suffix(PLANTED) {
-                let hazard = words
-                    .strip_prefix(CELL)
-                    .and_then(|words| words.split(' ').next());
-                twins.extend(hazard);
-            } else if console.starts_with(CELL) {
-                reported.entry(console).or_default().push(finding);
+            let console = finding.console.as_deref();
+            match console.and_then(Announcement::parse) {
+                Some(said) if said.is_planted => drop(twins.insert(said.hazard())),
+                Some(said) => reported.entry(said.cell).or_default().push(finding),
+                None => {}
             }
         }
         let mut cells: Vec<_> = report.lines().filter_map(Cell::parse).collect();
@@ -141,7 +171,7 @@ impl<'a> Cells<'a> {
             if cell.how != "not-observable" || !twins.contains(&*hazard) {
                 continue;
             }
-            let found = reported.get(&*cell.announcement());
+            let found = reported.get(&*cell.announced());
             let found = found.and_then(|found| Some((found.first()?, found.len())));
             if let Some((first, count)) = found {
                 let function = first.symbol.as_deref().unwrap_or("?");
@@ -225,17 +255,17 @@ mod tests {
     use super::*;
 
     const REPORT: &str = "\
-# cell hazard=H1 method=kmalloc-raw direction=to-device
+# cell hazard=H1 method=kmalloc-raw direction=to-device wrong=any
   # experiment hazard=H1 method=kmalloc-raw direction=to-device expected=stale observed=unknown how=not-observable evidence=\"Normal-WB; clean missing\"
-# cell hazard=H1 method=kmalloc-map direction=to-device
+# cell hazard=H1 method=kmalloc-map direction=to-device wrong=any
   # experiment hazard=H1 method=kmalloc-map direction=to-device expected=right observed=right how=structural evidence=\"64/64\"
-# cell hazard=H2 method=kmalloc-raw direction=from-device
+# cell hazard=H2 method=kmalloc-raw direction=from-device wrong=any
   # experiment hazard=H2 method=kmalloc-raw direction=from-device expected=stale observed=unknown how=not-observable evidence=\"x\"
 ";
 
-    const RAW: &str = "# cell hazard=H1 method=kmalloc-raw direction=to-device";
-    const TWIN: &str = "# cell hazard=H1 method=kmalloc-raw direction=to-device planted";
-    const OTHER: &str = "# cell hazard=H2 method=kmalloc-raw direction=from-device";
+    const RAW: &str = "# cell hazard=H1 method=kmalloc-raw direction=to-device wrong=any";
+    const TWIN: &str = "# cell hazard=H1 method=kmalloc-raw direction=to-device wrong=any planted";
+    const OTHER: &str = "# cell hazard=H2 method=kmalloc-raw direction=from-device wrong=any";
 
     fn dirty(console: &str) -> Finding {
         finding(
@@ -272,6 +302,14 @@ mod tests {
         ] {
             assert_eq!(counts(&findings), [0, 1, 0, 2]);
         }
+    }
+
+    #[test]
+    fn only_what_was_announced_is_provoked() {
+        let touch = "# cell hazard=H5 method=coherent direction=from-device wrong=stale-read";
+        assert!(is_provoked(&dirty(RAW)) && is_provoked(&dirty(TWIN)));
+        assert!(!is_provoked(&dirty(touch)));
+        assert!(!is_provoked(&dirty("# cell end")) && !is_provoked(&dirty("ok 1 mmu")));
     }
 
     #[test]
