@@ -1,0 +1,5 @@
+//! A coherency sanitizer: a plugin for an unmodified QEMU that finds what firmware does wrong with
+//! caches and DMA.
+
+pub mod device;
+pub mod kind;
