@@ -9,6 +9,11 @@
 //! [`checker`] has the rules and knows nothing of QEMU; [`watch`] feeds it from what a CPU executes;
 //! the declarations of QEMU's interface are in one module beside them.
 
+#![allow(
+    clippy::single_range_in_vec_init,
+    reason = "a list of windows may have one"
+)]
+
 #[cfg(not(test))]
 mod api;
 pub mod board;

@@ -103,7 +103,7 @@ impl Checker {
     }
 
     /// A doorbell: `spans` are the device's from here on.
-    fn started(&mut self, who: Who, model: usize, id: JobId, spans: Vec<Span>) {
+    pub(super) fn started(&mut self, who: Who, model: usize, id: JobId, spans: Vec<Span>) {
         let (spans, outside): (Vec<_>, Vec<_>) = spans
             .into_iter()
             .filter(|span| !span.pa.is_empty())
@@ -186,7 +186,7 @@ impl Checker {
     }
 
     /// The end of a job, as the CPU learns of it. What the cache fetched until now may be old.
-    fn completed(&mut self, model: usize, id: JobId) {
+    pub(super) fn completed(&mut self, model: usize, id: JobId) {
         let Some(index) = (self.jobs.iter()).position(|job| job.model == model && job.id == id)
         else {
             return;
