@@ -1,0 +1,174 @@
+//! Cache maintenance and barriers.
+
+use super::pending::Sweep;
+use super::{Checker, Problem, Who};
+use crate::decode::{Barrier, LineOp, SetWayOp};
+use crate::kind::Kind;
+use crate::lines::{
+    BYPASSED, CACHED, CODE_STALE, DIRTY, LENT_TO_READ, LENT_TO_WRITE, LINE, NOT_UNIFIED, STALE,
+    line_of,
+};
+use crate::walk::Mapping;
+
+use super::access::Touch;
+
+/// Fewer operations by set and way than this are of no cache that is: 16 KiB of 64-byte lines.
+const MIN_SWEEP: u32 = 256;
+
+/// Bits of a line that say that it is in a cache.
+const IN_CACHE: u8 = CACHED | DIRTY | STALE | BYPASSED | NOT_UNIFIED;
+
+impl Checker {
+    /// Takes notice of an operation on the line at `pa`, whose address has `mapping`.
+    pub fn maintain(&mut self, who: Who, op: LineOp, pa: u64, mapping: Mapping) {
+        let start = pa / LINE * LINE;
+        let Some(index) = self.lines.find(start) else {
+            return;
+        };
+        let line = line_of(start);
+        let device_bytes = self.device_bytes(start);
+        let page = self.lines.page(index);
+        let flags = page.flags[line];
+        let dirty = page.dirty[line];
+        // Bytes of a device that the line would cover with older ones.
+        let covered = flags & STALE != 0 && dirty != 0 && device_bytes & !dirty != 0;
+        match op {
+            LineOp::Zero => {
+                self.zero(who, start, mapping);
+                return;
+            }
+            LineOp::CleanToUnification => page.flags[line] &= !NOT_UNIFIED,
+            LineOp::InvalidateCode => {
+                if flags & NOT_UNIFIED == 0 || self.code.sees_stores {
+                    page.flags[line] &= !CODE_STALE;
+                }
+            }
+            LineOp::Clean => {
+                page.flags[line] &= !(DIRTY | NOT_UNIFIED);
+                page.dirty[line] = 0;
+            }
+            LineOp::CleanInvalidate | LineOp::Invalidate => {
+                page.flags[line] &= !IN_CACHE;
+                page.dirty[line] = 0;
+            }
+        }
+        if matches!(op, LineOp::CleanToUnification | LineOp::InvalidateCode) {
+            return;
+        }
+        if op != LineOp::Clean {
+            self.dropped(start, flags);
+        }
+        self.pending(who.cpu).maintained.add(start..start + LINE);
+        let report = |kind, device, missing| Problem {
+            kind,
+            pa: start + u64::from(dirty.trailing_zeros()),
+            device,
+            mapping: Some(mapping),
+            missing,
+        };
+        if op == LineOp::Invalidate {
+            let own = if flags & STALE != 0 { device_bytes } else { 0 };
+            if dirty & !own != 0 {
+                let mut problem = report(
+                    Kind::InvalidateDestroysNeighbour,
+                    self.writer(&(start..start + LINE)),
+                    "lines of its own for the buffer, or DC CVAC before the transfer",
+                );
+                problem.pa = start + u64::from((dirty & !own).trailing_zeros());
+                self.report(who, problem);
+            }
+        } else if covered && !self.is_coherent {
+            let problem = report(
+                Kind::DeviceWritesDirtyLine,
+                self.writer(&(start..start + LINE)),
+                "lines of its own for the buffer, or DC IVAC before the store",
+            );
+            self.report(who, problem);
+        }
+    }
+
+    /// Takes notice of an operation by set and way. Which line it is about cannot be known; a loop
+    /// over a whole cache acts on all of them, with the `DSB` after it.
+    pub fn maintain_set_way(&mut self, who: Who, op: SetWayOp) {
+        let sweep = &mut self.pending(who.cpu).sweep;
+        sweep.operations += 1;
+        sweep.cleans |= op != SetWayOp::Invalidate;
+        sweep.invalidates |= op != SetWayOp::Clean;
+    }
+
+    /// Takes notice of `IC IALLU` or `IC IALLUIS`.
+    pub fn invalidate_all_code(&mut self) {
+        let sees_stores = self.code.sees_stores;
+        for page in self.lines.pages() {
+            for flags in &mut page.flags {
+                if *flags & NOT_UNIFIED == 0 || sees_stores {
+                    *flags &= !CODE_STALE;
+                }
+            }
+        }
+    }
+
+    /// Takes notice of a barrier.
+    pub fn barrier(&mut self, who: Who, barrier: Barrier) {
+        let pending = self.pending(who.cpu);
+        // A DSB waits for the stores to reach memory, in whatever domain; a DMB orders them for the
+        // observers of its domain only, and a device is not in the inner one.
+        if barrier.stores && (barrier.outer || barrier.is_dsb && barrier.inner) {
+            pending.stored.clear();
+        }
+        if barrier.is_dsb && barrier.everything && barrier.inner {
+            pending.maintained.clear();
+            let sweep = std::mem::take(&mut pending.sweep);
+            if sweep.operations >= MIN_SWEEP {
+                self.swept(sweep);
+            }
+        }
+    }
+
+    fn swept(&mut self, sweep: Sweep) {
+        for page in self.lines.pages() {
+            page.dirty.fill(0);
+            for flags in &mut page.flags {
+                *flags &= if sweep.invalidates {
+                    !IN_CACHE
+                } else {
+                    !(DIRTY | NOT_UNIFIED)
+                };
+            }
+        }
+        if sweep.invalidates {
+            self.partial.clear();
+            if let Some(shadow) = &mut self.shadow {
+                shadow.clear();
+            }
+        }
+    }
+
+    /// The line at `start`, of which `flags` held, is in no cache any more.
+    fn dropped(&mut self, start: u64, flags: u8) {
+        if flags & STALE != 0 {
+            self.partial.remove(&(start / LINE));
+        }
+        if let Some(shadow) = &mut self.shadow {
+            shadow.forget_line(start);
+        }
+    }
+
+    /// `DC ZVA` is a store of a whole line.
+    fn zero(&mut self, who: Who, start: u64, mapping: Mapping) {
+        const STEP: u8 = 16;
+        for pa in (start..start + LINE).step_by(usize::from(STEP)) {
+            let touch = Touch {
+                pa,
+                size: STEP,
+                mapping,
+                is_store: true,
+                value: Some(0),
+            };
+            self.access(who, &touch);
+        }
+    }
+}
+
+/// Bits that only the devices' jobs set and clear.
+pub(super) const LENT: u8 = LENT_TO_READ | LENT_TO_WRITE;
