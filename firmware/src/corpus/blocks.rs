@@ -112,7 +112,7 @@ fn no_barrier_after_block(ground: &Ground, port: &Bcm2711Dma) {
 /// Windows of the legacy bus onto the same memory: what the CPU's addresses fall into, and the right
 /// one (BCM2711 ARM Peripherals, 1.2.2).
 const ALIAS_MASK: u64 = 0x3FFF_FFFF;
-const CACHED_ALIAS: u64 = 0x4000_0000;
+const CACHED_ALIAS: u64 = 0x8000_0000;
 
 /// The CPU's address in the place of the bus's.
 #[inline(never)]

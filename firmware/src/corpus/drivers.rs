@@ -159,27 +159,27 @@ pub(super) const FW_CFG: &[Seed] = &[
 
 pub(super) const MAILBOX: &[Seed] = &[
     Seed {
-        name: "mailbox.request_without_clean",
+        name: "bcm2835-mbox.request_without_clean",
         kinds: &[Kind::ReadsDirty, Kind::WritesDirty],
-        device: "mailbox",
+        device: "bcm2835-mbox",
         place: "exchange",
         run: |seed| on_mailbox(seed, Via::Streaming, without(Operation::Clean, 0)),
     },
     Seed {
-        name: "mailbox.request_without_invalidate",
+        name: "bcm2835-mbox.request_without_invalidate",
         kinds: &[Kind::Stale],
-        device: "mailbox",
+        device: "bcm2835-mbox",
         place: "read",
         run: |seed| on_mailbox(seed, Via::Streaming, without(Operation::Invalidate, 0)),
     },
     Seed {
-        name: "mailbox.request_without_barrier",
+        name: "bcm2835-mbox.request_without_barrier",
         kinds: &[Kind::Barrier],
-        device: "mailbox",
+        device: "bcm2835-mbox",
         place: "exchange",
         run: |seed| on_mailbox(seed, Via::Coherent, without(Operation::Dsb, 0)),
     },
-    right("mailbox.right_requests", "mailbox", |seed| {
+    right("bcm2835-mbox.right_requests", "bcm2835-mbox", |seed| {
         on_mailbox(seed, Via::Streaming, None)
     }),
 ];

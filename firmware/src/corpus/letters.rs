@@ -12,7 +12,7 @@ use hal::arch::barrier;
 use hal::dma::Device;
 use hal::drivers::mmio::RegisterIo;
 
-pub(super) const SEEDS: &[Seed] = seeds! { "mailbox", on,
+pub(super) const SEEDS: &[Seed] = seeds! { "bcm2835-mbox", on,
     request_not_cleaned as request_not_cleaned: [ReadsDirty, WritesDirty],
     answer_not_invalidated as answer_not_invalidated: [Stale],
     answer_invalidated_too_early as answer_invalidated_too_early: [Stale],
@@ -20,7 +20,7 @@ pub(super) const SEEDS: &[Seed] = seeds! { "mailbox", on,
     answer_destroys_neighbour as answer_destroys_neighbour: [Neighbour],
     no_barrier_after_request as no_barrier_after_request: [Barrier],
     no_barrier_after_clean_of_request as no_barrier_after_clean_of_request: [Barrier],
-    request_at_cpu_address as request_at_cpu_address: [Alias],
+    request_at_cached_alias as request_at_cached_alias: [Alias],
     right_request as right_request: [],
     right_uncached_request as right_uncached_request: [],
 };
@@ -41,8 +41,9 @@ const CHANNEL: u64 = 8;
 const REQUEST: [u32; 8] = [32, 0, 1, 4, 0, 0, 0, 0];
 const REQUEST_SIZE: usize = size_of_val(&REQUEST);
 
-/// The window without the bit that names the VideoCore's uncached one.
+/// The window onto memory through the VideoCore's cache, in the place of the one past it.
 const ALIAS_MASK: u64 = 0x3FFF_FFFF;
+const CACHED_ALIAS: u64 = 0x8000_0000;
 
 /// The mailbox, whose driver is idle.
 struct Mailbox {
@@ -149,6 +150,8 @@ fn answer_looked_at_too_early(ground: &Ground, mailbox: &Mailbox) {
     mailbox.ring(mailbox.bus(ground));
     ground.store_word(0, 0);
     mailbox.finish();
+    ground.invalidate(0..REQUEST_SIZE);
+    ground.dsb();
 }
 
 /// A request on the stack, aligned to 16 bytes as the mailbox asks, and a variable beside it (NuttX).
@@ -187,12 +190,12 @@ fn no_barrier_after_clean_of_request(ground: &Ground, mailbox: &Mailbox) {
     ground.load(0..REQUEST_SIZE);
 }
 
-/// The CPU's address in the place of the bus's.
+/// The wrong window of the bus.
 #[inline(never)]
-fn request_at_cpu_address(ground: &Ground, mailbox: &Mailbox) {
+fn request_at_cached_alias(ground: &Ground, mailbox: &Mailbox) {
     store_uncached_request(ground);
     ground.dsb();
-    mailbox.ring(ground.uncached_bus() & ALIAS_MASK);
+    mailbox.ring(ground.uncached_bus() & ALIAS_MASK | CACHED_ALIAS);
     mailbox.finish();
 }
 

@@ -203,6 +203,8 @@ fn stored_beside_meanwhile<P: Port>(ground: &Ground, port: &P) {
     port.ring();
     ground.store_word(0, 1);
     port.finish();
+    ground.invalidate(ground.part());
+    ground.dsb();
 }
 
 /// A variable in the buffer's first line, stored to before the buffer is invalidated (circle,

@@ -42,10 +42,11 @@ impl<'a> Seed<'a> {
         })
     }
 
-    /// Whether it was found here: of one of its kinds, by its device, in its function.
+    /// Whether it was found here: of one of its kinds, by its device, in its function. Where no device is
+    /// needed, a report may name who wrote the memory last.
     fn is_about(&self, finding: &Finding) -> bool {
         self.kinds.contains(&&*finding.kind)
-            && finding.device.as_deref().unwrap_or(NOTHING) == self.device
+            && (self.device == NOTHING || finding.device.as_deref() == Some(self.device))
             && finding
                 .functions
                 .iter()
