@@ -15,7 +15,7 @@ mod provoked;
 mod scattered;
 
 use crate::check;
-use crate::experiment::{Cell, Evidence, Finding, Hazard, Method, Observed, Sheet};
+use crate::experiment::{Cell, Direction, Evidence, Finding, Hazard, Method, Observed, Sheet};
 use crate::machine::machine;
 use crate::report::{self, Outcome, Provoked, Stop, Suite};
 use core::fmt;
