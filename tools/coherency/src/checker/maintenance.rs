@@ -57,7 +57,13 @@ impl Checker {
         } else {
             0
         };
-        if op != LineOp::Clean {
+        if op == LineOp::Clean {
+            self.cleaned(
+                start,
+                device_bytes & !dirty,
+                flags & STALE != 0 && dirty != 0,
+            );
+        } else {
             self.dropped(start, flags);
         }
         self.pending(who.cpu).maintained.add(start..start + LINE);
@@ -143,6 +149,22 @@ impl Checker {
             if let Some(shadow) = &mut self.shadow {
                 shadow.clear();
             }
+        }
+    }
+
+    /// The line at `start` was written to memory. Of a device's bytes those that the CPU had stored to
+    /// are the same everywhere now; `left` are still old in the cache.
+    fn cleaned(&mut self, start: u64, left: u64, was_stale: bool) {
+        if !was_stale {
+            return;
+        }
+        if left != 0 {
+            self.partial.insert(start / LINE, left);
+            return;
+        }
+        self.partial.remove(&(start / LINE));
+        if let Some(index) = self.lines.find(start) {
+            self.lines.page(index).flags[line_of(start)] &= !STALE;
         }
     }
 
