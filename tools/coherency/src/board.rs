@@ -5,6 +5,7 @@ use crate::device::bcm2711_dma::Bcm2711Dma;
 use crate::device::edu::Edu;
 use crate::device::fw_cfg::FwCfg;
 use crate::device::mailbox::Mailbox;
+use crate::device::virtio_mmio::VirtioMmio;
 use std::ops::Range;
 
 /// A machine of QEMU's.
@@ -32,6 +33,8 @@ mod virt {
     pub(super) const RAM_LIMIT: u64 = u64::MAX;
     pub(super) const UART0: u64 = 0x0900_0000;
     pub(super) const FW_CFG: u64 = 0x0902_0000;
+    pub(super) const VIRTIO: u64 = 0x0A00_0000;
+    pub(super) const VIRTIO_TRANSPORTS: u64 = 32;
     /// PCI Express configuration space, where it is by default and with `highmem=off`.
     pub(super) const ECAM: [Range<u64>; 2] =
         [0x40_1000_0000..0x40_2000_0000, 0x3F00_0000..0x4000_0000];
@@ -59,10 +62,13 @@ pub fn find(name: &str) -> Option<Board> {
 }
 
 fn virt() -> Board {
-    let devices: Vec<Box<dyn Device>> = vec![
+    let mut devices: Vec<Box<dyn Device>> = vec![
         Box::new(Edu::new(&virt::ECAM, virt::EDU_MASK)),
         Box::new(FwCfg::new(virt::FW_CFG)),
     ];
+    for index in 0..virt::VIRTIO_TRANSPORTS {
+        devices.push(Box::new(VirtioMmio::new(virt::VIRTIO, index)));
+    }
     Board {
         ram_base: virt::RAM,
         ram_limit: virt::RAM_LIMIT,

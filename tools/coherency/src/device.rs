@@ -22,6 +22,7 @@ pub mod bcm2711_dma;
 pub mod edu;
 pub mod fw_cfg;
 pub mod mailbox;
+pub mod virtio_mmio;
 
 mod found;
 mod legacy_bus;
