@@ -10,7 +10,7 @@ use std::ffi::CStr;
 
 /// The registers by the handles that QEMU gave out.
 struct Handles {
-    handles: HashMap<Register, qemu::RegisterHandle>,
+    handles: [qemu::RegisterHandle; REGISTERS],
     buffer: *mut qemu::GByteArray,
 }
 
@@ -34,12 +34,12 @@ impl Handles {
             }
             qemu::g_byte_array_new()
         };
-        let mut handles = HashMap::new();
+        let mut handles = [std::ptr::null_mut(); REGISTERS];
         for register in all_registers() {
             let named = names(register).into_iter();
             let mut found = named.filter_map(|name| by_name.get(&name));
             if let Some(&handle) = found.next() {
-                handles.insert(register, handle);
+                handles[number(register)] = handle;
             }
         }
         Self { handles, buffer }
@@ -48,9 +48,10 @@ impl Handles {
 
 impl Registers for Handles {
     fn read(&mut self, register: Register) -> u64 {
-        let Some(&handle) = self.handles.get(&register) else {
+        let handle = self.handles[number(register)];
+        if handle.is_null() {
             return 0;
-        };
+        }
         let mut bytes = [0; 8];
         // SAFETY: every callback that gets here was registered as one that reads registers. The buffer
         // is ours, and QEMU leaves as many bytes in it as its length says.
@@ -62,6 +63,25 @@ impl Registers for Handles {
         }
         u64::from_le_bytes(bytes)
     }
+}
+
+/// As many numbers as [`number`] gives.
+const REGISTERS: usize = 49;
+
+/// The place of a register among the handles.
+const fn number(register: Register) -> usize {
+    let (first, level) = match register {
+        Register::X(number) => return (number % 31) as usize,
+        Register::Cpsr => return 31,
+        Register::Hcr => return 32,
+        Register::Ctr => return 33,
+        Register::Sctlr(level) => (33, level),
+        Register::Tcr(level) => (36, level),
+        Register::Ttbr0(level) => (39, level),
+        Register::Ttbr1(level) => (42, level),
+        Register::Mair(level) => (45, level),
+    };
+    first + level as usize
 }
 
 fn all_registers() -> impl Iterator<Item = Register> {

@@ -18,6 +18,18 @@
 //! Addresses in descriptors come from the firmware under test: take none on trust. Follow chains up to
 //! a bound, compute with `checked_` or `wrapping_` operations, and never panic.
 
+pub mod bcm2711_dma;
+pub mod edu;
+pub mod fw_cfg;
+pub mod mailbox;
+pub mod virtio_mmio;
+
+mod found;
+mod legacy_bus;
+mod registers;
+#[cfg(test)]
+mod testing;
+
 use crate::kind::Kind;
 use std::ops::Range;
 
@@ -111,7 +123,8 @@ pub trait Device: Send {
     /// Physical addresses of its registers.
     fn windows(&self) -> Vec<Range<u64>>;
 
-    /// RAM that tells the CPU about ends: a status word, the index of a used ring.
+    /// RAM that tells the CPU about ends: a status word, the index of a used ring. The CPU may load from
+    /// it while a job runs.
     fn watched(&self) -> Vec<Range<u64>>;
 
     /// Takes notice of an access to [`windows`](Self::windows) or [`watched`](Self::watched), and

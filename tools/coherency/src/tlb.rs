@@ -8,7 +8,9 @@ use crate::walk::Mapping;
 pub enum Class {
     /// Cached RAM: the line's state decides.
     Cached(PageIndex),
-    /// Every access counts.
+    /// RAM of which every access has to be looked at.
+    Ruled,
+    /// As above, and a device's model is told: its registers, or RAM that it watches.
     Told,
     /// Nobody asks for it.
     Ignored,
@@ -53,7 +55,7 @@ const EMPTY: Entry = Entry {
     tag: 0,
     pa: 0,
     mapping: Mapping::Off,
-    class: Class::Told,
+    class: Class::Ruled,
 };
 
 impl Tlb {

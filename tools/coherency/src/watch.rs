@@ -10,7 +10,7 @@ use crate::tlb::{Class, Entry, Tlb};
 use crate::walk::{Regime, Translation};
 
 /// A register of the CPU that executes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Register {
     /// `Xn`.
     X(u8),
@@ -185,13 +185,16 @@ impl Watch {
             if entry.class == Class::Ignored {
                 continue;
             }
-            let wants_value = entry.class == Class::Told && is_certain && is_whole;
+            let is_told = entry.class == Class::Told;
+            let wants_value = is_told || self.checker.wants_everything();
+            let has_value = is_certain && is_whole;
             let touch = Touch {
                 pa: entry.pa + part.start % PAGE,
                 size: (part.end - part.start) as u8,
                 mapping: entry.mapping,
                 is_store,
-                value: wants_value.then(|| access.value()),
+                value: (wants_value && has_value).then(|| access.value()),
+                is_told,
             };
             self.checker.access(who, &touch);
         }
@@ -210,17 +213,16 @@ impl Watch {
     ) -> Option<Entry> {
         let level = level(registers);
         let Translation { pa, mapping } = self.walk(cpu, level, va, registers)?;
+        let is_told = self.checker.wants_page(pa);
+        let is_quick = mapping.is_cacheable() && !self.checker.wants_everything();
         let class = match self.checker.lines().find(pa) {
-            None if !self.checker.wants_page(pa) => Class::Ignored,
-            Some(index) if mapping.is_cacheable() && !self.is_told(pa) => Class::Cached(index),
-            _ => Class::Told,
+            _ if is_told => Class::Told,
+            None => Class::Ignored,
+            Some(index) if is_quick => Class::Cached(index),
+            Some(_) => Class::Ruled,
         };
         let tlb = &mut self.vcpus[cpu as usize].data;
         Some(tlb.insert(va, space, pa, mapping, class))
-    }
-
-    fn is_told(&self, pa: u64) -> bool {
-        self.checker.wants_everything() || self.checker.wants_page(pa)
     }
 
     fn walk(
@@ -253,7 +255,7 @@ impl Watch {
                     None => match self.walk(who.cpu, level, va, registers) {
                         Some(Translation { pa, mapping }) => {
                             let tlb = &mut self.vcpus[who.cpu as usize].maintenance;
-                            tlb.insert(va, space, pa, mapping, Class::Told)
+                            tlb.insert(va, space, pa, mapping, Class::Ruled)
                         }
                         None => return,
                     },

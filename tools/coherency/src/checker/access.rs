@@ -23,6 +23,8 @@ pub struct Touch {
     pub is_store: bool,
     /// What was loaded or stored; `None` if memory may hold something else afterwards.
     pub value: Option<u128>,
+    /// Whether it is in a page that [`Checker::wants_page`] says a device's model is told of.
+    pub is_told: bool,
 }
 
 impl Touch {
@@ -35,7 +37,8 @@ impl Touch {
 #[derive(Default)]
 struct Violations {
     is_lent: bool,
-    is_stale: bool,
+    /// Bytes that are old if a device wrote them.
+    stale: u64,
     mismatch: Option<&'static str>,
 }
 
@@ -46,6 +49,9 @@ impl Checker {
             self.access_line(who, touch, &bytes);
         }
         self.compare(who, touch);
+        if !touch.is_told {
+            return;
+        }
         if self.uart == Some(touch.pa) && touch.is_store {
             if let Some(value) = touch.value {
                 self.console.put(value as u8);
@@ -70,7 +76,6 @@ impl Checker {
         let Some(index) = self.lines.find(bytes.start) else {
             return;
         };
-        let device_bytes = self.device_bytes(bytes.start);
         let page = self.lines.page(index);
         page.seen = Some(touch.mapping);
         let line = line_of(bytes.start);
@@ -98,7 +103,11 @@ impl Checker {
                     *dirty |= mask;
                 }
             } else {
-                found.is_stale = *flags & STALE != 0 && device_bytes & mask & !*dirty != 0;
+                found.stale = if *flags & STALE != 0 {
+                    mask & !*dirty
+                } else {
+                    0
+                };
             }
         } else if touch.is_store {
             if *dirty != 0 {
@@ -138,7 +147,7 @@ impl Checker {
                     ..problem
                 },
             );
-        } else if found.is_stale {
+        } else if found.stale != 0 && found.stale & self.device_bytes(bytes.start) != 0 {
             self.report(
                 who,
                 Problem {

@@ -132,10 +132,11 @@ impl Checker {
 
     /// Whether what the device is to find is on its way still.
     fn check_order(&mut self, who: Who, model: usize, span: &Span) {
-        let stored = self.pending(who.cpu).stored.meets(&span.pa);
-        // Lines are maintained for everybody, so the DSB has to follow on the CPU that did it.
+        // What other CPUs have under way is of buffers of theirs, which may have a part of a line.
         let lines = span.pa.start / LINE * LINE..span.pa.end.next_multiple_of(LINE);
-        let maintained = (self.pending.iter()).find_map(|pending| pending.maintained.meets(&lines));
+        let pending = self.pending(who.cpu);
+        let stored = pending.stored.meets(&span.pa);
+        let maintained = pending.maintained.meets(&lines);
         let (pa, missing) = match (maintained.filter(|_| !self.is_coherent), stored) {
             (Some(pa), _) => (pa, "DSB between cache maintenance and doorbell"),
             (None, Some(pa)) => (pa, "DMB OSHST or DSB between the stores and the doorbell"),

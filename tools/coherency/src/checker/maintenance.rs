@@ -26,12 +26,9 @@ impl Checker {
             return;
         };
         let line = line_of(start);
-        let device_bytes = self.device_bytes(start);
         let page = self.lines.page(index);
         let flags = page.flags[line];
         let dirty = page.dirty[line];
-        // Bytes of a device that the line would cover with older ones.
-        let covered = flags & STALE != 0 && dirty != 0 && device_bytes & !dirty != 0;
         match op {
             LineOp::Zero => {
                 self.zero(who, start, mapping);
@@ -55,7 +52,18 @@ impl Checker {
         if matches!(op, LineOp::CleanToUnification | LineOp::InvalidateCode) {
             return;
         }
-        if op != LineOp::Clean {
+        let device_bytes = if flags & STALE != 0 && dirty != 0 {
+            self.device_bytes(start)
+        } else {
+            0
+        };
+        if op == LineOp::Clean {
+            self.cleaned(
+                start,
+                device_bytes & !dirty,
+                flags & STALE != 0 && dirty != 0,
+            );
+        } else {
             self.dropped(start, flags);
         }
         self.pending(who.cpu).maintained.add(start..start + LINE);
@@ -67,17 +75,17 @@ impl Checker {
             missing,
         };
         if op == LineOp::Invalidate {
-            let own = if flags & STALE != 0 { device_bytes } else { 0 };
-            if dirty & !own != 0 {
+            if dirty & !device_bytes != 0 {
                 let mut problem = report(
                     Kind::InvalidateDestroysNeighbour,
                     self.writer(&(start..start + LINE)),
                     "lines of its own for the buffer, or DC CVAC before the transfer",
                 );
-                problem.pa = start + u64::from((dirty & !own).trailing_zeros());
+                problem.pa = start + u64::from((dirty & !device_bytes).trailing_zeros());
                 self.report(who, problem);
             }
-        } else if covered && !self.is_coherent {
+        } else if device_bytes & !dirty != 0 && !self.is_coherent {
+            // The line covers bytes of the device with older ones.
             let problem = report(
                 Kind::DeviceWritesDirtyLine,
                 self.writer(&(start..start + LINE)),
@@ -144,6 +152,22 @@ impl Checker {
         }
     }
 
+    /// The line at `start` was written to memory. Of a device's bytes those that the CPU had stored to
+    /// are the same everywhere now; `left` are still old in the cache.
+    fn cleaned(&mut self, start: u64, left: u64, was_stale: bool) {
+        if !was_stale {
+            return;
+        }
+        if left != 0 {
+            self.partial.insert(start / LINE, left);
+            return;
+        }
+        self.partial.remove(&(start / LINE));
+        if let Some(index) = self.lines.find(start) {
+            self.lines.page(index).flags[line_of(start)] &= !STALE;
+        }
+    }
+
     /// The line at `start`, of which `flags` held, is in no cache any more.
     fn dropped(&mut self, start: u64, flags: u8) {
         if flags & STALE != 0 {
@@ -164,6 +188,7 @@ impl Checker {
                 mapping,
                 is_store: true,
                 value: Some(0),
+                is_told: false,
             };
             self.access(who, &touch);
         }

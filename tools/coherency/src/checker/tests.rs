@@ -131,6 +131,7 @@ impl Rig {
             mapping,
             is_store,
             value,
+            is_told: self.checker.wants_page(pa),
         };
         self.checker.access(who, &touch);
     }

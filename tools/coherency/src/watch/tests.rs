@@ -4,7 +4,7 @@ use crate::decode::decode;
 use crate::device::Memory;
 use crate::kind::Kind;
 use crate::report::Suppressions;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 const RAM: u64 = 0x4000_0000;
@@ -29,7 +29,7 @@ impl Memory for Words {
     }
 }
 
-impl Registers for HashMap<Register, u64> {
+impl Registers for BTreeMap<Register, u64> {
     fn read(&mut self, register: Register) -> u64 {
         self.get(&register).copied().unwrap_or(0)
     }
@@ -64,7 +64,7 @@ const NC: u64 = 1 << 2;
 struct Rig {
     watch: Watch,
     words: Words,
-    registers: HashMap<Register, u64>,
+    registers: BTreeMap<Register, u64>,
     pc: u64,
 }
 
@@ -84,7 +84,7 @@ impl Rig {
         watch.add_cpu(1);
         words.set(ROOT, MIDDLE | 3);
         words.set(MIDDLE, PAGES | 3);
-        let registers = HashMap::from([
+        let registers = BTreeMap::from([
             (Register::Cpsr, 1 << 2),
             (Register::Sctlr(1), 5),
             (Register::Tcr(1), 25 | 1 << 23),

@@ -59,8 +59,21 @@ fn a_barrier_is_of_its_own_cpu() {
     let mut rig = Rig::new();
     rig.fill(BUFFER, WB).each_line(Clean, BUFFER);
     rig.cpu = 1;
-    rig.dsb().start(&[(BUFFER, Reads)]);
-    rig.is(Kind::DoorbellWithoutBarrier);
+    rig.dsb();
+    rig.cpu = 0;
+    rig.start(&[(BUFFER, Reads)])
+        .is(Kind::DoorbellWithoutBarrier);
+}
+
+#[test]
+fn another_cpu_may_clean_a_line_that_both_have_a_part_of() {
+    let mut rig = Rig::new();
+    rig.each_line(Clean, BUFFER).dsb();
+    rig.cpu = 1;
+    rig.each_line(Clean, BUFFER.start..BUFFER.start + 1);
+    rig.cpu = 0;
+    rig.start(&[(BUFFER.start + 32..BUFFER.end, Reads)]);
+    rig.is_silent();
 }
 
 #[test]

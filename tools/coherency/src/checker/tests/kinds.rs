@@ -128,6 +128,15 @@ fn bytes_beside_the_devices_and_bytes_stored_since_are_not_old() {
 }
 
 #[test]
+fn a_line_that_is_overwritten_and_cleaned_is_new() {
+    let mut rig = Rig::new();
+    rig.start(&[(BUFFER, Writes)]).end();
+    rig.fill(BUFFER, WB).each_line(Clean, BUFFER).dsb();
+    rig.read(BUFFER, WB).is_silent();
+    assert!(rig.checker.partial.is_empty());
+}
+
+#[test]
 fn an_uncached_load_misses_what_the_cache_has() {
     let mut rig = Rig::new();
     rig.store(BUFFER.start, WB).load(BUFFER.start, NC);

@@ -43,6 +43,7 @@ fn stores_that_may_have_failed_and_uncached_ones_are_not_known() {
         mapping: WB,
         is_store: true,
         value: None,
+        is_told: false,
     };
     rig.checker.access(who, &uncertain);
     rig.touch(BUFFER.start, 8, WB, false, 7);

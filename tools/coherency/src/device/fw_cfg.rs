@@ -1,0 +1,277 @@
+//! QEMU's firmware configuration device, by its DMA interface (QEMU `docs/specs/fw_cfg.rst`).
+//!
+//! All its numbers are big-endian.
+
+use super::found::{Found, Jobs};
+use super::{Access, Device, Does, Event, JobId, Memory, registers};
+use crate::kind::Kind;
+use std::ops::Range;
+
+/// The address of a descriptor, 64 bits. A store of all of it or of the low half starts the transfer.
+const DMA_ADDRESS: u64 = 0x10;
+const DMA_ADDRESS_LOW: u64 = 0x14;
+const DMA_ADDRESS_SIZE: u64 = 8;
+
+/// Bytes of a descriptor: control word, length, address.
+const DESCRIPTOR_SIZE: u64 = 16;
+/// Bytes of its control word, which comes first. The device writes it at the end.
+const CONTROL_SIZE: u64 = 4;
+
+const CONTROL_ERROR: u32 = 1 << 0;
+/// From the selected item to memory.
+const CONTROL_READ: u32 = 1 << 1;
+/// From memory to the selected item.
+const CONTROL_WRITE: u32 = 1 << 4;
+
+/// The device.
+#[derive(Debug)]
+pub struct FwCfg {
+    base: u64,
+    jobs: Jobs,
+    /// The half of the address that was stored first.
+    high: u32,
+    running: Option<Running>,
+}
+
+/// A transfer whose end the CPU has not seen.
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    job: JobId,
+    descriptor: u64,
+}
+
+impl FwCfg {
+    /// The device whose registers are at `base`.
+    pub fn new(base: u64) -> Self {
+        Self {
+            base,
+            jobs: Jobs::default(),
+            high: 0,
+            running: None,
+        }
+    }
+
+    fn start(&mut self, descriptor: u64, memory: &dyn Memory, events: &mut Vec<Event>) {
+        // It takes the next descriptor when it is done with one.
+        self.complete(events);
+        self.high = 0;
+        let job = self.jobs.next();
+        let mut found = Found::default();
+        let is_read = follow(descriptor, memory, &mut found);
+        found.start(job, events);
+        if is_read {
+            self.running = Some(Running { job, descriptor });
+            events.push(Event::Moved);
+        } else {
+            // Nobody can see the end of this.
+            events.push(Event::Completed { job });
+        }
+    }
+
+    /// The CPU has loaded `access`; if that was a control word that reads as done, it has seen the end.
+    fn look(&mut self, access: &Access, events: &mut Vec<Event>) {
+        let Some(running) = &self.running else {
+            return;
+        };
+        let bytes = access.value.to_le_bytes();
+        let control = running.descriptor.checked_sub(access.pa).and_then(|at| {
+            let loaded = &bytes[..usize::from(access.size).min(bytes.len())];
+            loaded.get(usize::try_from(at).ok()?..)?.first_chunk()
+        });
+        if let Some(&control) = control
+            && u32::from_be_bytes(control) & !CONTROL_ERROR == 0
+        {
+            self.complete(events);
+        }
+    }
+
+    fn complete(&mut self, events: &mut Vec<Event>) {
+        if let Some(Running { job, .. }) = self.running.take() {
+            events.extend([Event::Completed { job }, Event::Moved]);
+        }
+    }
+}
+
+/// Follows the descriptor. Returns whether the device can read it.
+fn follow(descriptor: u64, memory: &dyn Memory, found: &mut Found) -> bool {
+    let mut bytes = [0; DESCRIPTOR_SIZE as usize];
+    let end = descriptor.checked_add(DESCRIPTOR_SIZE);
+    let Some(end) = end.filter(|_| memory.read(descriptor, &mut bytes)) else {
+        found.wrong(Kind::DmaOutsideMemory, descriptor, "descriptor");
+        return false;
+    };
+    let descriptor_word = u128::from_be_bytes(bytes);
+    // CAST: control word, length and address in turn.
+    let control = (descriptor_word >> 96) as u32;
+    let len = (descriptor_word >> 64) as u32;
+    let address = descriptor_word as u64;
+    found.span(descriptor..end, Does::Reads, "descriptor");
+    let status = descriptor..descriptor + CONTROL_SIZE;
+    found.span(status, Does::Writes, "control word");
+    let (does, role) = if control & CONTROL_READ != 0 {
+        (Does::Writes, "destination")
+    } else if control & CONTROL_WRITE != 0 {
+        (Does::Reads, "source")
+    } else {
+        return true;
+    };
+    match address.checked_add(len.into()) {
+        Some(end) => found.span(address..end, does, role),
+        None => found.wrong(Kind::DmaOutsideMemory, address, role),
+    }
+    true
+}
+
+impl Device for FwCfg {
+    fn name(&self) -> &str {
+        "fw_cfg"
+    }
+
+    fn windows(&self) -> Vec<Range<u64>> {
+        registers::window(self.base + DMA_ADDRESS, DMA_ADDRESS_SIZE)
+    }
+
+    fn watched(&self) -> Vec<Range<u64>> {
+        let running = self.running.as_ref();
+        // All of the descriptor: a load may be wider than the control word.
+        let watched = running.map(|running| {
+            let descriptor = running.descriptor;
+            descriptor..descriptor + DESCRIPTOR_SIZE
+        });
+        watched.into_iter().collect()
+    }
+
+    fn access(&mut self, access: &Access, memory: &dyn Memory, events: &mut Vec<Event>) {
+        let Access { size, value, .. } = *access;
+        if !access.is_store {
+            self.look(access, events);
+            return;
+        }
+        // CAST: a store of 4 bytes has a value of 32 bits.
+        let half = (value as u32).swap_bytes();
+        match (access.pa.wrapping_sub(self.base), size) {
+            (DMA_ADDRESS, 8) => self.start(value.swap_bytes(), memory, events),
+            (DMA_ADDRESS, 4) => self.high = half,
+            (DMA_ADDRESS_LOW, 4) => {
+                let descriptor = u64::from(self.high) << 32 | u64::from(half);
+                self.start(descriptor, memory, events);
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Bench, Ram, reads, started, writes};
+    use super::*;
+
+    const BASE: u64 = 0x0902_0000;
+    const RAM: u64 = 0x4000_0000;
+    const DESCRIPTOR: u64 = RAM + 0x100;
+    const SELECT: u32 = 1 << 3;
+
+    fn bench(control: u32, len: u32, address: u64) -> Bench<FwCfg> {
+        let ram = Ram::new(RAM..RAM + 0x1_0000);
+        ram.put(DESCRIPTOR, &control.to_be_bytes());
+        ram.put(DESCRIPTOR + 4, &len.to_be_bytes());
+        ram.put(DESCRIPTOR + 8, &address.to_be_bytes());
+        Bench {
+            device: FwCfg::new(BASE),
+            ram,
+            base: BASE,
+        }
+    }
+
+    impl Bench<FwCfg> {
+        fn ring(&mut self) -> Vec<Event> {
+            self.access(BASE + DMA_ADDRESS, 8, true, DESCRIPTOR.swap_bytes())
+        }
+
+        fn control(&mut self, control: u32) -> Vec<Event> {
+            self.access(DESCRIPTOR, 4, false, control.swap_bytes().into())
+        }
+    }
+
+    #[test]
+    fn bytes_are_written_until_the_control_word_reads_done() {
+        let mut bench = bench(CONTROL_READ | SELECT, 0x123, RAM + 0x1001);
+        let events = bench.ring();
+        let (job, spans) = started(&events);
+        assert_eq!(
+            spans,
+            [
+                reads(DESCRIPTOR..DESCRIPTOR + 16, "descriptor"),
+                writes(DESCRIPTOR..DESCRIPTOR + 4, "control word"),
+                writes(RAM + 0x1001..RAM + 0x1124, "destination"),
+            ]
+        );
+        assert_eq!(events[1..], [Event::Moved]);
+        let watched = bench.device.watched();
+        assert_eq!(watched.len(), 1);
+        assert_eq!(watched[0], DESCRIPTOR..DESCRIPTOR + 16);
+        assert_eq!(bench.control(CONTROL_READ | SELECT), []);
+        assert_eq!(bench.access(DESCRIPTOR + 4, 4, false, 0), [], "the length");
+        assert_eq!(bench.access(DESCRIPTOR, 2, false, 0), [], "a half");
+        let end = [Event::Completed { job }, Event::Moved];
+        assert_eq!(bench.control(0), end);
+        assert!(bench.device.watched().is_empty());
+        assert_eq!(bench.control(0), []);
+    }
+
+    #[test]
+    fn an_error_is_an_end() {
+        let mut bench = bench(CONTROL_WRITE, 0x10, RAM + 0x1000);
+        let (job, spans) = started(&bench.ring());
+        assert_eq!(spans[2], reads(RAM + 0x1000..RAM + 0x1010, "source"));
+        let end = [Event::Completed { job }, Event::Moved];
+        let loaded = u64::from(CONTROL_ERROR.swap_bytes()) | 0x5555_5555 << 32;
+        assert_eq!(bench.access(DESCRIPTOR, 8, false, loaded), end);
+    }
+
+    #[test]
+    fn nothing_is_moved_by_a_selection() {
+        let mut bench = bench(SELECT | 1 << 2, 0x10, RAM + 0x1000);
+        assert_eq!(started(&bench.ring()).1.len(), 2);
+    }
+
+    #[test]
+    fn the_address_may_come_in_halves() {
+        let mut bench = bench(CONTROL_READ, 4, RAM);
+        let half = |half: u64| (half as u32).swap_bytes();
+        assert_eq!(bench.store(DMA_ADDRESS, half(DESCRIPTOR >> 32)), []);
+        let events = bench.store(DMA_ADDRESS_LOW, half(DESCRIPTOR));
+        assert_eq!(started(&events).1.len(), 3);
+        // The high half is used once.
+        bench.store(DMA_ADDRESS, half(7));
+        bench.ring();
+        assert_eq!(bench.device.high, 0);
+    }
+
+    #[test]
+    fn the_next_doorbell_ends_a_transfer_nobody_looked_at() {
+        let mut bench = bench(CONTROL_READ, 4, RAM);
+        let (job, _) = started(&bench.ring());
+        let events = bench.ring();
+        assert_eq!(events[..2], [Event::Completed { job }, Event::Moved]);
+        assert_ne!(started(&events).0, job);
+    }
+
+    #[test]
+    fn addresses_without_memory_are_told() {
+        let mut bench = bench(CONTROL_READ, 0x10, u64::MAX - 4);
+        let wrong = |address, role| Event::Wrong {
+            kind: Kind::DmaOutsideMemory,
+            address,
+            role,
+        };
+        assert!(bench.ring().contains(&wrong(u64::MAX - 4, "destination")));
+        for descriptor in [0x1000, RAM + 0xFFF8, u64::MAX] {
+            let events = bench.access(BASE + DMA_ADDRESS, 8, true, descriptor.swap_bytes());
+            assert!(events.contains(&wrong(descriptor, "descriptor")));
+            let (job, spans) = started(&events);
+            assert_eq!(spans, []);
+            assert_eq!(events.last(), Some(&Event::Completed { job }));
+        }
+    }
+}
