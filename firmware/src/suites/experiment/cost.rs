@@ -6,8 +6,8 @@ use crate::check_ok;
 use crate::dma_debug::Unchecked;
 use crate::experiment::Method;
 use crate::failslab::lightly;
-use crate::handed::{Fault, Handed};
-use crate::report::{self, Outcome};
+use crate::handed::{Fault, Handed, write_back};
+use crate::report::{self, Outcome, Provoked};
 use core::hint::black_box;
 use hal::addr::PAGE_SIZE;
 use hal::arch::counter;
@@ -176,6 +176,10 @@ fn measure(
             let (maintain, lent) = meter.of(|| memory.lend(engine.device(), 0..size));
             lent?;
             // A copy takes long where an engine is slow: one is enough.
+            let provoked = method.is_raw().then(|| {
+                let name = method.name();
+                Provoked::begin(format_args!("cost method={name} size={size} wrong=any"))
+            });
             let dma = match round {
                 0 => copy_to(meter, engine, memory, size)?,
                 _ => 0,
@@ -183,6 +187,10 @@ fn measure(
             let bytes = &memory.bytes()[..size];
             let (read, read_back) = meter.of(|| sum(bytes));
             black_box(read_back);
+            if provoked.is_some() {
+                write_back(memory.va(), size);
+            }
+            drop(provoked);
             Ok(Cost {
                 alloc,
                 fill,

@@ -56,7 +56,9 @@ impl Source {
             }
         }
         if functions.is_empty() {
-            functions.extend(loader.find_symbol(pc).map(plain));
+            // A frame of defmt's is no function; its name is an object of JSON.
+            let symbol = loader.find_symbol(pc).filter(|name| !name.starts_with('{'));
+            functions.extend(symbol.map(plain));
         }
         (functions, source)
     }

@@ -72,6 +72,7 @@ impl Watched {
         let jobs = end
             .jobs
             .iter()
+            .filter(|(_, jobs)| **jobs != 0)
             .map(|(device, jobs)| format!("{device} {jobs}"));
         let jobs = jobs.collect::<Vec<_>>().join(", ");
         let seconds = self.outcome.took.as_secs_f64();
