@@ -47,10 +47,7 @@ impl<'a> Seed<'a> {
     fn is_about(&self, finding: &Finding) -> bool {
         self.kinds.contains(&&*finding.kind)
             && (self.device == NOTHING || finding.device.as_deref() == Some(self.device))
-            && finding
-                .functions
-                .iter()
-                .any(|function| last_part(function) == self.place)
+            && (finding.frames.iter()).any(|frame| last_part(&frame.function) == self.place)
     }
 }
 

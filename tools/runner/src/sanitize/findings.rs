@@ -37,7 +37,16 @@ pub(super) struct Finding {
     pub(super) count: u64,
     /// The function at the instruction and those it is inlined into, innermost first.
     #[serde(skip)]
-    pub(super) functions: Vec<String>,
+    pub(super) frames: Vec<Frame>,
+}
+
+/// A function at an address, and where in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Frame {
+    /// Its path.
+    pub(super) function: String,
+    /// File and line.
+    pub(super) place: Option<String>,
 }
 
 /// What the plugin did, its last line.
@@ -115,7 +124,10 @@ pub(super) mod tests {
             advice: "Clean.".into(),
             console: Some(console.into()),
             count: 3,
-            functions: vec![function.into()],
+            frames: vec![Frame {
+                function: function.into(),
+                place: None,
+            }],
         }
     }
 

@@ -1,6 +1,6 @@
 //! From an address to functions and lines, by the symbols of the image.
 
-use super::findings::Finding;
+use super::findings::{Finding, Frame};
 use crate::paths;
 use addr2line::Loader;
 use std::path::Path;
@@ -25,42 +25,51 @@ impl Source {
         let Ok(pc) = u64::from_str_radix(digits, 16) else {
             return;
         };
-        let (functions, source) = self.at(pc);
-        finding.functions = functions;
-        if finding.functions.is_empty() {
-            finding
-                .functions
-                .extend(finding.symbol.as_deref().map(plain));
+        finding.frames = self.at(pc);
+        if finding.frames.is_empty() {
+            let symbol = finding.symbol.as_deref().map(bare);
+            finding.frames.extend(symbol);
         }
-        finding.symbol = finding.functions.first().cloned();
-        finding.source = source;
+        let innermost = finding.frames.first();
+        finding.symbol = innermost.map(|frame| frame.function.clone());
+        finding.source = innermost.and_then(|frame| frame.place.clone());
     }
 
-    /// The functions at `pc`, innermost first, and the place in the innermost.
-    fn at(&self, pc: u64) -> (Vec<String>, Option<String>) {
-        let (mut functions, mut source) = (Vec::new(), None);
+    /// The functions at `pc`, innermost first.
+    fn at(&self, pc: u64) -> Vec<Frame> {
+        let mut all = Vec::new();
         let Some(loader) = &self.loader else {
-            return (functions, source);
+            return all;
         };
         if let Ok(mut frames) = loader.find_frames(pc) {
             while let Ok(Some(frame)) = frames.next() {
-                if source.is_none() {
-                    source = frame
-                        .location
-                        .and_then(|at| Some(place(at.file?, at.line?)));
-                }
                 let name = frame
                     .function
-                    .and_then(|name| Some(name.demangle().ok()?.into_owned()));
-                functions.extend(name.as_deref().map(plain));
+                    .as_ref()
+                    .and_then(|name| name.demangle().ok());
+                let place = frame
+                    .location
+                    .and_then(|at| Some(place(at.file?, at.line?)));
+                all.extend(name.map(|name| Frame {
+                    function: plain(&name),
+                    place,
+                }));
             }
         }
-        if functions.is_empty() {
+        if all.is_empty() {
             // A frame of defmt's is no function; its name is an object of JSON.
             let symbol = loader.find_symbol(pc).filter(|name| !name.starts_with('{'));
-            functions.extend(symbol.map(plain));
+            all.extend(symbol.map(bare));
         }
-        (functions, source)
+        all
+    }
+}
+
+/// A function of which only the name is known.
+fn bare(name: &str) -> Frame {
+    Frame {
+        function: plain(name),
+        place: None,
     }
 }
 
@@ -140,6 +149,6 @@ mod tests {
     #[test]
     fn an_image_without_symbols_has_none() {
         let source = Source::of(Path::new("/nonexistent"));
-        assert_eq!(source.at(0x1000), (vec![], None));
+        assert_eq!(source.at(0x1000), []);
     }
 }

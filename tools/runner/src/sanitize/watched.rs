@@ -83,6 +83,9 @@ impl Watched {
     }
 }
 
+/// Columns of a report.
+const WIDTH: usize = 100;
+
 impl Finding {
     /// The finding as an engineer reads it, over some lines.
     pub(super) fn in_words(&self) -> String {
@@ -93,21 +96,67 @@ impl Finding {
             (Some(device), None) => format!(", {device}"),
             _ => String::new(),
         };
+        let source = self.source.as_deref().unwrap_or("no line known");
+        words += &format!("\n  in {}, {source}", text(&self.symbol));
+        for frame in self.frames.iter().skip(1) {
+            let place = frame.place.as_deref().unwrap_or("no line known");
+            words += &format!("\n  inlined into {}, {place}", frame.function);
+        }
         words += &format!(
-            "\n  in {}, {}, pc {}, core {}, {} times\n  mapped {}; missing: {}\n  {}",
-            text(&self.symbol),
-            self.source.as_deref().unwrap_or("no line known"),
-            self.pc,
-            self.cpu,
-            self.count,
-            text(&self.mapping),
-            text(&self.missing),
-            self.advice
+            "\n  pc {}, core {}, {} times",
+            self.pc, self.cpu, self.count
         );
+        words += &format!(
+            "\n  mapped {}; missing: {}",
+            text(&self.mapping),
+            text(&self.missing)
+        );
+        words += &wrapped(&self.advice);
         match self.console.as_deref() {
             None | Some("") => {}
             Some(console) => words += &format!("\n  after the line: {console}"),
         }
         words
+    }
+}
+
+/// `text` in lines of their own, none longer than [`WIDTH`] unless a word is.
+fn wrapped(text: &str) -> String {
+    let (mut lines, mut column) = (String::new(), WIDTH);
+    for word in text.split_whitespace() {
+        if column + 1 + word.len() > WIDTH {
+            lines += "\n ";
+            column = 1;
+        }
+        lines.push(' ');
+        lines += word;
+        column += 1 + word.len();
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::findings::tests::finding;
+    use super::*;
+
+    #[test]
+    fn advice_is_wrapped() {
+        let text = "word ".repeat(50);
+        let lines = wrapped(&text);
+        assert_eq!(lines.split_whitespace().count(), 50);
+        assert!(lines.starts_with("\n  word word") && lines.lines().count() == 4);
+        assert!(lines.lines().all(|line| line.len() <= WIDTH));
+    }
+
+    #[test]
+    fn a_finding_says_what_where_and_what_to_do() {
+        let words = finding("stale-read", Some("edu"), "a::look", "ready").in_words();
+        assert_eq!(
+            words,
+            "stale-read at 0x40200000, source of edu\n  in a::look, no line known\n  pc 0x40100010, \
+             core 0, 3 times\n  mapped Normal write-back; missing: DC CVAC by VA before the \
+             doorbell\n  Clean.\n  after the line: ready"
+        );
     }
 }
