@@ -19,7 +19,7 @@ use crate::walk::Mapping;
 use jobs::{Job, Model, Written};
 use pending::Pending;
 use shadow::Shadow;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -65,6 +65,8 @@ pub struct Checker {
     jobs: Vec<Job>,
     /// The bytes that a device wrote, of stale lines that it did not write whole.
     partial: HashMap<u64, u64>,
+    /// Lines that were stored to while a device had them, until they are maintained.
+    touched: HashSet<u64>,
     /// Who wrote lately, to name in a report.
     written: VecDeque<Written>,
     pending: Vec<Pending>,
@@ -75,7 +77,8 @@ pub struct Checker {
     code: CodeCache,
     symbols: HashMap<u64, Rc<str>>,
     reports: Reports,
-    accounts: Accounts,
+    /// Doorbells of each device.
+    jobs_done: BTreeMap<String, u64>,
     has_moved: bool,
     show: Box<dyn FnMut(&Finding)>,
 }
@@ -88,19 +91,13 @@ impl Checker {
         show: impl FnMut(&Finding) + 'static,
     ) -> Self {
         let models: Vec<_> = machine.devices.into_iter().map(Model::new).collect();
-        let jobs = models
-            .iter()
-            .map(|model| (model.device.name().to_owned(), 0));
-        let accounts = Accounts {
-            jobs: jobs.collect(),
-            ..Accounts::default()
-        };
         Self {
             lines: Lines::new(&machine.ram),
             memory: machine.memory,
             models,
             jobs: Vec::new(),
             partial: HashMap::new(),
+            touched: HashSet::new(),
             written: VecDeque::new(),
             pending: Vec::new(),
             shadow: machine.shadow.then(Shadow::default),
@@ -110,7 +107,7 @@ impl Checker {
             code: CodeCache::default(),
             symbols: HashMap::new(),
             reports: Reports::new(suppressions),
-            accounts,
+            jobs_done: BTreeMap::new(),
             has_moved: false,
             show: Box::new(show),
         }
@@ -166,7 +163,7 @@ impl Checker {
         let accounts = Accounts {
             accesses,
             walks,
-            jobs: self.accounts.jobs.clone(),
+            jobs: self.jobs_done.clone(),
         };
         self.reports.to_json(&accounts)
     }

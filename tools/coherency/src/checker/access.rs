@@ -138,6 +138,9 @@ impl Checker {
             && (touch.is_store || !self.is_watched(&touch.range()))
             && let Some((model, role)) = self.owner(bytes, touch.is_store)
         {
+            if touch.is_store {
+                self.touched.insert(bytes.start / LINE);
+            }
             self.report(
                 who,
                 Problem {

@@ -64,10 +64,8 @@ impl Checker {
             match event {
                 Event::Started { job, spans } => {
                     self.completed(model, job);
-                    let name = self.models[model].device.name();
-                    if let Some(count) = self.accounts.jobs.get_mut(name) {
-                        *count += 1;
-                    }
+                    let name = self.models[model].device.name().to_owned();
+                    *self.jobs_done.entry(name).or_default() += 1;
                     self.started(who, model, job, spans);
                 }
                 Event::Extended { job, spans } => self.started(who, model, job, spans),

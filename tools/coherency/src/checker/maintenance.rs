@@ -67,6 +67,14 @@ impl Checker {
             self.dropped(start, flags);
         }
         self.pending(who.cpu).maintained.add(start..start + LINE);
+        if self.touched.remove(&(start / LINE)) {
+            // The store that is to blame was reported.
+            return;
+        }
+        let is_devices = flags & (STALE | LENT) != 0;
+        let writer = is_devices
+            .then(|| self.writer(&(start..start + LINE)))
+            .flatten();
         let report = |kind, device, missing| Problem {
             kind,
             pa: start + u64::from(dirty.trailing_zeros()),
@@ -78,7 +86,7 @@ impl Checker {
             if dirty & !device_bytes != 0 {
                 let mut problem = report(
                     Kind::InvalidateDestroysNeighbour,
-                    self.writer(&(start..start + LINE)),
+                    writer,
                     "lines of its own for the buffer, or DC CVAC before the transfer",
                 );
                 problem.pa = start + u64::from((dirty & !device_bytes).trailing_zeros());
@@ -88,7 +96,7 @@ impl Checker {
             // The line covers bytes of the device with older ones.
             let problem = report(
                 Kind::DeviceWritesDirtyLine,
-                self.writer(&(start..start + LINE)),
+                writer,
                 "lines of its own for the buffer, or DC IVAC before the store",
             );
             self.report(who, problem);

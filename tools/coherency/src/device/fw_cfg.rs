@@ -108,11 +108,14 @@ fn follow(descriptor: u64, memory: &dyn Memory, found: &mut Found) -> bool {
     found.span(descriptor..end, Does::Reads, "descriptor");
     let status = descriptor..descriptor + CONTROL_SIZE;
     found.span(status, Does::Writes, "control word");
-    let (does, role) = if control & CONTROL_READ != 0 {
-        (Does::Writes, "destination")
+    let transfer = if control & CONTROL_READ != 0 {
+        Some((Does::Writes, "destination"))
     } else if control & CONTROL_WRITE != 0 {
-        (Does::Reads, "source")
+        Some((Does::Reads, "source"))
     } else {
+        ended(control, len, address, memory).then_some((Does::Writes, "destination"))
+    };
+    let Some((does, role)) = transfer else {
         return true;
     };
     match address.checked_add(len.into()) {
@@ -120,6 +123,22 @@ fn follow(descriptor: u64, memory: &dyn Memory, found: &mut Found) -> bool {
         None => found.wrong(Kind::DmaOutsideMemory, address, role),
     }
     true
+}
+
+/// Whether a transfer to memory is over already. QEMU's device works inside the doorbell, so the control
+/// word is then found as the device left it, and what it was is inferred. Bytes arrived if there were
+/// any to move, to memory that is there; items that could be written from memory are left out. Where the
+/// device found no memory it says so.
+fn ended(control: u32, len: u32, address: u64, memory: &dyn Memory) -> bool {
+    let is_ram = |at: u64| memory.read(at, &mut [0]);
+    let last = address.checked_add(u64::from(len).saturating_sub(1));
+    let all_is_ram = is_ram(address) && last.is_some_and(is_ram);
+    let has_failed = match control {
+        0 => false,
+        CONTROL_ERROR => true,
+        _ => return false,
+    };
+    len != 0 && all_is_ram != has_failed
 }
 
 impl Device for FwCfg {
@@ -233,6 +252,26 @@ mod tests {
     fn nothing_is_moved_by_a_selection() {
         let mut bench = bench(SELECT | 1 << 2, 0x10, RAM + 0x1000);
         assert_eq!(started(&bench.ring()).1.len(), 2);
+    }
+
+    #[test]
+    fn a_transfer_that_is_over_within_the_doorbell() {
+        let written = RAM + 0x1000..RAM + 0x1010;
+        let spans = |control, len, address| {
+            let events = bench(control, len, address).ring();
+            started(&events).1.split_off(2)
+        };
+        assert_eq!(
+            spans(0, 0x10, written.start),
+            [writes(written.clone(), "destination")]
+        );
+        // A selection, a skip, and a write that was refused.
+        assert_eq!(spans(0, 0, written.start), []);
+        assert_eq!(spans(0, 0x10, 0), []);
+        assert_eq!(spans(CONTROL_ERROR, 0x10, written.start), []);
+        let end = RAM + 0x1_0000;
+        let beyond = writes(end - 8..end + 8, "destination");
+        assert_eq!(spans(CONTROL_ERROR, 0x10, end - 8), [beyond]);
     }
 
     #[test]

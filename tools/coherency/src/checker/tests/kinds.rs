@@ -207,9 +207,14 @@ fn a_clean_writes_a_neighbours_line_over_the_device() {
 #[test]
 fn an_invalidate_without_any_device_drops_bytes_too() {
     let mut rig = Rig::new();
+    // A device that had the line before has nothing to do with it.
+    rig.start(&[(BUFFER, Writes)])
+        .end()
+        .each_line(Invalidate, BUFFER);
     rig.store(BUFFER.start, WB)
         .each_line(Invalidate, BUFFER.start..BUFFER.start + 1);
     rig.is(Kind::InvalidateDestroysNeighbour);
+    assert_eq!(rig.checker.findings()[0].device, None);
     let mut rig = Rig::new();
     rig.store(BUFFER.start, WB).each_line(Clean, BUFFER);
     rig.each_line(Invalidate, BUFFER).is_silent();
