@@ -48,13 +48,25 @@ pub struct Who {
     pub pc: u64,
 }
 
-/// What the architecture promises of the instruction cache (`CTR_EL0.IDC`, `.DIC`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CodeCache {
-    /// Stores need no clean before they can be fetched.
+/// What the rules have to know of the CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cores {
+    /// Stores need no clean before they can be fetched (`CTR_EL0.IDC`).
     pub sees_stores: bool,
-    /// The instruction cache needs no invalidation.
+    /// The instruction cache needs no invalidation (`CTR_EL0.DIC`).
     pub sees_memory: bool,
+    /// Bytes that `DC ZVA` stores (`DCZID_EL0.BS`): a power of two, at least a line.
+    pub zero_block: u64,
+}
+
+impl Default for Cores {
+    fn default() -> Self {
+        Self {
+            sees_stores: false,
+            sees_memory: false,
+            zero_block: LINE,
+        }
+    }
 }
 
 /// The state of the machine's caches and devices, and what was found.
@@ -74,7 +86,7 @@ pub struct Checker {
     console: Console,
     uart: Option<u64>,
     is_coherent: bool,
-    code: CodeCache,
+    cores: Cores,
     symbols: HashMap<u64, Rc<str>>,
     reports: Reports,
     /// Doorbells of each device.
@@ -104,7 +116,7 @@ impl Checker {
             console: Console::default(),
             uart: machine.uart,
             is_coherent: machine.coherent,
-            code: CodeCache::default(),
+            cores: Cores::default(),
             symbols: HashMap::new(),
             reports: Reports::new(suppressions),
             jobs_done: BTreeMap::new(),
@@ -113,9 +125,9 @@ impl Checker {
         }
     }
 
-    /// Says what the instruction cache needs.
-    pub fn set_code_cache(&mut self, code: CodeCache) {
-        self.code = code;
+    /// Says what the CPUs are, where it is not what most are.
+    pub fn set_cores(&mut self, cores: Cores) {
+        self.cores = cores;
     }
 
     /// Names the function that the instruction at `pc` is in.
@@ -145,7 +157,7 @@ impl Checker {
     pub fn wants_page(&self, pa: u64) -> bool {
         let page = pa / PAGE * PAGE..(pa / PAGE + 1) * PAGE;
         self.uart.is_some_and(|uart| page.contains(&uart))
-            || self.models.iter().any(|model| model.wants(&page))
+            || self.models.iter().any(|model| model.watches(&page))
     }
 
     /// Whether the answers of [`wants_page`](Self::wants_page) have changed since the last call.

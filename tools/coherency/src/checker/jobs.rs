@@ -41,11 +41,6 @@ impl Model {
         }
     }
 
-    /// Whether it is to be told of some access in `page`.
-    pub(super) fn wants(&self, page: &Range<u64>) -> bool {
-        self.watches(page)
-    }
-
     /// Whether it is to be told of an access to `range`.
     pub(super) fn watches(&self, range: &Range<u64>) -> bool {
         let mut all = self.windows.iter().chain(&self.watched);

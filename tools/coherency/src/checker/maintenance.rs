@@ -36,7 +36,7 @@ impl Checker {
             }
             LineOp::CleanToUnification => page.flags[line] &= !NOT_UNIFIED,
             LineOp::InvalidateCode => {
-                if flags & NOT_UNIFIED == 0 || self.code.sees_stores {
+                if flags & NOT_UNIFIED == 0 || self.cores.sees_stores {
                     page.flags[line] &= !CODE_STALE;
                 }
             }
@@ -114,7 +114,7 @@ impl Checker {
 
     /// Takes notice of `IC IALLU` or `IC IALLUIS`.
     pub fn invalidate_all_code(&mut self) {
-        let sees_stores = self.code.sees_stores;
+        let sees_stores = self.cores.sees_stores;
         for page in self.lines.pages() {
             for flags in &mut page.flags {
                 if *flags & NOT_UNIFIED == 0 || sees_stores {
@@ -186,10 +186,12 @@ impl Checker {
         }
     }
 
-    /// `DC ZVA` is a store of a whole line.
-    fn zero(&mut self, who: Who, start: u64, mapping: Mapping) {
+    /// `DC ZVA` is a store of a whole block.
+    fn zero(&mut self, who: Who, at: u64, mapping: Mapping) {
         const STEP: u8 = 16;
-        for pa in (start..start + LINE).step_by(usize::from(STEP)) {
+        let block = self.cores.zero_block;
+        let start = at / block * block;
+        for pa in (start..start + block).step_by(usize::from(STEP)) {
             let touch = Touch {
                 pa,
                 size: STEP,
