@@ -166,7 +166,7 @@ fn start(options: Options) -> Result<Running, String> {
         ram: board.ram(ram.range()),
         memory: Box::new(ram),
         devices: board.devices,
-        uart: Some(board.uart),
+        uart: board.uart,
         coherent: options.coherent,
         shadow: options.shadow,
     };
