@@ -66,7 +66,7 @@ impl Registers for Handles {
 }
 
 /// As many numbers as [`number`] gives.
-const REGISTERS: usize = 49;
+const REGISTERS: usize = 50;
 
 /// The place of a register among the handles.
 const fn number(register: Register) -> usize {
@@ -75,6 +75,7 @@ const fn number(register: Register) -> usize {
         Register::Cpsr => return 31,
         Register::Hcr => return 32,
         Register::Ctr => return 33,
+        Register::Midr => return 49,
         Register::Sctlr(level) => (33, level),
         Register::Tcr(level) => (36, level),
         Register::Ttbr0(level) => (39, level),
@@ -95,7 +96,7 @@ fn all_registers() -> impl Iterator<Item = Register> {
             Register::Mair(level),
         ]
     });
-    let others = [Register::Cpsr, Register::Hcr, Register::Ctr];
+    let others = [Register::Cpsr, Register::Hcr, Register::Ctr, Register::Midr];
     general.chain(levels).chain(others)
 }
 
@@ -118,6 +119,7 @@ fn names(register: Register) -> Vec<String> {
         Register::Mair(level) => with_level("MAIR", level),
         Register::Hcr => vec!["HCR_EL2".to_owned(), "HCR".to_owned()],
         Register::Ctr => vec!["CTR_EL0".to_owned(), "CTR".to_owned()],
+        Register::Midr => vec!["MIDR_EL1".to_owned(), "MIDR".to_owned()],
     }
 }
 

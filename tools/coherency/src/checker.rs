@@ -19,7 +19,7 @@ use crate::walk::Mapping;
 use jobs::{Job, Model, Written};
 use pending::Pending;
 use shadow::Shadow;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -48,13 +48,25 @@ pub struct Who {
     pub pc: u64,
 }
 
-/// What the architecture promises of the instruction cache (`CTR_EL0.IDC`, `.DIC`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CodeCache {
-    /// Stores need no clean before they can be fetched.
+/// What the rules have to know of the CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cores {
+    /// Stores need no clean before they can be fetched (`CTR_EL0.IDC`).
     pub sees_stores: bool,
-    /// The instruction cache needs no invalidation.
+    /// The instruction cache needs no invalidation (`CTR_EL0.DIC`).
     pub sees_memory: bool,
+    /// Bytes that `DC ZVA` stores (`DCZID_EL0.BS`): a power of two, at least a line.
+    pub zero_block: u64,
+}
+
+impl Default for Cores {
+    fn default() -> Self {
+        Self {
+            sees_stores: false,
+            sees_memory: false,
+            zero_block: LINE,
+        }
+    }
 }
 
 /// The state of the machine's caches and devices, and what was found.
@@ -65,6 +77,8 @@ pub struct Checker {
     jobs: Vec<Job>,
     /// The bytes that a device wrote, of stale lines that it did not write whole.
     partial: HashMap<u64, u64>,
+    /// Lines that were stored to while a device had them, until they are maintained.
+    touched: HashSet<u64>,
     /// Who wrote lately, to name in a report.
     written: VecDeque<Written>,
     pending: Vec<Pending>,
@@ -72,10 +86,11 @@ pub struct Checker {
     console: Console,
     uart: Option<u64>,
     is_coherent: bool,
-    code: CodeCache,
+    cores: Cores,
     symbols: HashMap<u64, Rc<str>>,
     reports: Reports,
-    accounts: Accounts,
+    /// Doorbells of each device.
+    jobs_done: BTreeMap<String, u64>,
     has_moved: bool,
     show: Box<dyn FnMut(&Finding)>,
 }
@@ -88,37 +103,31 @@ impl Checker {
         show: impl FnMut(&Finding) + 'static,
     ) -> Self {
         let models: Vec<_> = machine.devices.into_iter().map(Model::new).collect();
-        let jobs = models
-            .iter()
-            .map(|model| (model.device.name().to_owned(), 0));
-        let accounts = Accounts {
-            jobs: jobs.collect(),
-            ..Accounts::default()
-        };
         Self {
             lines: Lines::new(&machine.ram),
             memory: machine.memory,
             models,
             jobs: Vec::new(),
             partial: HashMap::new(),
+            touched: HashSet::new(),
             written: VecDeque::new(),
             pending: Vec::new(),
             shadow: machine.shadow.then(Shadow::default),
             console: Console::default(),
             uart: machine.uart,
             is_coherent: machine.coherent,
-            code: CodeCache::default(),
+            cores: Cores::default(),
             symbols: HashMap::new(),
             reports: Reports::new(suppressions),
-            accounts,
+            jobs_done: BTreeMap::new(),
             has_moved: false,
             show: Box::new(show),
         }
     }
 
-    /// Says what the instruction cache needs.
-    pub fn set_code_cache(&mut self, code: CodeCache) {
-        self.code = code;
+    /// Says what the CPUs are, where it is not what most are.
+    pub fn set_cores(&mut self, cores: Cores) {
+        self.cores = cores;
     }
 
     /// Names the function that the instruction at `pc` is in.
@@ -148,7 +157,7 @@ impl Checker {
     pub fn wants_page(&self, pa: u64) -> bool {
         let page = pa / PAGE * PAGE..(pa / PAGE + 1) * PAGE;
         self.uart.is_some_and(|uart| page.contains(&uart))
-            || self.models.iter().any(|model| model.wants(&page))
+            || self.models.iter().any(|model| model.watches(&page))
     }
 
     /// Whether the answers of [`wants_page`](Self::wants_page) have changed since the last call.
@@ -166,7 +175,7 @@ impl Checker {
         let accounts = Accounts {
             accesses,
             walks,
-            jobs: self.accounts.jobs.clone(),
+            jobs: self.jobs_done.clone(),
         };
         self.reports.to_json(&accounts)
     }

@@ -21,7 +21,8 @@ impl Console {
             b'\n' => {
                 self.last = String::from_utf8_lossy(&self.line).into_owned();
                 self.line.clear();
-                if SCOPES.iter().any(|scope| self.last.starts_with(scope)) {
+                let text = self.last.trim_start();
+                if SCOPES.iter().any(|scope| text.starts_with(scope)) {
                     self.scope += 1;
                 }
             }
@@ -55,8 +56,8 @@ mod tests {
             (console.last(), console.scope()),
             ("# seed one kind=none", 1)
         );
-        print(&mut console, " done\n# cell H1\n");
-        assert_eq!((console.last(), console.scope()), ("# cell H1", 2));
+        print(&mut console, " done\n  # cell H1\n");
+        assert_eq!((console.last(), console.scope()), ("  # cell H1", 2));
         print(&mut console, &"x".repeat(5000));
         print(&mut console, "\n");
         assert_eq!(console.last().len(), MAX_LINE);

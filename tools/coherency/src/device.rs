@@ -25,6 +25,8 @@ pub mod mailbox;
 pub mod virtio_mmio;
 
 mod found;
+#[cfg(test)]
+mod fuzz;
 mod legacy_bus;
 mod registers;
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub struct Accounts {
     pub accesses: u64,
     /// Walks of the translation tables.
     pub walks: u64,
-    /// Jobs of each device.
+    /// Jobs of each device that had any.
     pub jobs: BTreeMap<String, u64>,
 }
 

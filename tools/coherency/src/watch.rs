@@ -30,6 +30,8 @@ pub enum Register {
     Hcr,
     /// `CTR_EL0`.
     Ctr,
+    /// `MIDR_EL1`.
+    Midr,
 }
 
 /// The registers of the CPU that executes.

@@ -3,7 +3,7 @@
 use super::qemu::{self, PluginId};
 use super::{Handles, MemInfo};
 use crate::board;
-use crate::checker::{Checker, CodeCache, Machine, Who};
+use crate::checker::{Checker, Cores, Machine, Who};
 use crate::decode::{self, Operation};
 use crate::memory::RamFile;
 use crate::options::Options;
@@ -166,7 +166,7 @@ fn start(options: Options) -> Result<Running, String> {
         ram: board.ram(ram.range()),
         memory: Box::new(ram),
         devices: board.devices,
-        uart: Some(board.uart),
+        uart: board.uart,
         coherent: options.coherent,
         shadow: options.shadow,
     };
@@ -178,9 +178,11 @@ fn start(options: Options) -> Result<Running, String> {
     let mut registers = Handles::find();
     // CTR_EL0 (Arm ARM D24.2.34): DIC, IDC and DminLine.
     let ctr = registers.read(Register::Ctr);
-    checker.set_code_cache(CodeCache {
+    let midr = registers.read(Register::Midr);
+    checker.set_cores(Cores {
         sees_stores: ctr >> 28 & 1 == 1,
         sees_memory: ctr >> 29 & 1 == 1,
+        zero_block: zero_block(midr),
     });
     let line = 4 << (ctr >> 16 & 0xF);
     if ctr != 0 && line != crate::lines::LINE {
@@ -194,6 +196,17 @@ fn start(options: Options) -> Result<Running, String> {
         thread: std::thread::current().id(),
         options,
     })
+}
+
+/// What `DC ZVA` stores on QEMU's model of a core. `DCZID_EL0` itself is not to be read from outside.
+const fn zero_block(midr: u64) -> u64 {
+    // Implementer and part number (MIDR_EL1).
+    match (midr >> 24 & 0xFF, midr >> 4 & 0xFFF) {
+        // `max`, and Fujitsu's A64FX (QEMU `target/arm/tcg/cpu64.c`).
+        (0, 0x051) => 512,
+        (0x46, 0x001) => 256,
+        _ => 64,
+    }
 }
 
 /// A block of instructions is being translated.

@@ -58,10 +58,6 @@ impl Checker {
             }
             return;
         }
-        let Some(model) = (self.models.iter()).position(|model| model.watches(&touch.range()))
-        else {
-            return;
-        };
         let access = Access {
             cpu: who.cpu,
             pa: touch.pa,
@@ -69,7 +65,11 @@ impl Checker {
             is_store: touch.is_store,
             value: touch.value.unwrap_or_default() as u64,
         };
-        self.device_access(who, model, &access);
+        for model in 0..self.models.len() {
+            if self.models[model].watches(&touch.range()) {
+                self.device_access(who, model, &access);
+            }
+        }
     }
 
     fn access_line(&mut self, who: Who, touch: &Touch, bytes: &Range<u64>) {
@@ -138,6 +138,9 @@ impl Checker {
             && (touch.is_store || !self.is_watched(&touch.range()))
             && let Some((model, role)) = self.owner(bytes, touch.is_store)
         {
+            if touch.is_store {
+                self.touched.insert(bytes.start / LINE);
+            }
             self.report(
                 who,
                 Problem {
@@ -209,9 +212,9 @@ impl Checker {
             return;
         };
         let flags = &mut self.lines.page(index).flags[line_of(pa)];
-        let missing = if *flags & NOT_UNIFIED != 0 && !self.code.sees_stores {
+        let missing = if *flags & NOT_UNIFIED != 0 && !self.cores.sees_stores {
             "DC CVAU by VA after the store, then DSB, IC IVAU, DSB, ISB"
-        } else if *flags & CODE_STALE != 0 && !self.code.sees_memory {
+        } else if *flags & CODE_STALE != 0 && !self.cores.sees_memory {
             "IC IVAU by VA after the line was changed and cleaned, then DSB, ISB"
         } else {
             return;

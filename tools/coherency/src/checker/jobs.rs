@@ -41,11 +41,6 @@ impl Model {
         }
     }
 
-    /// Whether it is to be told of some access in `page`.
-    pub(super) fn wants(&self, page: &Range<u64>) -> bool {
-        self.watches(page)
-    }
-
     /// Whether it is to be told of an access to `range`.
     pub(super) fn watches(&self, range: &Range<u64>) -> bool {
         let mut all = self.windows.iter().chain(&self.watched);
@@ -64,10 +59,8 @@ impl Checker {
             match event {
                 Event::Started { job, spans } => {
                     self.completed(model, job);
-                    let name = self.models[model].device.name();
-                    if let Some(count) = self.accounts.jobs.get_mut(name) {
-                        *count += 1;
-                    }
+                    let name = self.models[model].device.name().to_owned();
+                    *self.jobs_done.entry(name).or_default() += 1;
                     self.started(who, model, job, spans);
                 }
                 Event::Extended { job, spans } => self.started(who, model, job, spans),

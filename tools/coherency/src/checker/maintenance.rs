@@ -36,7 +36,7 @@ impl Checker {
             }
             LineOp::CleanToUnification => page.flags[line] &= !NOT_UNIFIED,
             LineOp::InvalidateCode => {
-                if flags & NOT_UNIFIED == 0 || self.code.sees_stores {
+                if flags & NOT_UNIFIED == 0 || self.cores.sees_stores {
                     page.flags[line] &= !CODE_STALE;
                 }
             }
@@ -67,6 +67,14 @@ impl Checker {
             self.dropped(start, flags);
         }
         self.pending(who.cpu).maintained.add(start..start + LINE);
+        if self.touched.remove(&(start / LINE)) {
+            // The store that is to blame was reported.
+            return;
+        }
+        let is_devices = flags & (STALE | LENT) != 0;
+        let writer = is_devices
+            .then(|| self.writer(&(start..start + LINE)))
+            .flatten();
         let report = |kind, device, missing| Problem {
             kind,
             pa: start + u64::from(dirty.trailing_zeros()),
@@ -78,7 +86,7 @@ impl Checker {
             if dirty & !device_bytes != 0 {
                 let mut problem = report(
                     Kind::InvalidateDestroysNeighbour,
-                    self.writer(&(start..start + LINE)),
+                    writer,
                     "lines of its own for the buffer, or DC CVAC before the transfer",
                 );
                 problem.pa = start + u64::from((dirty & !device_bytes).trailing_zeros());
@@ -88,7 +96,7 @@ impl Checker {
             // The line covers bytes of the device with older ones.
             let problem = report(
                 Kind::DeviceWritesDirtyLine,
-                self.writer(&(start..start + LINE)),
+                writer,
                 "lines of its own for the buffer, or DC IVAC before the store",
             );
             self.report(who, problem);
@@ -106,7 +114,7 @@ impl Checker {
 
     /// Takes notice of `IC IALLU` or `IC IALLUIS`.
     pub fn invalidate_all_code(&mut self) {
-        let sees_stores = self.code.sees_stores;
+        let sees_stores = self.cores.sees_stores;
         for page in self.lines.pages() {
             for flags in &mut page.flags {
                 if *flags & NOT_UNIFIED == 0 || sees_stores {
@@ -178,10 +186,12 @@ impl Checker {
         }
     }
 
-    /// `DC ZVA` is a store of a whole line.
-    fn zero(&mut self, who: Who, start: u64, mapping: Mapping) {
+    /// `DC ZVA` is a store of a whole block.
+    fn zero(&mut self, who: Who, at: u64, mapping: Mapping) {
         const STEP: u8 = 16;
-        for pa in (start..start + LINE).step_by(usize::from(STEP)) {
+        let block = self.cores.zero_block;
+        let start = at / block * block;
+        for pa in (start..start + block).step_by(usize::from(STEP)) {
             let touch = Touch {
                 pa,
                 size: STEP,

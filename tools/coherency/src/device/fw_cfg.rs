@@ -1,6 +1,10 @@
 //! QEMU's firmware configuration device, by its DMA interface (QEMU `docs/specs/fw_cfg.rst`).
 //!
 //! All its numbers are big-endian.
+//!
+//! QEMU's device works inside the doorbell and writes the control word at the end: who looks then finds
+//! what the device left of it. The model remembers what the CPU stores to a descriptor that was used
+//! before; what the first one asked for is inferred.
 
 use super::found::{Found, Jobs};
 use super::{Access, Device, Does, Event, JobId, Memory, registers};
@@ -30,14 +34,53 @@ pub struct FwCfg {
     jobs: Jobs,
     /// The half of the address that was stored first.
     high: u32,
-    running: Option<Running>,
+    /// The descriptor that was used last.
+    descriptor: Option<Descriptor>,
+    /// A transfer whose end the CPU has not seen.
+    running: Option<JobId>,
 }
 
-/// A transfer whose end the CPU has not seen.
+/// A descriptor, and its control word as it must be by now.
 #[derive(Clone, Copy, Debug)]
-struct Running {
-    job: JobId,
-    descriptor: u64,
+struct Descriptor {
+    at: u64,
+    /// `None` for a byte that was stored unseen.
+    control: [Option<u8>; CONTROL_SIZE as usize],
+}
+
+impl Descriptor {
+    /// A descriptor that the device was told of: what it asked for is done.
+    fn used(at: u64) -> Self {
+        Self {
+            at,
+            control: [Some(0); CONTROL_SIZE as usize],
+        }
+    }
+
+    fn range(&self) -> Range<u64> {
+        self.at..self.at + DESCRIPTOR_SIZE
+    }
+
+    /// Takes over the bytes of a store.
+    fn store(&mut self, access: &Access) {
+        let bytes = access.value.to_le_bytes();
+        for (at, byte) in (self.at..).zip(&mut self.control) {
+            let stored = at
+                .checked_sub(access.pa)
+                .filter(|&at| at < access.size.into());
+            if let Some(at) = stored {
+                *byte = bytes.get(at as usize).copied();
+            }
+        }
+    }
+
+    /// What the control word asks for, if all stores to it were seen.
+    fn control(&self) -> Option<u32> {
+        let [Some(a), Some(b), Some(c), Some(d)] = self.control else {
+            return None;
+        };
+        Some(u32::from_be_bytes([a, b, c, d]))
+    }
 }
 
 impl FwCfg {
@@ -47,6 +90,7 @@ impl FwCfg {
             base,
             jobs: Jobs::default(),
             high: 0,
+            descriptor: None,
             running: None,
         }
     }
@@ -57,10 +101,13 @@ impl FwCfg {
         self.high = 0;
         let job = self.jobs.next();
         let mut found = Found::default();
-        let is_read = follow(descriptor, memory, &mut found);
+        let known = self.descriptor.filter(|known| known.at == descriptor);
+        let control = known.and_then(|known| known.control());
+        let is_read = follow(descriptor, control, memory, &mut found);
         found.start(job, events);
         if is_read {
-            self.running = Some(Running { job, descriptor });
+            self.descriptor = Some(Descriptor::used(descriptor));
+            self.running = Some(job);
             events.push(Event::Moved);
         } else {
             // Nobody can see the end of this.
@@ -70,11 +117,11 @@ impl FwCfg {
 
     /// The CPU has loaded `access`; if that was a control word that reads as done, it has seen the end.
     fn look(&mut self, access: &Access, events: &mut Vec<Event>) {
-        let Some(running) = &self.running else {
+        let Some(descriptor) = self.descriptor else {
             return;
         };
         let bytes = access.value.to_le_bytes();
-        let control = running.descriptor.checked_sub(access.pa).and_then(|at| {
+        let control = descriptor.at.checked_sub(access.pa).and_then(|at| {
             let loaded = &bytes[..usize::from(access.size).min(bytes.len())];
             loaded.get(usize::try_from(at).ok()?..)?.first_chunk()
         });
@@ -86,14 +133,14 @@ impl FwCfg {
     }
 
     fn complete(&mut self, events: &mut Vec<Event>) {
-        if let Some(Running { job, .. }) = self.running.take() {
-            events.extend([Event::Completed { job }, Event::Moved]);
-        }
+        let ended = self.running.take();
+        events.extend(ended.map(|job| Event::Completed { job }));
     }
 }
 
-/// Follows the descriptor. Returns whether the device can read it.
-fn follow(descriptor: u64, memory: &dyn Memory, found: &mut Found) -> bool {
+/// Follows the descriptor, whose control word is `control` if that is known. Returns whether the device
+/// can read it.
+fn follow(descriptor: u64, control: Option<u32>, memory: &dyn Memory, found: &mut Found) -> bool {
     let mut bytes = [0; DESCRIPTOR_SIZE as usize];
     let end = descriptor.checked_add(DESCRIPTOR_SIZE);
     let Some(end) = end.filter(|_| memory.read(descriptor, &mut bytes)) else {
@@ -102,17 +149,22 @@ fn follow(descriptor: u64, memory: &dyn Memory, found: &mut Found) -> bool {
     };
     let descriptor_word = u128::from_be_bytes(bytes);
     // CAST: control word, length and address in turn.
-    let control = (descriptor_word >> 96) as u32;
+    let left = (descriptor_word >> 96) as u32;
     let len = (descriptor_word >> 64) as u32;
     let address = descriptor_word as u64;
     found.span(descriptor..end, Does::Reads, "descriptor");
     let status = descriptor..descriptor + CONTROL_SIZE;
     found.span(status, Does::Writes, "control word");
-    let (does, role) = if control & CONTROL_READ != 0 {
-        (Does::Writes, "destination")
-    } else if control & CONTROL_WRITE != 0 {
-        (Does::Reads, "source")
+    let asked = control.unwrap_or(left);
+    let transfer = if asked & CONTROL_READ != 0 {
+        Some((Does::Writes, "destination"))
+    } else if asked & CONTROL_WRITE != 0 {
+        Some((Does::Reads, "source"))
     } else {
+        let has_ended = control.is_none() && ended(left, len, address, memory);
+        has_ended.then_some((Does::Writes, "destination"))
+    };
+    let Some((does, role)) = transfer else {
         return true;
     };
     match address.checked_add(len.into()) {
@@ -120,6 +172,21 @@ fn follow(descriptor: u64, memory: &dyn Memory, found: &mut Found) -> bool {
         None => found.wrong(Kind::DmaOutsideMemory, address, role),
     }
     true
+}
+
+/// Whether the first transfer by a descriptor went to memory, by what the device left of the control
+/// word. Bytes arrived if there were any to move, to memory that is there; items that could be written
+/// from memory are left out. Where the device found no memory it says so.
+fn ended(control: u32, len: u32, address: u64, memory: &dyn Memory) -> bool {
+    let is_ram = |at: u64| memory.read(at, &mut [0]);
+    let last = address.checked_add(u64::from(len).saturating_sub(1));
+    let all_is_ram = is_ram(address) && last.is_some_and(is_ram);
+    let has_failed = match control {
+        0 => false,
+        CONTROL_ERROR => true,
+        _ => return false,
+    };
+    len != 0 && all_is_ram != has_failed
 }
 
 impl Device for FwCfg {
@@ -132,12 +199,9 @@ impl Device for FwCfg {
     }
 
     fn watched(&self) -> Vec<Range<u64>> {
-        let running = self.running.as_ref();
-        // All of the descriptor: a load may be wider than the control word.
-        let watched = running.map(|running| {
-            let descriptor = running.descriptor;
-            descriptor..descriptor + DESCRIPTOR_SIZE
-        });
+        // All of the descriptor: a load may be wider than the control word. And for good, for what is
+        // stored to it before the next doorbell.
+        let watched = self.descriptor.as_ref().map(Descriptor::range);
         watched.into_iter().collect()
     }
 
@@ -156,7 +220,11 @@ impl Device for FwCfg {
                 let descriptor = u64::from(self.high) << 32 | u64::from(half);
                 self.start(descriptor, memory, events);
             }
-            _ => {}
+            _ => {
+                if let Some(descriptor) = &mut self.descriptor {
+                    descriptor.store(access);
+                }
+            }
         }
     }
 }
@@ -213,9 +281,7 @@ mod tests {
         assert_eq!(bench.control(CONTROL_READ | SELECT), []);
         assert_eq!(bench.access(DESCRIPTOR + 4, 4, false, 0), [], "the length");
         assert_eq!(bench.access(DESCRIPTOR, 2, false, 0), [], "a half");
-        let end = [Event::Completed { job }, Event::Moved];
-        assert_eq!(bench.control(0), end);
-        assert!(bench.device.watched().is_empty());
+        assert_eq!(bench.control(0), [Event::Completed { job }]);
         assert_eq!(bench.control(0), []);
     }
 
@@ -224,7 +290,7 @@ mod tests {
         let mut bench = bench(CONTROL_WRITE, 0x10, RAM + 0x1000);
         let (job, spans) = started(&bench.ring());
         assert_eq!(spans[2], reads(RAM + 0x1000..RAM + 0x1010, "source"));
-        let end = [Event::Completed { job }, Event::Moved];
+        let end = [Event::Completed { job }];
         let loaded = u64::from(CONTROL_ERROR.swap_bytes()) | 0x5555_5555 << 32;
         assert_eq!(bench.access(DESCRIPTOR, 8, false, loaded), end);
     }
@@ -233,6 +299,47 @@ mod tests {
     fn nothing_is_moved_by_a_selection() {
         let mut bench = bench(SELECT | 1 << 2, 0x10, RAM + 0x1000);
         assert_eq!(started(&bench.ring()).1.len(), 2);
+    }
+
+    #[test]
+    fn a_transfer_that_is_over_within_the_doorbell() {
+        let written = RAM + 0x1000..RAM + 0x1010;
+        let spans = |control, len, address| {
+            let events = bench(control, len, address).ring();
+            started(&events).1.split_off(2)
+        };
+        assert_eq!(
+            spans(0, 0x10, written.start),
+            [writes(written.clone(), "destination")]
+        );
+        // A selection, a skip, and a write that was refused.
+        assert_eq!(spans(0, 0, written.start), []);
+        assert_eq!(spans(0, 0x10, 0), []);
+        assert_eq!(spans(CONTROL_ERROR, 0x10, written.start), []);
+        let end = RAM + 0x1_0000;
+        let beyond = writes(end - 8..end + 8, "destination");
+        assert_eq!(spans(CONTROL_ERROR, 0x10, end - 8), [beyond]);
+    }
+
+    #[test]
+    fn a_descriptor_that_is_used_again_is_known() {
+        let mut bench = bench(0, 0x10, RAM + 0x1000);
+        assert_eq!(started(&bench.ring()).1.len(), 3, "inferred");
+        assert_eq!(started(&bench.ring()).1.len(), 2, "nothing is asked for");
+        let store = |control: u32| u64::from(control.swap_bytes());
+        // A skip and a write that are over; the first is stored with the length at once.
+        let skip = store(SELECT | 1 << 2) | 0x1000_0000 << 32;
+        bench.access(DESCRIPTOR, 8, true, skip);
+        assert_eq!(started(&bench.ring()).1.len(), 2);
+        bench.access(DESCRIPTOR, 4, true, store(CONTROL_WRITE | SELECT));
+        let source = reads(RAM + 0x1000..RAM + 0x1010, "source");
+        assert_eq!(started(&bench.ring()).1[2], source);
+        bench.access(DESCRIPTOR + 3, 1, true, CONTROL_READ.into());
+        let destination = writes(RAM + 0x1000..RAM + 0x1010, "destination");
+        assert_eq!(started(&bench.ring()).1[2], destination);
+        // More than is told of at once: inferred again.
+        bench.access(DESCRIPTOR - 8, 16, true, 0);
+        assert_eq!(started(&bench.ring()).1[2], destination);
     }
 
     #[test]
@@ -253,7 +360,7 @@ mod tests {
         let mut bench = bench(CONTROL_READ, 4, RAM);
         let (job, _) = started(&bench.ring());
         let events = bench.ring();
-        assert_eq!(events[..2], [Event::Completed { job }, Event::Moved]);
+        assert_eq!(events[0], Event::Completed { job });
         assert_ne!(started(&events).0, job);
     }
 

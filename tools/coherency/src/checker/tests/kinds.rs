@@ -61,6 +61,19 @@ fn zeroing_by_line_is_a_store() {
 }
 
 #[test]
+fn a_core_may_zero_more_than_a_line() {
+    let mut rig = Rig::new();
+    rig.checker.set_cores(Cores {
+        zero_block: 512,
+        ..Cores::default()
+    });
+    rig.each_line(Zero, RAM + 0x240..RAM + 0x241);
+    rig.start(&[(RAM + 0x400..RAM + 0x500, Reads)]).is_silent();
+    rig.start(&[(RAM + 0x3F8..RAM + 0x500, Reads)]);
+    rig.is(Kind::DeviceReadsDirtyLine);
+}
+
+#[test]
 fn a_device_writes_under_a_dirty_line() {
     let mut rig = Rig::new();
     rig.fill(BUFFER, WB).dsb().start(&[(BUFFER, Writes)]);
@@ -207,9 +220,14 @@ fn a_clean_writes_a_neighbours_line_over_the_device() {
 #[test]
 fn an_invalidate_without_any_device_drops_bytes_too() {
     let mut rig = Rig::new();
+    // A device that had the line before has nothing to do with it.
+    rig.start(&[(BUFFER, Writes)])
+        .end()
+        .each_line(Invalidate, BUFFER);
     rig.store(BUFFER.start, WB)
         .each_line(Invalidate, BUFFER.start..BUFFER.start + 1);
     rig.is(Kind::InvalidateDestroysNeighbour);
+    assert_eq!(rig.checker.findings()[0].device, None);
     let mut rig = Rig::new();
     rig.store(BUFFER.start, WB).each_line(Clean, BUFFER);
     rig.each_line(Invalidate, BUFFER).is_silent();
@@ -287,9 +305,10 @@ fn code_that_a_device_or_an_uncached_store_wrote() {
 #[test]
 fn caches_that_need_nothing() {
     let mut rig = Rig::new();
-    rig.checker.set_code_cache(CodeCache {
+    rig.checker.set_cores(Cores {
         sees_stores: true,
         sees_memory: true,
+        ..Cores::default()
     });
     rig.store(BUFFER.start, WB);
     fetch(&mut rig).is_silent();

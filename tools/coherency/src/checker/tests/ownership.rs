@@ -87,6 +87,18 @@ fn a_new_scope_reports_the_same_place_again() {
 }
 
 #[test]
+fn what_follows_from_a_store_is_not_reported_again() {
+    for op in [LineOp::Clean, LineOp::CleanInvalidate, Invalidate] {
+        let mut rig = Rig::new();
+        rig.start(&[(BUFFER, Writes)]).store(BUFFER.start, WB);
+        rig.is(Kind::TouchedWhileOwned);
+        rig.end().each_line(op, BUFFER);
+        assert_eq!(rig.found().len(), 1, "{op:?}");
+        assert!(rig.checker.touched.is_empty());
+    }
+}
+
+#[test]
 fn mistakes_do_not_outlive_their_repair() {
     let mut rig = Rig::new();
     rig.start(&[(BUFFER, Writes)]).end();
