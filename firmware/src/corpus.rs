@@ -9,7 +9,7 @@
 //!
 //! `kind=none` is a right twin: nothing must be found. Of several kinds, by commas, the first must be
 //! found, and the others may follow from it. `place` is the function with the access, the maintenance or the
-//! doorbell. Afterwards memory is put right again, so that a seed sees nothing of the one before.
+//! doorbell; there may be several. Afterwards memory is put right again, so that a seed sees nothing of the one before.
 //!
 //! Some seeds drive a device by themselves, past its driver, which is idle meanwhile ([`port`]). Others
 //! are the drivers' own code without exactly one operation ([`drivers`]). No seed needs caches: QEMU

@@ -169,7 +169,7 @@ pub(super) const MAILBOX: &[Seed] = &[
         name: "bcm2835-mbox.request_without_invalidate",
         kinds: &[Kind::Stale],
         device: "bcm2835-mbox",
-        place: "read",
+        place: "read,words",
         run: |seed| on_mailbox(seed, Via::Streaming, without(Operation::Invalidate, 0)),
     },
     Seed {

@@ -54,7 +54,7 @@ pub(super) struct Seed {
     pub(super) kinds: &'static [Kind],
     /// The device, as reports name it; `none` without one.
     pub(super) device: &'static str,
-    /// The function it must be found in.
+    /// The function it must be found in, or several, by commas.
     pub(super) place: &'static str,
     /// Gets ready, [announces](Self::announce) it, does it, and puts all right again.
     pub(super) run: fn(&Self) -> Outcome,

@@ -179,14 +179,14 @@ pub(super) fn lint() -> Vec<Check> {
             env: &[],
         },
         Check {
-            name: "cargo clippy, bare metal, slab-debug",
+            name: "cargo clippy, bare metal, slab-debug and seeds",
             args: &[
                 "clippy",
                 "--release",
                 "--package",
                 "firmware",
                 "--features",
-                "slab-debug",
+                "slab-debug,seeds",
                 "--",
                 "--deny",
                 "warnings",

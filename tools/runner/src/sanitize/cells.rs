@@ -171,13 +171,15 @@ impl<'a> Cells<'a> {
             if cell.how != "not-observable" || !twins.contains(&*hazard) {
                 continue;
             }
-            let found = reported.get(&*cell.announced());
-            let found = found.and_then(|found| Some((found.first()?, found.len())));
-            if let Some((first, count)) = found {
-                let function = first.symbol.as_deref().unwrap_or("?");
-                cell.observed = observed(&first.kind);
+            let found = reported.get(&*cell.announced()).into_iter().flatten();
+            let as_expected = |finding: &&&Finding| observed(&finding.kind) == cell.expected;
+            // What is expected says more than what came first.
+            let one = found.clone().find(as_expected).or(found.clone().next());
+            if let Some(one) = one {
+                let function = one.symbol.as_deref().unwrap_or("?");
+                cell.observed = observed(&one.kind);
                 cell.how = "sanitizer";
-                cell.evidence = format!("{} in {function}, {count} findings", first.kind);
+                cell.evidence = format!("{} in {function}, {} findings", one.kind, found.count());
             }
         }
         Self(cells)
@@ -283,6 +285,11 @@ mod tests {
     #[test]
     fn a_cell_in_which_something_was_found_is_seen_if_its_twin_was() {
         assert_eq!(counts(&[dirty(RAW), dirty(TWIN)]), [0, 1, 1, 1]);
+        let touched = finding("touched-while-owned", None, "load_lines", RAW);
+        let cells = Cells::new(REPORT, &[touched.clone(), dirty(RAW), dirty(TWIN)]);
+        assert_eq!(cells.0[0].observed, "stale");
+        let cells = Cells::new(REPORT, &[touched, dirty(TWIN)]);
+        assert_eq!(cells.0[0].observed, "torn");
         let cells = Cells::new(REPORT, &[dirty(RAW), dirty(TWIN)]);
         assert_eq!(
             cells.0[0].to_string(),

@@ -23,7 +23,8 @@ struct Seed<'a> {
     /// What must be found, then what may follow from it.
     kinds: Vec<&'a str>,
     device: &'a str,
-    place: &'a str,
+    /// The functions with what must be found.
+    places: Vec<&'a str>,
 }
 
 impl<'a> Seed<'a> {
@@ -38,7 +39,7 @@ impl<'a> Seed<'a> {
             name,
             kinds: kinds.collect(),
             device,
-            place,
+            places: place.split(',').collect(),
         })
     }
 
@@ -47,7 +48,8 @@ impl<'a> Seed<'a> {
     fn is_about(&self, finding: &Finding) -> bool {
         self.kinds.contains(&&*finding.kind)
             && (self.device == NOTHING || finding.device.as_deref() == Some(self.device))
-            && (finding.frames.iter()).any(|frame| last_part(&frame.function) == self.place)
+            && (finding.frames.iter())
+                .any(|frame| self.places.contains(&last_part(&frame.function)))
     }
 }
 
@@ -197,7 +199,7 @@ impl fmt::Display for Judgement<'_> {
                 (false, true) => "caught",
                 (false, false) => "MISSED",
             };
-            write_row(f, [seed.name, kind, seed.device, seed.place, verdict])?;
+            write_row(f, [seed.name, kind, seed.device, seed.places[0], verdict])?;
             for finding in wrong {
                 write_wrong(f, finding)?;
             }
