@@ -176,7 +176,8 @@ impl<'a> Cells<'a> {
             // What is expected says more than what came first.
             let one = found.clone().find(as_expected).or(found.clone().next());
             if let Some(one) = one {
-                let function = one.symbol.as_deref().unwrap_or("?");
+                // Not the accessor that is inlined into it.
+                let function = one.frames.last().map_or("?", |frame| &*frame.function);
                 cell.observed = observed(&one.kind);
                 cell.how = "sanitizer";
                 cell.evidence = format!("{} in {function}, {} findings", one.kind, found.count());
