@@ -37,7 +37,7 @@ const GENERATIONS: u64 = 256;
 /// The table of a CPU.
 #[derive(Clone, Debug)]
 pub struct Tlb {
-    entries: Vec<Entry>,
+    entries: Box<[Entry; ENTRIES]>,
     /// From 1 on, so that no tag is 0.
     generation: u64,
 }
@@ -45,7 +45,7 @@ pub struct Tlb {
 impl Default for Tlb {
     fn default() -> Self {
         Self {
-            entries: vec![EMPTY; ENTRIES],
+            entries: Box::new([EMPTY; ENTRIES]),
             generation: 1,
         }
     }
@@ -62,7 +62,7 @@ impl Tlb {
     /// The translation of `va` in address space `space`, of which there are 16.
     #[inline(always)]
     pub fn find(&self, va: u64, space: u64) -> Option<&Entry> {
-        let entry = &self.entries[slot(va) % self.entries.len().min(ENTRIES)];
+        let entry = &self.entries[slot(va)];
         (entry.tag == self.tag(va, space)).then_some(entry)
     }
 
