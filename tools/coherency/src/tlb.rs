@@ -8,6 +8,8 @@ use crate::walk::Mapping;
 pub enum Class {
     /// Cached RAM: the line's state decides.
     Cached(PageIndex),
+    /// Uncached RAM: the same for loads, and every store counts.
+    Uncached(PageIndex),
     /// RAM of which every access has to be looked at.
     Ruled,
     /// As above, and a device's model is told: its registers, or RAM that it watches.

@@ -149,11 +149,20 @@ impl Watch {
         self.counts.accesses += 1;
         let vcpu = &self.vcpus[who.cpu as usize];
         if let Some(entry) = vcpu.data.find(va, access.space())
-            && let Class::Cached(index) = entry.class
             && is_in_line(va, access)
-            && self.checker.lines().page(index).is_quiet_load(line_of(va))
         {
-            return;
+            let line = line_of(va);
+            let is_quiet = match entry.class {
+                Class::Cached(index) => self.checker.lines().page(index).is_quiet_load(line),
+                Class::Uncached(index) => {
+                    let page = self.checker.lines().page(index);
+                    page.is_quiet_uncached_load(line)
+                }
+                Class::Ruled | Class::Told | Class::Ignored => false,
+            };
+            if is_quiet {
+                return;
+            }
         }
         self.access(who, va, access, false, true, registers);
     }
@@ -244,11 +253,12 @@ impl Watch {
         let level = level(registers);
         let Translation { pa, mapping } = self.walk(cpu, level, va, registers)?;
         let is_told = self.checker.wants_page(pa);
-        let is_quick = mapping.is_cacheable() && !self.checker.wants_everything();
+        let is_quick = !self.checker.wants_everything();
         let class = match self.checker.lines().find(pa) {
             _ if is_told => Class::Told,
             None => Class::Ignored,
-            Some(index) if is_quick => Class::Cached(index),
+            Some(index) if is_quick && mapping.is_cacheable() => Class::Cached(index),
+            Some(index) if is_quick => Class::Uncached(index),
             Some(_) => Class::Ruled,
         };
         let tlb = &mut self.vcpus[cpu as usize].data;
