@@ -16,6 +16,7 @@ use crate::kind::Kind;
 use crate::lines::{LINE, Lines, PAGE};
 use crate::report::{Accounts, Finding, Reports, Suppressions};
 use crate::walk::Mapping;
+use crate::watch::Counts;
 use jobs::{Job, Model, Written};
 use pending::Pending;
 use shadow::Shadow;
@@ -170,11 +171,10 @@ impl Checker {
         self.reports.findings()
     }
 
-    /// The report of the whole run. `accesses` and `walks` were counted by the caller.
-    pub fn to_json(&self, accesses: u64, walks: u64) -> String {
+    /// The report of the whole run, with what the caller has counted.
+    pub fn to_json(&self, counts: Counts) -> String {
         let accounts = Accounts {
-            accesses,
-            walks,
+            counts,
             jobs: self.jobs_done.clone(),
         };
         self.reports.to_json(&accounts)

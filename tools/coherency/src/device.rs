@@ -17,6 +17,12 @@
 //!
 //! Addresses in descriptors come from the firmware under test: take none on trust. Follow chains up to
 //! a bound, compute with `checked_` or `wrapping_` operations, and never panic.
+//!
+//! QEMU's devices may be done before the model is told of the doorbell, and may have changed their
+//! descriptors by then: what the model reads of them is what is left.
+//!
+//! In tests `testing::Bench` is a CPU before the model. `fuzz` drives every model of every board at
+//! random and holds it to what [`Device`] promises; it has to be told how the device is made to end.
 
 pub mod bcm2711_dma;
 pub mod edu;

@@ -66,6 +66,12 @@ impl Page {
         self.flags[line % LINES] & QUIET_LOAD == CACHED
     }
 
+    /// Whether an uncached load changes and violates nothing.
+    #[inline(always)]
+    pub fn is_quiet_uncached_load(&self, line: usize) -> bool {
+        self.flags[line % LINES] & (DIRTY | LENT_TO_WRITE) == 0
+    }
+
     /// Notes a store of `mask` if it changes nothing but the mask of dirty bytes.
     #[inline(always)]
     pub fn quiet_store(&mut self, line: usize, mask: u64) -> bool {

@@ -5,6 +5,7 @@ mod suppress;
 pub use suppress::Suppressions;
 
 use crate::kind::Kind;
+use crate::watch::Counts;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
@@ -45,10 +46,8 @@ struct Place {
 /// What the plugin did, for the last line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accounts {
-    /// Loads and stores seen.
-    pub accesses: u64,
-    /// Walks of the translation tables.
-    pub walks: u64,
+    /// How much was seen.
+    pub counts: Counts,
     /// Jobs of each device that had any.
     pub jobs: BTreeMap<String, u64>,
 }
@@ -112,9 +111,10 @@ impl Reports {
             .collect();
         let _ = writeln!(
             text,
-            "{{\"end\":true,\"accesses\":{},\"walks\":{},\"findings\":{},\"jobs\":{{{}}}}}",
-            accounts.accesses,
-            accounts.walks,
+            "{{\"end\":true,\"accesses\":{},\"walks\":{},\"lost\":{},\"findings\":{},\"jobs\":{{{}}}}}",
+            accounts.counts.accesses,
+            accounts.counts.walks,
+            accounts.counts.lost,
             self.findings.len(),
             jobs.join(",")
         );
@@ -217,15 +217,18 @@ pub(crate) mod tests {
         let mut reports = Reports::default();
         reports.add(0, finding(Kind::StaleRead, 4));
         let accounts = Accounts {
-            accesses: 7,
-            walks: 3,
+            counts: Counts {
+                accesses: 7,
+                walks: 3,
+                lost: 1,
+            },
             jobs: BTreeMap::from([("edu".to_owned(), 2)]),
         };
         let text = reports.to_json(&accounts);
         assert_eq!(text.lines().count(), 2);
         assert_eq!(
             text.lines().last(),
-            Some(r#"{"end":true,"accesses":7,"walks":3,"findings":1,"jobs":{"edu":2}}"#)
+            Some(r#"{"end":true,"accesses":7,"walks":3,"lost":1,"findings":1,"jobs":{"edu":2}}"#)
         );
     }
 }

@@ -8,6 +8,8 @@ use crate::walk::Mapping;
 pub enum Class {
     /// Cached RAM: the line's state decides.
     Cached(PageIndex),
+    /// Uncached RAM: the same for loads, and every store counts.
+    Uncached(PageIndex),
     /// RAM of which every access has to be looked at.
     Ruled,
     /// As above, and a device's model is told: its registers, or RAM that it watches.
@@ -37,7 +39,7 @@ const GENERATIONS: u64 = 256;
 /// The table of a CPU.
 #[derive(Clone, Debug)]
 pub struct Tlb {
-    entries: Vec<Entry>,
+    entries: Box<[Entry; ENTRIES]>,
     /// From 1 on, so that no tag is 0.
     generation: u64,
 }
@@ -45,7 +47,7 @@ pub struct Tlb {
 impl Default for Tlb {
     fn default() -> Self {
         Self {
-            entries: vec![EMPTY; ENTRIES],
+            entries: Box::new([EMPTY; ENTRIES]),
             generation: 1,
         }
     }
@@ -62,7 +64,7 @@ impl Tlb {
     /// The translation of `va` in address space `space`, of which there are 16.
     #[inline(always)]
     pub fn find(&self, va: u64, space: u64) -> Option<&Entry> {
-        let entry = &self.entries[slot(va) % self.entries.len().min(ENTRIES)];
+        let entry = &self.entries[slot(va)];
         (entry.tag == self.tag(va, space)).then_some(entry)
     }
 

@@ -53,6 +53,8 @@ pub trait MemoryAccess {
 /// `HCR_EL2.E2H` and `.TGE`: EL2 has two halves of addresses, and EL0 is of it.
 const HCR_E2H: u64 = 1 << 34;
 const HCR_TGE: u64 = 1 << 27;
+/// `HCR_EL2.VM`: what EL1 takes for physical addresses is translated again.
+const HCR_VM: u64 = 1 << 0;
 
 /// A CPU.
 #[derive(Default)]
@@ -77,8 +79,27 @@ pub struct Watch {
     vcpus: Vec<Vcpu>,
     /// Who executed last.
     last: u32,
-    accesses: u64,
-    walks: u64,
+    counts: Counts,
+}
+
+/// How much was seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Loads and stores.
+    pub accesses: u64,
+    /// Walks of the translation tables.
+    pub walks: u64,
+    /// Accesses that were made although a walk finds nothing mapped. A few are translations that were
+    /// removed and are in QEMU's TLB still. Many mean that the tables are not in the RAM that the plugin
+    /// reads, or that a hypervisor's second stage lies behind them.
+    pub lost: u64,
+}
+
+impl Counts {
+    /// Whether most of what was looked for was not found.
+    pub fn is_blind(&self) -> bool {
+        self.lost > self.walks / 2
+    }
 }
 
 /// Larger accesses than this are none.
@@ -91,8 +112,7 @@ impl Watch {
             checker,
             vcpus: Vec::new(),
             last: 0,
-            accesses: 0,
-            walks: 0,
+            counts: Counts::default(),
         }
     }
 
@@ -107,9 +127,14 @@ impl Watch {
         self.vcpus.resize_with(count, Vcpu::default);
     }
 
+    /// How much was seen.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
     /// The report of the whole run.
     pub fn to_json(&self) -> String {
-        self.checker.to_json(self.accesses, self.walks)
+        self.checker.to_json(self.counts)
     }
 
     /// A load was made by the instruction at `pc`.
@@ -121,14 +146,23 @@ impl Watch {
         access: &impl MemoryAccess,
         registers: &mut impl Registers,
     ) {
-        self.accesses += 1;
+        self.counts.accesses += 1;
         let vcpu = &self.vcpus[who.cpu as usize];
         if let Some(entry) = vcpu.data.find(va, access.space())
-            && let Class::Cached(index) = entry.class
             && is_in_line(va, access)
-            && self.checker.lines().page(index).is_quiet_load(line_of(va))
         {
-            return;
+            let line = line_of(va);
+            let is_quiet = match entry.class {
+                Class::Cached(index) => self.checker.lines().page(index).is_quiet_load(line),
+                Class::Uncached(index) => {
+                    let page = self.checker.lines().page(index);
+                    page.is_quiet_uncached_load(line)
+                }
+                Class::Ruled | Class::Told | Class::Ignored => false,
+            };
+            if is_quiet {
+                return;
+            }
         }
         self.access(who, va, access, false, true, registers);
     }
@@ -143,7 +177,7 @@ impl Watch {
         is_certain: bool,
         registers: &mut impl Registers,
     ) {
-        self.accesses += 1;
+        self.counts.accesses += 1;
         let vcpu = &self.vcpus[who.cpu as usize];
         if let Some(entry) = vcpu.data.find(va, access.space())
             && let Class::Cached(index) = entry.class
@@ -181,7 +215,10 @@ impl Watch {
                 Some(entry) => entry,
                 None => match self.fill(who.cpu, part.start, space, registers) {
                     Some(entry) => entry,
-                    None => continue,
+                    None => {
+                        self.counts.lost += 1;
+                        continue;
+                    }
                 },
             };
             if entry.class == Class::Ignored {
@@ -216,11 +253,12 @@ impl Watch {
         let level = level(registers);
         let Translation { pa, mapping } = self.walk(cpu, level, va, registers)?;
         let is_told = self.checker.wants_page(pa);
-        let is_quick = mapping.is_cacheable() && !self.checker.wants_everything();
+        let is_quick = !self.checker.wants_everything();
         let class = match self.checker.lines().find(pa) {
             _ if is_told => Class::Told,
             None => Class::Ignored,
-            Some(index) if is_quick => Class::Cached(index),
+            Some(index) if is_quick && mapping.is_cacheable() => Class::Cached(index),
+            Some(index) if is_quick => Class::Uncached(index),
             Some(_) => Class::Ruled,
         };
         let tlb = &mut self.vcpus[cpu as usize].data;
@@ -234,9 +272,12 @@ impl Watch {
         va: u64,
         registers: &mut impl Registers,
     ) -> Option<Translation> {
-        self.walks += 1;
+        self.counts.walks += 1;
         let slot = &mut self.vcpus[cpu as usize].regimes[usize::from(level)];
-        let regime = *slot.get_or_insert_with(|| read_regime(level, registers));
+        let regime = match slot {
+            Some(regime) => *regime,
+            None => *slot.insert(read_regime(level, registers)?),
+        };
         regime.translate(va, self.checker.memory())
     }
 
@@ -284,13 +325,14 @@ impl Watch {
 
     /// Instructions at `pcs`, which ascend, are about to be translated by whoever executes.
     pub fn fetch(&mut self, pcs: impl Iterator<Item = u64>, registers: &mut impl Registers) {
-        let mut regime = None;
+        let Some(regime) = read_regime(level(registers), registers) else {
+            return;
+        };
         let mut last = None;
         for pc in pcs {
             if last.replace(pc / LINE) == Some(pc / LINE) {
                 continue;
             }
-            let regime = regime.get_or_insert_with(|| read_regime(level(registers), registers));
             if let Some(found) = regime.translate(pc, self.checker.memory()) {
                 let who = Who { cpu: self.last, pc };
                 self.checker.fetch(who, found.pa);
@@ -315,8 +357,8 @@ fn level(registers: &mut impl Registers) -> u8 {
     (registers.read(Register::Cpsr) >> 2 & 3) as u8
 }
 
-/// The regime that translates data addresses at an exception level.
-fn read_regime(level: u8, registers: &mut impl Registers) -> Regime {
+/// The regime that translates data addresses at an exception level; `None` if it has a second stage.
+fn read_regime(level: u8, registers: &mut impl Registers) -> Option<Regime> {
     let hcr = registers.read(Register::Hcr);
     let is_of_el2 = level == 0 && hcr & HCR_E2H != 0 && hcr & HCR_TGE != 0;
     let owner = match level {
@@ -324,19 +366,22 @@ fn read_regime(level: u8, registers: &mut impl Registers) -> Regime {
         0 => 1,
         level => level,
     };
+    if owner == 1 && hcr & HCR_VM != 0 {
+        return None;
+    }
     let has_upper_half = owner == 1 || owner == 2 && hcr & HCR_E2H != 0;
     let upper = if has_upper_half {
         registers.read(Register::Ttbr1(owner))
     } else {
         0
     };
-    Regime {
+    Some(Regime {
         sctlr: registers.read(Register::Sctlr(owner)),
         tcr: registers.read(Register::Tcr(owner)),
         ttbr: [registers.read(Register::Ttbr0(owner)), upper],
         mair: registers.read(Register::Mair(owner)),
         has_upper_half,
-    }
+    })
 }
 
 #[cfg(test)]

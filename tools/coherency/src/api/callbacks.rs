@@ -334,6 +334,15 @@ extern "C" fn end(_: PluginId, _: *mut c_void) {
     // SAFETY: callbacks do not nest, and no CPU executes any more.
     let state = unsafe { state() };
     if let Some(State::Running(running)) = state.replace(State::Ended) {
+        let counts = running.watch.counts();
+        if counts.is_blind() {
+            eprintln!(
+                "coherency: {} accesses could not be followed to memory: is {} QEMU's RAM, with \
+                 share=on?",
+                counts.lost,
+                running.options.ram.display()
+            );
+        }
         let written = std::fs::write(&running.options.out, running.watch.to_json());
         if let Err(what) = written {
             refuse(&format!("{}: {what}", running.options.out.display()));

@@ -108,8 +108,13 @@ mod tests {
             found.span(at(0x4000 + block), Does::Writes, "other");
         }
         found.span(0x5000..0x5000, Does::Reads, "source");
+        found.span(0x2100..0x2110, Does::Reads, "source");
+        found.span(0x2000..0x2010, Does::Reads, "source");
+        found.wrong(Kind::WrongBusAlias, 1, "source");
+        found.wrong(Kind::WrongBusAlias, 1, "source");
+        assert_eq!(found.wrong.len(), 1);
         let spans = spans(found);
-        assert_eq!(spans.len(), 3 + 3, "the last kind leaves gaps");
+        assert_eq!(spans.len(), 3 + 3 + 2, "the last kinds leave gaps");
         assert_eq!(spans[0].pa, 0x1000..0x1060);
         assert_eq!(spans[2].pa, 0x3000..0x3060);
     }

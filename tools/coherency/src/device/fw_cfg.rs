@@ -337,6 +337,13 @@ mod tests {
         bench.access(DESCRIPTOR + 3, 1, true, CONTROL_READ.into());
         let destination = writes(RAM + 0x1000..RAM + 0x1010, "destination");
         assert_eq!(started(&bench.ring()).1[2], destination);
+        // Another descriptor is inferred, whatever was stored to the first.
+        let words = [0, 0x10, 0, (RAM + 0x1000) as u32].map(u32::swap_bytes);
+        bench.ram.put_words(DESCRIPTOR + 0x20, &words);
+        let other = (DESCRIPTOR + 0x20).swap_bytes();
+        let events = bench.access(BASE + DMA_ADDRESS, 8, true, other);
+        assert_eq!(started(&events).1[2], destination);
+        bench.ring();
         // More than is told of at once: inferred again.
         bench.access(DESCRIPTOR - 8, 16, true, 0);
         assert_eq!(started(&bench.ring()).1[2], destination);

@@ -171,13 +171,13 @@ fn translations_are_kept_until_the_tlb_is_told() {
     rig.store(0x5000, 8);
     rig.store(0x5000, 8);
     rig.store(0x5008, 8);
-    assert_eq!(rig.watch.walks, 1);
+    assert_eq!(rig.watch.counts.walks, 1);
     rig.map(0x5000, RAM + 0x4000, NC);
     rig.store(0x5000, 8);
     rig.execute(TLBI_VMALLE1IS);
     rig.store(0x5000, 8);
     rig.load(0x5000, 8);
-    assert_eq!((rig.watch.walks, rig.watch.accesses), (2, 6));
+    assert_eq!((rig.watch.counts.walks, rig.watch.counts.accesses), (2, 6));
     assert_eq!(rig.kinds(), []);
 }
 
@@ -252,6 +252,21 @@ fn code_is_found_where_it_is_in_memory() {
     assert_eq!(rig.kinds(), []);
     rig.watch.fetch(pcs(0x5020), &mut rig.registers);
     assert_eq!(rig.kinds(), [Kind::StaleCode]);
+}
+
+#[test]
+fn what_cannot_be_followed_is_counted() {
+    let mut rig = Rig::new();
+    rig.map(0x5000, RAM + 0x3000, WB);
+    rig.load(0x5000, 8);
+    rig.load(0x6000, 8);
+    assert_eq!(rig.watch.counts.lost, 1);
+    assert!(!rig.watch.counts.is_blind());
+    // A guest of a hypervisor.
+    rig.registers.insert(Register::Hcr, HCR_VM);
+    rig.execute(MSR_SCTLR_EL1);
+    rig.store(0x5000, 8);
+    assert_eq!(rig.watch.counts.lost, 2);
 }
 
 #[test]

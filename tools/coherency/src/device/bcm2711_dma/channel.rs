@@ -144,14 +144,16 @@ fn follow<L: Layout>(layout: &L, first: u32, memory: &dyn Memory, found: &mut Fo
     let mut seen = HashSet::new();
     let mut pointer = first;
     let mut is_early = false;
-    let mut is_last = false;
+    let mut is_at_end = false;
     while pointer != 0 && seen.len() < MAX_BLOCKS && seen.insert(pointer) {
         let Some(block) = layout.block(pointer, memory, found) else {
             return false;
         };
-        is_early |= block.interrupts && block.next != 0;
-        is_last = block.interrupts;
+        match block.next {
+            0 => is_at_end = block.interrupts,
+            _ => is_early |= block.interrupts,
+        }
         pointer = block.next;
     }
-    pointer == 0 && is_last && !is_early
+    is_at_end && !is_early
 }

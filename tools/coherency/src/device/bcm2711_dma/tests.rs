@@ -150,11 +150,30 @@ fn a_chain_is_followed_and_its_spans_joined() {
 fn a_chain_without_end_is_followed_once() {
     let mut bench = bench();
     copy(&bench, 0x100, COPY | INTEN, ALIAS | 0x120);
-    copy(&bench, 0x120, COPY, ALIAS | 0x100);
+    copy(&bench, 0x120, COPY, ALIAS | 0x140);
+    copy(&bench, 0x140, COPY | INTEN, ALIAS | 0x140);
     let (job, spans) = started(&start(&mut bench, 0, ALIAS | 0x100));
     assert_eq!(spans.len(), 3);
     assert_eq!(bench.load(INT_STATUS, 1), [], "it goes on");
     assert_eq!(bench.store(CS, TOP), [Event::Completed { job }]);
+}
+
+#[test]
+fn the_last_block_may_be_its_own_next() {
+    let mut bench = bench();
+    copy(&bench, 0x100, COPY, ALIAS | 0x120);
+    copy(&bench, 0x120, COPY | INTEN, ALIAS | 0x120);
+    started(&start(&mut bench, 0, ALIAS | 0x100));
+    assert_eq!(bench.load(INT_STATUS, 1), [], "it goes on");
+}
+
+#[test]
+fn the_lowest_bits_of_a_pointer_are_dropped() {
+    let mut bench = bench();
+    copy(&bench, 0x100, COPY, 0);
+    let (_, spans) = started(&start(&mut bench, 0, ALIAS | 0x11F));
+    assert_eq!(spans[0], reads(0x100..0x120, BLOCK));
+    assert_eq!(spans.len(), 3);
 }
 
 #[test]
@@ -232,6 +251,21 @@ fn registers_are_no_memory() {
             writes(0x2000..0x2100, "destination"),
             reads(0x3000..0x3004, "source"),
             writes(0x4000..0x4100, "destination"),
+        ]
+    );
+    // A word of 128 bits, and memory at the end of the window.
+    block(
+        &bench,
+        0x100,
+        [COPY ^ 0x100, ALIAS | 0x3000, 0xFF00_0000, 0x100, 0, 0],
+    );
+    let events = start(&mut bench, 0, ALIAS | 0x100);
+    assert_eq!(events.len(), 2, "the end of the one before: {events:?}");
+    assert_eq!(
+        started(&events).1[1..],
+        [
+            reads(0x3000..0x3010, "source"),
+            writes(0x3F00_0000..0x3F00_0100, "destination")
         ]
     );
     // The UART where the Arm sees it.
@@ -351,6 +385,17 @@ fn dma4_takes_addresses_of_the_machine() {
     );
     let end = [Event::Completed { job }];
     assert_eq!(bench.load(INT_STATUS, 1 << 11), end);
+}
+
+#[test]
+fn dma4_has_ram_where_the_other_bus_has_its_window() {
+    let mut bench = bench();
+    bench.ram = Ram::new(0xC000_0000..0xC001_0000);
+    let words = [0, 0xC000_1000, SIDE, 0xC000_2000, SIDE, 0x100, 0];
+    dma4(&bench, 0xC000_0100, words);
+    let events = start(&mut bench, 12, 0xC000_0100 >> 5);
+    assert_eq!(events.len(), 1);
+    assert_eq!(started(&events).1.len(), 3);
 }
 
 #[test]

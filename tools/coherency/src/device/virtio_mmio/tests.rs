@@ -167,12 +167,14 @@ fn rings_go_round() {
 #[test]
 fn tables_may_be_indirect_once() {
     let mut bench = bench();
-    let inner = RAM + 0x5000;
+    let (inner, innermost) = (RAM + 0x5000, RAM + 0x6000);
+    bench.descriptor(innermost, BUFFER, 0x10, 0, 0);
     bench.descriptor(TABLE, inner, 0x30, INDIRECT, 0);
     bench.descriptor(inner, BUFFER, 0x10, NEXT, 2);
-    bench.descriptor(inner + 0x20, inner, 0x30, INDIRECT, 0);
+    bench.descriptor(inner + 0x20, innermost, 0x30, INDIRECT, 0);
     bench.offer(0, 1);
     let (_, buffers) = jobs(&bench.notify());
+    assert_eq!(buffers[0].1.len(), 5);
     assert_eq!(
         buffers[0].1[..4],
         [
@@ -203,6 +205,72 @@ fn a_legacy_queue_is_one_run() {
     let end = Event::Completed { job: buffers[0].0 };
     assert_eq!(bench.store(QUEUE_PFN, 0), [end, Event::Moved]);
     assert!(bench.device.watched().is_empty());
+}
+
+#[test]
+fn a_legacy_used_ring_is_aligned() {
+    // After the available ring of 22 bytes.
+    for (align, used) in [
+        (None, TABLE + 0x1000),
+        (Some(4), TABLE + 0x98),
+        (Some(0), TABLE + 0x96),
+    ] {
+        let mut bench = bare();
+        bench.store(GUEST_PAGE_SIZE, 4096);
+        bench.store(QUEUE_NUM, SIZE.into());
+        if let Some(align) = align {
+            bench.store(QUEUE_ALIGN, align);
+        }
+        bench.store(QUEUE_PFN, (TABLE >> 12) as u32);
+        assert_eq!(bench.device.watched()[0].start, used);
+    }
+}
+
+#[test]
+fn notifications_may_say_more_than_the_queue() {
+    let mut bench = bench();
+    bench.offer(0, 1);
+    let events = bench.store(QUEUE_NOTIFY, 0x8001_0000);
+    assert_eq!(jobs(&events).1.len(), 1);
+}
+
+#[test]
+fn a_reset_forgets_features() {
+    let mut bench = bare();
+    bench.store(DRIVER_FEATURES_SEL, 1);
+    bench.store(DRIVER_FEATURES, FEATURE_RING_PACKED);
+    bench.store(STATUS, 0);
+    bench.set_up(TABLE, AVAILABLE, USED);
+}
+
+#[test]
+fn what_is_followed_at_once_is_bounded() {
+    let mut bench = bare();
+    // Chains that go through all of a large table, each from a start of its own.
+    const LARGE: u16 = 1 << 10;
+    bench.ram = Ram::new(RAM..RAM + 0x10_0000);
+    let (table, available) = (RAM, RAM + 0x8_0000);
+    for index in 0..LARGE {
+        let next = (index + 1) % LARGE;
+        bench.descriptor(table + u64::from(index) * 16, BUFFER, 4, NEXT, next);
+        let element = available + 4 + u64::from(index) * 2;
+        bench.ram.put(element, &index.to_le_bytes());
+    }
+    bench.ram.put(available + 2, &LARGE.to_le_bytes());
+    bench.store(QUEUE_NUM, LARGE.into());
+    for (register, address) in [
+        (QUEUE_DESC, table),
+        (QUEUE_DRIVER, available),
+        (QUEUE_DEVICE, RAM + 0xC_0000),
+    ] {
+        bench.store(register, address as u32);
+    }
+    bench.store(QUEUE_READY, 1);
+    let (_, buffers) = jobs(&bench.notify());
+    let followed = |(_, spans): &&(JobId, Vec<Span>)| spans[0].role == "descriptor table";
+    assert_eq!(buffers.len(), usize::from(LARGE));
+    // As many as have 2^16 descriptors together.
+    assert_eq!(buffers.iter().filter(followed).count(), 64);
 }
 
 #[test]
