@@ -104,7 +104,7 @@ impl Ground {
         unsafe {
             (self.uncached.va() + at)
                 .as_ptr::<u32>()
-                .write_volatile(word)
+                .write_volatile(word);
         };
     }
 

@@ -156,6 +156,8 @@ pub(super) fn lint() -> Vec<Check> {
                 "--workspace",
                 "--exclude",
                 "runner",
+                "--exclude",
+                "coherency",
                 "--",
                 "--deny",
                 "warnings",
