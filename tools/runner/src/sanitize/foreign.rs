@@ -13,6 +13,9 @@ use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Fewer loads and stores than these are no firmware at work.
+const FEW: u64 = 100;
+
 /// Performs `make sanitize FIRMWARE=path`; `false` means that something was found.
 pub(super) fn sanitize(path: &Path, options: &Options) -> Result<bool> {
     let refuse = |cause: String| SettingsError::File {
@@ -49,6 +52,11 @@ pub(super) fn sanitize(path: &Path, options: &Options) -> Result<bool> {
     document.write(&paths::report().join("sanitize.json"))?;
     let found = watched.findings.list.len();
     println!("{}", watched.account());
+    if let Some(end) = watched.findings.end.as_ref()
+        && end.accesses < FEW
+    {
+        println!("NOTE: the firmware hardly ran; was it loaded where it expects to be?");
+    }
     match &objection {
         Some(why) => println!("FAIL: {why}"),
         None if found != 0 => println!("FAIL: {found} findings"),
