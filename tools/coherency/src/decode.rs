@@ -68,8 +68,10 @@ pub enum Operation {
     SetWay(SetWayOp),
     /// `IC IALLU`, `IC IALLUIS`.
     InvalidateAllCode,
-    /// A barrier. A store-release is one before its store.
+    /// A barrier.
     Barrier(Barrier),
+    /// A store that comes after all before it; what follows may come before it.
+    StoreRelease,
     /// Translations are not what they were: `TLBI`, or `MSR` to a register that decides them.
     Translations {
         /// The registers have to be read anew.
@@ -108,7 +110,7 @@ pub const fn decode(insn: u32) -> Option<Operation> {
     }
     // STLR, STLRB, STLRH.
     if insn & 0x3FE0_8000 == 0x0880_8000 {
-        return Some(Operation::Barrier(Barrier::new(false, 0xF)));
+        return Some(Operation::StoreRelease);
     }
     // ERET, ERETAA, ERETAB; HVC, SMC.
     if insn == 0xD69F_03E0 || insn & 0xFFFF_FBFF == 0xD69F_0BFF {
@@ -209,8 +211,8 @@ mod tests {
         assert!(dmb_ish.everything && !dmb_ish.outer);
         let dmb_oshld = barrier(0xD503_31BF);
         assert!(!dmb_oshld.stores);
-        let stlr = barrier(0xC89F_FC20);
-        assert!(!stlr.is_dsb && stlr.everything && stlr.outer);
+        assert_eq!(decode(0xC89F_FC20), Some(Operation::StoreRelease), "STLR");
+        assert_eq!(decode(0xC8DF_FC20), None, "LDAR");
         assert_eq!(decode(0xD503_309F), None, "SSBB");
         assert_eq!(decode(0xD503_3FDF), None, "ISB");
     }

@@ -309,6 +309,7 @@ impl Watch {
             Operation::SetWay(op) => self.checker.maintain_set_way(who, op),
             Operation::InvalidateAllCode => self.checker.invalidate_all_code(),
             Operation::Barrier(barrier) => self.checker.barrier(who, barrier),
+            Operation::StoreRelease => self.checker.store_release(who),
             Operation::Translations { registers: true } => {
                 let vcpu = &mut self.vcpus[who.cpu as usize];
                 vcpu.regimes = [None; 4];

@@ -128,7 +128,9 @@ impl Checker {
         // What other CPUs have under way is of buffers of theirs, which may have a part of a line.
         let lines = span.pa.start / LINE * LINE..span.pa.end.next_multiple_of(LINE);
         let pending = self.pending(who.cpu);
-        let stored = pending.stored.meets(&span.pa);
+        // A doorbell that is a store-release is behind the stores before it, not behind maintenance.
+        let is_release = pending.released_at == Some(who.pc);
+        let stored = pending.stored.meets(&span.pa).filter(|_| !is_release);
         let maintained = pending.maintained.meets(&lines);
         let (pa, missing) = match (maintained.filter(|_| !self.is_coherent), stored) {
             (Some(pa), _) => (pa, "DSB between cache maintenance and doorbell"),

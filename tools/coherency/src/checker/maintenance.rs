@@ -124,6 +124,11 @@ impl Checker {
         }
     }
 
+    /// A store-release is about to be executed.
+    pub fn store_release(&mut self, who: Who) {
+        self.pending(who.cpu).released_at = Some(who.pc);
+    }
+
     /// Takes notice of a barrier.
     pub fn barrier(&mut self, who: Who, barrier: Barrier) {
         let pending = self.pending(who.cpu);

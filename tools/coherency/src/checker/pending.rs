@@ -9,6 +9,8 @@ pub(super) struct Pending {
     pub(super) maintained: Ranges,
     /// Bytes stored past the cache without a barrier since.
     pub(super) stored: Ranges,
+    /// Where the last store-release is.
+    pub(super) released_at: Option<u64>,
     /// Operations by set and way without a `DSB` since.
     pub(super) sweep: Sweep,
 }

@@ -175,6 +175,7 @@ impl Rig {
         let who = self.who();
         match decode(word) {
             Some(Operation::Barrier(barrier)) => self.checker.barrier(who, barrier),
+            Some(Operation::StoreRelease) => self.checker.store_release(who),
             Some(Operation::SetWay(op)) => self.checker.maintain_set_way(who, op),
             Some(Operation::InvalidateAllCode) => self.checker.invalidate_all_code(),
             other => panic!("{word:#x}: {other:?}"),

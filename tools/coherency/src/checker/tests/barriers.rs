@@ -48,6 +48,27 @@ fn barriers_that_complete_maintenance() {
 }
 
 #[test]
+fn a_store_release_orders_itself_and_nothing_later() {
+    const STLR: u32 = 0xC89F_FC20;
+    let mut rig = Rig::new();
+    rig.fill(BUFFER, NC).instruction(STLR);
+    rig.start(&[(BUFFER, Reads)])
+        .is(Kind::DoorbellWithoutBarrier);
+    for (mapping, found) in [(NC, 0), (WB, 1)] {
+        let mut rig = Rig::new();
+        rig.fill(BUFFER, mapping).each_line(Clean, BUFFER);
+        if mapping == NC {
+            rig.dsb().fill(BUFFER, NC);
+        }
+        rig.instruction(STLR);
+        // The doorbell is the store of that instruction.
+        rig.pc -= 1;
+        rig.start(&[(BUFFER, Reads)]);
+        assert_eq!(rig.found().len(), found);
+    }
+}
+
+#[test]
 fn only_what_the_job_is_about_matters() {
     let mut rig = Rig::new();
     rig.store(BUFFER.end, NC).each_line(Clean, RAM..RAM + 64);
