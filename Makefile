@@ -2,12 +2,12 @@
 
 # What the runner reads from its environment. The values are taken as they were written, without
 # expanding a `$` in them, and never become part of a recipe: they may hold quotes and spaces.
-SETTINGS := BOARD SMP MEM IMAGE PAYLOAD CMDLINE QEMU_EXTRA EDU TIMEOUT ICOUNT DTB RAMFILL PORT DEV FORCE FIRMWARE OUT
+SETTINGS := BOARD SMP MEM IMAGE PAYLOAD CMDLINE QEMU_EXTRA EDU TIMEOUT ICOUNT DTB RAMFILL PORT DEV FORCE FIRMWARE OUT SHADOW COHERENT SUPPRESS
 $(foreach name,$(SETTINGS),$(eval override $(name) := $$(value $(name))))
 export $(SETTINGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench debug monitor image sdcard flash setup clean
+.PHONY: help run test bench sanitize debug monitor image sdcard flash setup clean
 
 run: setup
 	@tools/run-qemu run
@@ -17,6 +17,9 @@ test: setup
 
 bench: setup
 	@tools/run-qemu bench
+
+sanitize: setup
+	@tools/run-qemu sanitize
 
 debug: setup-gdb
 	@tools/run-qemu debug
@@ -57,6 +60,9 @@ help:
 #: make test      everything continuous integration runs, with a total at the end
 #: make bench     BOARD=qemu-virt|rpi4: instructions per operation beside Linux and crates, and as
 #:                target/report/bench.json; CMDLINE='bench=kmalloc*' measures these only
+#: make sanitize  QEMU with a plugin that finds what only silicon shows: the whole run, and seeded bugs
+#:     FIRMWARE=FILE           any other kernel image instead, ELF or raw; status 0 if nothing is found
+#:     SHADOW=on|off    COHERENT=1    SUPPRESS=FILE    (docs/sanitizer.md)
 #: make debug     QEMU stopped at the first instruction with gdb attached; settings as for run
 #: make image     BOARD=rpi4: kernel8.img in a folder, OUT=DIR or target/sdcard
 #: make sdcard    BOARD=rpi4: all of a boot partition; FIRMWARE=debian|DIR adds the Pi's own files

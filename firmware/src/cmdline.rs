@@ -3,7 +3,7 @@
 //! ```text
 //! suite=GLOB test=GLOB seed=N iters=N failslab=N|A..B loglevel=0..7 defmt
 //! dma.coherent=auto|yes|no dma.debug=yes|no dma.debug_entries=N coherent_pool=SIZE cma=SIZE swiotlb=SIZE exit=semihosting|halt
-//! bench[=GLOB] bench.counter=insn|cycles experiment
+//! bench[=GLOB] bench.counter=insn|cycles experiment corpus[=GLOB]
 //! dmatest.iterations=N dmatest.threads=N dmatest.min_size=SIZE dmatest.max_size=SIZE
 //! dmatest.alignment=N dmatest.offsets=on|off|SIZE dmatest.patterns=bits|random|mixed
 //! dmatest.memory=kmalloc|coherent|vmalloc|mixed dmatest.polled dmatest.timeout=MS
@@ -110,6 +110,8 @@ pub struct CmdLine<'a> {
     /// Whether the experiment is to be run: the suite of that name, alone unless `suite` or `test`
     /// name others.
     pub experiment: bool,
+    /// Seeded bugs to run, alone unless something else is named; none by default.
+    pub corpus: Option<Glob<'a>>,
     /// What the suite `dmatest` copies.
     pub dmatest: dmatest::Options<'a>,
     /// What happens after the report.
@@ -130,9 +132,10 @@ impl<'a> CmdLine<'a> {
         Reader::new(self.text)
     }
 
-    /// Whether any suite is to be run: not if benchmarks alone are asked for.
+    /// Whether any suite is to be run: not if benchmarks or seeded bugs alone are asked for.
     pub fn wants_suites(&self) -> bool {
-        self.bench.is_none() || self.experiment || self.names_tests()
+        let others = self.bench.is_some() || self.corpus.is_some();
+        !others || self.experiment || self.names_tests()
     }
 
     /// Whether suites or tests are picked by name.

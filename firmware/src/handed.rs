@@ -11,7 +11,7 @@ use crate::submission::copy_while;
 use core::fmt;
 use core::ops::Range;
 use hal::addr::VirtAddr;
-use hal::arch::translate;
+use hal::arch::{barrier, cache, translate};
 use hal::dma::direction::DirectionKind;
 use hal::dma::engine::{Destination, Source, copy};
 use hal::dma::maintenance::{Counters, counters, line_size};
@@ -254,6 +254,16 @@ impl Drop for Taken<'_> {
     fn drop(&mut self) {
         self.device.set_coherent(self.before);
     }
+}
+
+/// Writes the lines of `len` bytes at `va` to memory and drops them.
+pub(crate) fn write_back(va: VirtAddr, len: usize) {
+    let line = line_size();
+    let first = va.get() & !(line - 1);
+    for at in (first..va.get() + len).step_by(line) {
+        cache::clean_invalidate_line(VirtAddr::new(at));
+    }
+    barrier::dsb_sy();
 }
 
 /// The lines a driver maintained, in words.

@@ -25,6 +25,9 @@ pub mod boot;
 pub mod clock;
 #[cfg(target_os = "none")]
 pub mod console;
+#[cfg(all(target_os = "none", feature = "seeds"))]
+#[expect(unsafe_code, reason = "plants what a sanitizer must find")]
+mod corpus;
 #[cfg(target_os = "none")]
 mod dma_debug;
 #[cfg(target_os = "none")]

@@ -3,6 +3,8 @@
 #[cfg(feature = "bench")]
 use crate::bench;
 use crate::cmdline::CmdLine;
+#[cfg(feature = "seeds")]
+use crate::corpus;
 use crate::machine::Machine;
 use crate::report::{self, Suite, Test, Totals};
 use crate::{address_space, console, exit, failslab, suites, trace};
@@ -20,7 +22,8 @@ pub fn run(machine: &'static Machine, cmdline: &CmdLine<'_>) -> ! {
         })
     };
     let mut totals = Totals::default();
-    let count = chosen().count() + usize::from(has_benches(cmdline));
+    let count =
+        chosen().count() + usize::from(has_benches(cmdline)) + usize::from(has_seeds(cmdline));
     // A pattern that matches nothing is a mistake, not a success.
     report::plan(count.max(1));
     for (index, suite) in chosen().enumerate() {
@@ -35,7 +38,12 @@ pub fn run(machine: &'static Machine, cmdline: &CmdLine<'_>) -> ! {
     }
     #[cfg(feature = "bench")]
     if has_benches(cmdline) {
-        bench::run(count, cmdline, &mut totals);
+        let number = count - usize::from(has_seeds(cmdline));
+        bench::run(number, cmdline, &mut totals);
+    }
+    #[cfg(feature = "seeds")]
+    if let Some(glob) = cmdline.corpus {
+        corpus::run(count, glob, &mut totals);
     }
     if count == 0 {
         report::nothing_selected(&mut totals);
@@ -65,6 +73,11 @@ fn has_benches(cmdline: &CmdLine<'_>) -> bool {
 #[cfg(not(feature = "bench"))]
 const fn has_benches(_: &CmdLine<'_>) -> bool {
     false
+}
+
+/// Whether there are seeded bugs to run.
+fn has_seeds(cmdline: &CmdLine<'_>) -> bool {
+    cfg!(feature = "seeds") && cmdline.corpus.is_some()
 }
 
 fn selects(cmdline: &CmdLine<'_>, suite: &Suite, test: &Test) -> bool {

@@ -11,11 +11,11 @@ mod uncleaned;
 pub(crate) use uncleaned::{UncleanedLine, probe};
 
 use crate::check;
-use crate::handed::{Fault, Lines, Taken};
+use crate::handed::{Fault, Lines, Taken, write_back};
 use crate::machine::machine;
 use crate::memory::hoard::{LOWEST_ZONE, SLACK, fragment};
 use crate::memory::{Area, Object, reachable};
-use crate::report::{self, Outcome, Stop};
+use crate::report::{self, Outcome, Provoked, Stop};
 use crate::submission::map_refused;
 use crate::suites::mapping::physical_breaks;
 use core::fmt;
@@ -287,8 +287,13 @@ fn unmaintained(out: &Out, engine: &dyn DmaEngine, probed: UncleanedLine) -> Res
     } else {
         row(out, "kmalloc, address handed over bare: WRONG", &place);
     }
-    let _unmaintained = Taken::as_coherent(device, true);
-    let trip = Trip::make(engine, &mut memory)?;
+    let trip = {
+        let _provoked = Provoked::begin(format_args!("verdict=bare wrong=any"));
+        let _unmaintained = Taken::as_coherent(device, true);
+        let trip = Trip::make(engine, &mut memory);
+        write_back(memory.va(), LEN);
+        trip?
+    };
     say!(out, "  driver  {} [structural]", Lines(trip.maintained));
     match (trip.is_equal(), probed) {
         (true, UncleanedLine::Arrives) => {

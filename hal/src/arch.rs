@@ -16,6 +16,8 @@ pub mod cpu;
 pub mod entry;
 #[cfg(target_os = "none")]
 pub mod fault_probe;
+#[cfg(all(target_os = "none", feature = "seeds"))]
+pub mod omit;
 #[cfg(target_os = "none")]
 pub mod pmu;
 #[cfg(target_os = "none")]

@@ -14,8 +14,9 @@ use hal::sync::MAX_CPUS;
 use hal::{layout, smp};
 use thiserror::Error;
 
-/// How long a core may take to come up. Real cores take microseconds.
-const START_TIMEOUT_NS: u64 = 100_000_000;
+/// How long a core may take to come up. Real cores take microseconds; an emulator that runs its cores in
+/// turn lets each wait for the slices of the others, of 100 ms in QEMU.
+const START_TIMEOUT_NS: u64 = 1_000_000_000;
 
 /// Set in the release word beside the affinity of the core that may go.
 const RELEASE_VALID: u64 = 1 << 63;

@@ -50,6 +50,14 @@ impl Key {
         }
     }
 
+    /// A key this build acts on if it has seeded bugs.
+    const fn seeds(name: &'static str, allowed: &'static str, apply: Apply) -> Self {
+        Self {
+            in_this_build: cfg!(feature = "seeds"),
+            ..Self::new(name, allowed, apply)
+        }
+    }
+
     /// Whether this is the row of `key`.
     pub(super) fn is(&self, key: &str) -> bool {
         key == self.name
@@ -153,6 +161,13 @@ pub(super) const KEYS: &[Key] = &[
     Key::new("experiment", FLAG, |line, value| {
         flag(value)?;
         line.experiment = true;
+        Some(())
+    }),
+    Key::seeds("corpus", GLOB, |line, value| {
+        line.corpus = Some(match value {
+            None => Glob::new("*"),
+            value => glob(value)?,
+        });
         Some(())
     }),
     Key::new("dmatest.iterations", COUNT, |line, value| {

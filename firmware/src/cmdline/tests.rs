@@ -40,6 +40,7 @@ fn every_key_of_this_build_sets_its_field() {
             swiotlb: Some(512 << 10),
             bench: Some(Glob::new("kmalloc*")),
             bench_counter: BenchCounter::Cycles,
+            corpus: None,
             experiment: true,
             dmatest: dmatest::Options::default(),
             exit: Exit::Semihosting,
@@ -244,6 +245,22 @@ fn failing_allocations_are_one_or_a_range() {
             format!("failslab: \"{text}\" is not a number such as 3, or two such as 1..200");
         assert_eq!(complaints(&line), [expected]);
     }
+}
+
+#[test]
+fn seeded_bugs_are_for_a_build_of_their_own() {
+    let (missing, corpus): (&[&str], _) = match cfg!(feature = "seeds") {
+        true => (&[], Some(Glob::new("*"))),
+        false => (&["corpus: not available in this build"], None),
+    };
+    assert_eq!(complaints("corpus"), missing);
+    let line = CmdLine::parse("corpus");
+    assert_eq!(line.corpus, corpus);
+    assert_eq!(line.wants_suites(), corpus.is_none());
+    assert_eq!(
+        complaints("corpus="),
+        ["corpus: \"\" is not a pattern such as mmu, *.guard* or slab,kmalloc"]
+    );
 }
 
 #[test]

@@ -18,7 +18,7 @@ mod scattered;
 use crate::check;
 use crate::experiment::{Cell, Direction, Evidence, Finding, Hazard, Method, Observed, Sheet};
 use crate::machine::machine;
-use crate::report::{self, Outcome, Stop, Suite};
+use crate::report::{self, Outcome, Provoked, Stop, Suite};
 use core::fmt;
 use hal::dma::DmaEngine;
 use hal::mm::{self, fault};
@@ -62,6 +62,33 @@ static SHEET: IrqLock<Sheet> = IrqLock::new(Sheet::new());
 fn engine() -> Result<&'static dyn DmaEngine, Stop> {
     let first = machine().engines.first().copied();
     first.ok_or(Stop::Skipped("no DMA engine"))
+}
+
+/// Whether something is provoked to be judged, or to see that it is noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Cell,
+    Planted,
+}
+
+/// Says what is about to be done wrong: everything with a raw method, accesses to memory that the device
+/// owns with any. `None` where nothing is.
+fn announced(hazard: Hazard, method: Method, direction: Direction, role: Role) -> Option<Provoked> {
+    let wrong = match hazard {
+        Hazard::TouchedWhileOwned => "any",
+        _ if method.is_raw() => "any",
+        // Its loads go on until after the end, before the memory is taken back.
+        Hazard::Prefetch => "touched-while-owned,stale-read",
+        _ => return None,
+    };
+    let (number, method) = (hazard.number(), method.name());
+    let planted = match role {
+        Role::Cell => "",
+        Role::Planted => " planted",
+    };
+    Some(Provoked::begin(format_args!(
+        "hazard=H{number} method={method} direction={direction} wrong={wrong}{planted}"
+    )))
 }
 
 /// Text of a cell; what is too long is cut.

@@ -8,7 +8,7 @@ use crate::handed::Taken;
 use crate::machine::machine;
 use crate::memory::{Object, reachable};
 use crate::pattern::{self, CANARY, Expected, GUARD, Mismatch, POISON};
-use crate::report::{self, Outcome, Stop, Suite};
+use crate::report::{self, Outcome, Provoked, Stop, Suite};
 use crate::{check, check_ok};
 use hal::addr::PAGE_SIZE;
 use hal::dma::maintenance::{Counters, line_size};
@@ -239,11 +239,12 @@ fn maintenance() -> Outcome {
 /// The device wrongly taken as coherent: nothing is maintained, and that must be found.
 fn maintenance_planted() -> Outcome {
     let (fw_cfg, file) = file()?;
-    let _forgotten = Taken::as_coherent(fw_cfg.device(), true);
-    check!(
-        difference(fw_cfg, &file)?.is_some(),
-        "forgotten maintenance was not found"
-    );
+    let difference = {
+        let _provoked = Provoked::begin(format_args!("test=fw_cfg wrong=any planted"));
+        let _forgotten = Taken::as_coherent(fw_cfg.device(), true);
+        difference(fw_cfg, &file)?
+    };
+    check!(difference.is_some(), "forgotten maintenance was not found");
     Ok(())
 }
 

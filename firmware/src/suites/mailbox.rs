@@ -2,7 +2,7 @@
 
 use crate::handed::Taken;
 use crate::machine::machine;
-use crate::report::{self, Outcome, Stop, Suite, diagnostic};
+use crate::report::{self, Outcome, Provoked, Stop, Suite, diagnostic};
 use crate::{check, check_ok};
 use core::sync::atomic::{AtomicU32, Ordering};
 use hal::addr::PhysAddr;
@@ -231,8 +231,11 @@ fn maintenance() -> Outcome {
 /// The firmware wrongly taken as a master that snoops: nothing is maintained, and that must be found.
 fn maintenance_planted() -> Outcome {
     let mailbox = mailbox()?;
-    let _forgotten = Taken::as_coherent(mailbox.device(), true);
-    let done = check_ok!(asked(mailbox));
+    let done = {
+        let _provoked = Provoked::begin(format_args!("test=mailbox wrong=any planted"));
+        let _forgotten = Taken::as_coherent(mailbox.device(), true);
+        check_ok!(asked(mailbox))
+    };
     check!(done != demanded(), "forgotten maintenance was not found");
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Barriers (Arm ARM B2.3.7, C6.2 `DMB`, `DSB`, `ISB`).
 
+#[cfg(feature = "seeds")]
+use crate::arch::omit;
 use aarch64_cpu::asm::barrier;
 
 /// Completes every earlier memory access and cache or TLB operation, for the whole system.
@@ -7,6 +9,10 @@ use aarch64_cpu::asm::barrier;
 /// Needed between cache maintenance and the store that starts a device.
 #[inline(always)]
 pub fn dsb_sy() {
+    #[cfg(feature = "seeds")]
+    if omit::drops(omit::Operation::Dsb) {
+        return;
+    }
     barrier::dsb(barrier::SY);
 }
 
@@ -26,12 +32,20 @@ pub fn dsb_ishst() {
 /// Orders stores before later stores as a device sees them: `dma_wmb`.
 #[inline(always)]
 pub fn dmb_oshst() {
+    #[cfg(feature = "seeds")]
+    if omit::drops(omit::Operation::Dmb) {
+        return;
+    }
     barrier::dmb(barrier::OSHST);
 }
 
 /// Orders loads before later accesses as a device sees them: `dma_rmb`.
 #[inline(always)]
 pub fn dmb_oshld() {
+    #[cfg(feature = "seeds")]
+    if omit::drops(omit::Operation::Dmb) {
+        return;
+    }
     barrier::dmb(barrier::OSHLD);
 }
 

@@ -5,6 +5,8 @@
 //! on an unmapped address faults (QEMU ignores it).
 
 use crate::addr::VirtAddr;
+#[cfg(feature = "seeds")]
+use crate::arch::omit;
 use core::arch::asm;
 
 /// `CTR_EL0`: line sizes and the cache writeback granule (Arm ARM D24.2.34).
@@ -19,10 +21,14 @@ pub fn ctr_el0() -> u64 {
 }
 
 macro_rules! by_line {
-    ($(#[$doc:meta])* $name:ident, $op:literal) => {
+    ($(#[$doc:meta])* $name:ident, $operation:ident, $op:literal) => {
         $(#[$doc])*
         #[inline]
         pub fn $name(va: VirtAddr) {
+            #[cfg(feature = "seeds")]
+            if omit::drops(omit::Operation::$operation) {
+                return;
+            }
             // The asm block is not `nomem`: the compiler must treat the line's bytes as read and
             // written, or it could move an access to the buffer across the operation.
             // SAFETY: maintenance by address never changes what this core itself reads from a line
@@ -34,11 +40,11 @@ macro_rules! by_line {
 
 by_line!(
     /// `DC CVAC`: writes the line holding `va` back to the point of coherency, keeping it valid.
-    clean_line, "dc cvac"
+    clean_line, Clean, "dc cvac"
 );
 by_line!(
     /// `DC CIVAC`: writes the line holding `va` back to the point of coherency and drops it.
-    clean_invalidate_line, "dc civac"
+    clean_invalidate_line, CleanInvalidate, "dc civac"
 );
 
 /// `DC IVAC`: drops the line holding `va` without writing it back.
@@ -49,6 +55,10 @@ by_line!(
 /// clean: the line must not hold a neighbour's data.
 #[inline]
 pub unsafe fn invalidate_line(va: VirtAddr) {
+    #[cfg(feature = "seeds")]
+    if omit::drops(omit::Operation::Invalidate) {
+        return;
+    }
     // SAFETY: the caller owns the whole line and gives up its dirty bytes.
     unsafe { asm!("dc ivac, {}", in(reg) va.get(), options(nostack, preserves_flags)) };
 }

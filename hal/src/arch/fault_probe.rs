@@ -42,6 +42,13 @@ global_asm!(
     ".global fault_probe_begin, fault_probe_end, fault_probe_fixup",
     ".global fault_probe_read_u8, fault_probe_read_u32, fault_probe_read_u64",
     ".global fault_probe_write_u8, fault_probe_write_u32, fault_probe_write_u64",
+    // So that tools know them for functions.
+    ".type fault_probe_read_u8, @function",
+    ".type fault_probe_read_u32, @function",
+    ".type fault_probe_read_u64, @function",
+    ".type fault_probe_write_u8, @function",
+    ".type fault_probe_write_u32, @function",
+    ".type fault_probe_write_u64, @function",
     "fault_probe_begin:",
     "fault_probe_read_u8:",
     "ldrb w0, [x0]",

@@ -79,7 +79,7 @@ pub(crate) fn boot(
     let end = follow(settings, &mut qemu, &mut console, start)?;
     let took = start.elapsed();
     // The RAM file is as large as the machine's memory; the rest of the capture is small.
-    let _ = std::fs::remove_file(directory.join("ram.bin"));
+    let _ = std::fs::remove_file(directory.join(machine::RAM));
 
     let report = console.finish()?;
     let mut objection = objection(settings, end, &report);

@@ -14,7 +14,7 @@ const TARGET: &str = "aarch64-unknown-none-softfloat";
 pub(crate) enum Build {
     /// The one that is flashed and measured.
     Plain,
-    /// The one with the debug build of the slab caches.
+    /// The one with the debug build of the slab caches, and with seeded bugs.
     SlabDebug,
 }
 
@@ -31,7 +31,7 @@ impl Build {
     const fn features(self) -> &'static str {
         match self {
             Self::Plain => "",
-            Self::SlabDebug => "slab-debug",
+            Self::SlabDebug => "slab-debug,seeds",
         }
     }
 }
@@ -51,7 +51,8 @@ impl Firmware {
         Self::path_of(board, Build::Plain)
     }
 
-    fn path_of(board: Board, build: Build) -> PathBuf {
+    /// Where `build` of it ends up.
+    pub(crate) fn path_of(board: Board, build: Build) -> PathBuf {
         paths::target()
             .join(TARGET)
             .join(build.profile())

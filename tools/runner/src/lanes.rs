@@ -41,6 +41,8 @@ pub(crate) enum Work {
     Boots(Build, Count, Vec<Boot>),
     /// The measurements; each row counts.
     Bench,
+    /// Runs under the coherency plugin; each seed counts.
+    Sanitize,
 }
 
 /// One cargo invocation.
@@ -152,6 +154,7 @@ pub(crate) fn all() -> Vec<Lane> {
             "slab-debug",
             Work::Boots(Build::SlabDebug, Count::Results, debugged()),
         ),
+        lane("sanitize", Work::Sanitize),
     ]
 }
 

@@ -2,10 +2,13 @@
 
 mod file;
 mod tree;
+mod watch;
+
+pub(crate) use watch::{FINDINGS, Watch};
 
 use crate::firmware::Firmware;
 use crate::paths;
-use crate::settings::{Board, Dtb, Image, Settings};
+use crate::settings::{Board, Dtb, Guest, Image, Settings};
 use anyhow::{Context, Result};
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -13,6 +16,9 @@ use std::process::Command;
 
 /// The program that is run.
 pub(crate) const QEMU: &str = "qemu-system-aarch64";
+
+/// File in the capture behind RAM, for a run that needs one. As large as the machine's memory.
+pub(crate) const RAM: &str = "ram.bin";
 
 /// What fills RAM when asked for: neither zero nor a valid pointer, instruction or flag.
 const FILL: u8 = 0xA5;
@@ -26,15 +32,19 @@ pub(crate) fn arguments(
     scratch: &Path,
 ) -> Result<Vec<OsString>> {
     let mut args = Arguments::default();
-    match settings.board {
-        Board::QemuVirt => virt(settings, firmware, scratch, &mut args)?,
-        Board::Rpi4 => rpi4(settings, firmware, scratch, &mut args)?,
+    match (settings.guest, settings.board) {
+        (Guest::Foreign, board) => foreign(board, settings, firmware, &mut args),
+        (Guest::Own, Board::QemuVirt) => virt(settings, firmware, scratch, &mut args)?,
+        (Guest::Own, Board::Rpi4) => rpi4(settings, firmware, scratch, &mut args)?,
     }
     args.add(&["-nic", "none", "-display", "none", "-monitor", "none"]);
     args.add(&["-serial", "stdio", "-no-reboot"]);
     args.add(&["-semihosting-config", "enable=on,target=native"]);
     if settings.icount {
         args.add(&["-icount", "shift=0,sleep=off"]);
+    }
+    if let Some(watch) = &settings.watch {
+        watch.add(settings.board, settings.mem_mib, scratch, &mut args)?;
     }
     args.add(&settings.qemu_extra);
     Ok(args.0)
@@ -52,6 +62,17 @@ impl Arguments {
 
     fn pair(&mut self, option: &str, value: impl AsRef<OsStr>) {
         self.add(&[option.as_ref(), value.as_ref()]);
+    }
+
+    /// Makes `path`, of `mib` MiB, the machine's RAM; what the machine writes shows in the file if it is
+    /// `shared`.
+    fn ram_file(&mut self, mib: u64, path: &Path, shared: bool) {
+        let share = if shared { "on" } else { "off" };
+        let path = in_option(path);
+        let backend =
+            format!("memory-backend-file,id=ram,share={share},size={mib}M,mem-path={path}");
+        self.pair("-object", backend);
+        self.pair("-machine", "memory-backend=ram");
     }
 
     fn kernel(&mut self, settings: &Settings, firmware: &Firmware) {
@@ -110,15 +131,11 @@ fn virt(
         }
     };
     if settings.ram_filled || blob.is_some() {
-        let path = scratch.join("ram.bin");
+        let path = scratch.join(RAM);
         let fill = settings.ram_filled.then_some(FILL);
         write_ram(&path, settings.mem_mib, fill, &blob.unwrap_or_default())
             .with_context(|| format!("cannot write {}", path.display()))?;
-        let mut backend = OsString::from("memory-backend-file,id=ram,share=off,size=");
-        backend.push(format!("{}M,mem-path=", settings.mem_mib));
-        backend.push(in_option(&path));
-        args.pair("-object", backend);
-        args.pair("-machine", "memory-backend=ram");
+        args.ram_file(settings.mem_mib, &path, settings.watch.is_some());
     }
     Ok(())
 }
@@ -140,6 +157,23 @@ fn rpi4(
         args.chosen(settings);
     }
     Ok(())
+}
+
+/// Any kernel image on the plain machine: what else it needs is in `QEMU_EXTRA`.
+fn foreign(board: Board, settings: &Settings, firmware: &Firmware, args: &mut Arguments) {
+    match board {
+        Board::QemuVirt => {
+            args.pair("-machine", "virt,dtb-randomness=off");
+            args.pair("-cpu", "cortex-a72");
+        }
+        Board::Rpi4 => args.pair("-machine", "raspi4b"),
+    }
+    args.pair("-smp", settings.smp.to_string());
+    args.pair("-m", format!("{}M", settings.mem_mib));
+    args.pair("-kernel", &firmware.elf);
+    if !settings.cmdline.is_empty() {
+        args.pair("-append", &settings.cmdline);
+    }
 }
 
 /// `path` as a part of an option: QEMU's parser takes a doubled comma for one.
@@ -258,6 +292,46 @@ mod tests {
         for option in ["-dtb", "-append", "-initrd", "-icount", "-fw_cfg"] {
             assert_eq!(value(&args, option), [""; 0], "{option}");
         }
+    }
+
+    #[test]
+    fn a_watched_machine_has_ram_that_the_plugin_reads() {
+        let mut settings = Settings::read(Board::Rpi4, |_| None).unwrap();
+        settings.guest = Guest::Foreign;
+        settings.watch = Some(Watch {
+            plugin: "a,b.so".into(),
+            shadow: true,
+            coherent: false,
+            suppress: Some("list".into()),
+        });
+        let firmware = Firmware {
+            elf: "kernel8.img".into(),
+            raw: "kernel8.img".into(),
+        };
+        let scratch = std::env::temp_dir().join(format!("runner-watch-{}", std::process::id()));
+        std::fs::create_dir_all(&scratch).unwrap();
+        let args = arguments(&settings, &firmware, &scratch).unwrap();
+        let size = std::fs::metadata(scratch.join(RAM)).unwrap().len();
+        std::fs::remove_dir_all(&scratch).unwrap();
+        let args: Vec<_> = args.into_iter().map(|a| a.into_string().unwrap()).collect();
+        let path = scratch.display();
+        assert_eq!(size, 2 << 30);
+        assert_eq!(value(&args, "-machine"), ["raspi4b", "memory-backend=ram"]);
+        assert_eq!(value(&args, "-kernel"), ["kernel8.img"]);
+        assert_eq!(
+            value(&args, "-object"),
+            [format!(
+                "memory-backend-file,id=ram,share=on,size=2048M,mem-path={path}/ram.bin"
+            )]
+        );
+        assert_eq!(
+            value(&args, "-plugin"),
+            [format!(
+                "a,,b.so,board=raspi4b,ram={path}/ram.bin,out={path}/findings.jsonl,shadow=on,\
+                 coherent=off,suppress=list"
+            )]
+        );
+        assert_eq!(value(&args, "-append"), [""; 0]);
     }
 
     #[test]

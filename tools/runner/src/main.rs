@@ -10,12 +10,14 @@ mod console;
 mod debug;
 mod demux;
 mod firmware;
+mod host;
 mod ktap;
 mod lanes;
 mod machine;
 mod paths;
 mod payload;
 mod process;
+mod sanitize;
 mod serial;
 mod settings;
 mod suite;
@@ -51,6 +53,8 @@ enum Task {
     Monitor,
     /// Measure the firmware and print the figures beside others'
     Bench,
+    /// Run under the coherency plugin and judge what it finds
+    Sanitize,
     /// Run the lanes of continuous integration
     Test {
         /// Only these lanes
@@ -89,6 +93,7 @@ fn perform(task: &Task) -> Result<bool> {
         }
         Task::Monitor => monitor(),
         Task::Bench => bench::bench(),
+        Task::Sanitize => sanitize::sanitize(),
         Task::Test { lanes } => suite::run(lanes),
     }
 }

@@ -1,5 +1,6 @@
 //! What the user asks for, read from the environment and checked before anything is built.
 
+use crate::machine::Watch;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -51,6 +52,9 @@ pub(crate) enum Board {
 }
 
 impl Board {
+    /// All of them.
+    pub(crate) const ALL: [Self; 2] = [Self::QemuVirt, Self::Rpi4];
+
     /// Name of the board and of the firmware binary built for it.
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -61,9 +65,7 @@ impl Board {
 
     /// The board called `name`.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
-        [Self::QemuVirt, Self::Rpi4]
-            .into_iter()
-            .find(|board| board.name() == name)
+        Self::ALL.into_iter().find(|board| board.name() == name)
     }
 }
 
@@ -97,6 +99,15 @@ pub(crate) enum Dtb {
     Areas,
 }
 
+/// Whose the firmware is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Guest {
+    /// This repository's: it is given what it expects, and reports.
+    Own,
+    /// Anybody's: it is given nothing, and ends when it likes.
+    Foreign,
+}
+
 /// Everything one boot under QEMU depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
@@ -124,6 +135,10 @@ pub(crate) struct Settings {
     pub(crate) dtb: Dtb,
     /// Whether RAM is full of 0xA5 at reset instead of zero.
     pub(crate) ram_filled: bool,
+    /// Whose the firmware is.
+    pub(crate) guest: Guest,
+    /// What watches the run, if anything.
+    pub(crate) watch: Option<Watch>,
 }
 
 /// Longest run in seconds when TIMEOUT is not given.
@@ -218,6 +233,8 @@ impl Settings {
                 },
             )?,
             ram_filled: choice(get, "RAMFILL", "on or off", false, on_off)?,
+            guest: Guest::Own,
+            watch: None,
         };
         settings.check_board(get)?;
         Ok(settings)
@@ -281,8 +298,11 @@ impl Settings {
         words.join(" ")
     }
 
-    /// Whether the firmware is told to end QEMU itself.
+    /// Whether the firmware is told to end QEMU itself, or may for all that is known.
     pub(crate) fn exits_by_itself(&self) -> bool {
+        if self.guest == Guest::Foreign {
+            return true;
+        }
         self.passes_command_line()
             && self
                 .kernel_command_line()
@@ -303,7 +323,7 @@ impl Settings {
 }
 
 /// The value of `key`, `default` when absent, refused when `parse` does not take it.
-fn choice<T>(
+pub(crate) fn choice<T>(
     get: impl Fn(&str) -> Option<String>,
     key: &'static str,
     allowed: &'static str,

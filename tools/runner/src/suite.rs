@@ -4,10 +4,12 @@ use crate::bench;
 use crate::boot::{Outcome, boot};
 use crate::console::Show;
 use crate::firmware::{self, Build, Firmware, cargo};
+use crate::host;
 use crate::ktap::Counts;
 use crate::lanes::{self, Boot, CHECK_LIMIT, Check, Count, Expect, Lane, Work};
 use crate::paths;
 use crate::process::{self, Group};
+use crate::sanitize;
 use crate::settings::{Board, Settings};
 use anyhow::{Context, Result, bail};
 use std::collections::HashMap;
@@ -63,6 +65,7 @@ pub(crate) fn run(names: &[String]) -> Result<bool> {
                 run_boots(lane.name, *count, boots, built.get(build))
             }
             Work::Bench => lane_directory(lane.name).and_then(|path| bench::lane(&path)),
+            Work::Sanitize => lane_directory(lane.name).and_then(|path| sanitize::lane(&path)),
         };
         total.lane(lane.name, result, start.elapsed().as_secs_f64());
         if process::interrupted() {
@@ -332,16 +335,8 @@ fn run_miri(lane: &str, check: &Check) -> Result<Counts> {
     command
         .args(check.args)
         .envs(check.env.iter().copied())
-        .env("CARGO_BUILD_TARGET", host_triple()?);
+        .env("CARGO_BUILD_TARGET", host::triple()?);
     Ok(test_counts(&run_command(lane, check.name, command)?))
-}
-
-/// The host's target triple, as rustc calls it.
-fn host_triple() -> Result<String> {
-    let output = Command::new("rustc").arg("-vV").output()?;
-    let text = String::from_utf8(output.stdout)?;
-    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
-    Ok(host.context("rustc -vV names no host")?.into())
 }
 
 /// The firmware of both boards.

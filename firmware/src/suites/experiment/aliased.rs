@@ -81,10 +81,11 @@ pub(super) fn run() -> Outcome {
 pub(super) fn planted() -> Outcome {
     use super::super::plant::{Plant, SCRATCH};
     use super::super::probe;
-    use super::caches::{observable, write_back};
+    use super::caches::observable;
     use crate::check;
+    use crate::handed::write_back;
     use crate::memory::contiguous::Contiguous;
-    use crate::report::{self, Stop};
+    use crate::report::{self, Provoked, Stop};
     use hal::arch::barrier;
     use hal::mm;
     use hal::mmu::{Access, Attributes, Level};
@@ -102,11 +103,16 @@ pub(super) fn planted() -> Outcome {
     let frames = page.frames();
     let plant = check_ok!(Plant::new(SCRATCH, frames, attributes, Level::L3));
     let found = mappings_of(frames.start);
+    let provoked = Provoked::begin(format_args!(
+        "hazard=H6 method=cma-map direction=both wrong=any planted"
+    ));
     page.fill(NEW);
     barrier::dsb_sy();
     let through_alias = probe::read_u8(SCRATCH);
-    check_ok!(plant.remove());
+    let removed = plant.remove();
     write_back(page.va(), LEN);
+    drop(provoked);
+    check_ok!(removed);
     let through_alias = check_ok!(through_alias.map_err(probe::in_words)) as u8;
     check!(
         found.other.is_some(),

@@ -7,8 +7,8 @@ use crate::memory::Area;
 use crate::report::{self, Outcome};
 use crate::verdict::{UncleanedLine, probe};
 use core::hint::black_box;
-use hal::addr::{PAGE_SIZE, VirtAddr};
-use hal::arch::{barrier, cache, sysreg};
+use hal::addr::PAGE_SIZE;
+use hal::arch::{barrier, sysreg};
 use hal::dma::DmaEngine;
 use hal::dma::maintenance::line_size;
 use hal::sync::Once;
@@ -48,16 +48,6 @@ pub(super) fn print() -> Outcome {
         sysreg::largest_data_cache()
     ));
     Ok(())
-}
-
-/// Writes the lines of `len` bytes at `va` to memory and drops them.
-pub(super) fn write_back(va: VirtAddr, len: usize) {
-    let line = line_size();
-    let first = va.get() & !(line - 1);
-    for at in (first..va.get() + len).step_by(line) {
-        cache::clean_invalidate_line(VirtAddr::new(at));
-    }
-    barrier::dsb_sy();
 }
 
 /// Drives everything out of this core's caches by reading other memory.

@@ -6,8 +6,8 @@ use crate::check_ok;
 use crate::dma_debug::Unchecked;
 use crate::experiment::{Crossover, Method};
 use crate::failslab::lightly;
-use crate::handed::{Fault, Handed, Meanwhile};
-use crate::report::{self, Outcome};
+use crate::handed::{Fault, Handed, Meanwhile, write_back};
+use crate::report::{self, Outcome, Provoked};
 use core::cell::Cell;
 use core::hint::black_box;
 use hal::addr::PAGE_SIZE;
@@ -178,6 +178,10 @@ fn measure(
                     maintain
                 }
             };
+            let provoked = method.is_raw().then(|| {
+                let name = method.name();
+                Provoked::begin(format_args!("cost method={name} size={size} wrong=any"))
+            });
             let dma = match round == rounds {
                 true => copy_to(meter, engine, memory, size)?,
                 false => 0,
@@ -185,6 +189,10 @@ fn measure(
             let bytes = &memory.bytes()[..size];
             let (read, read_back) = meter.of(|| sum(bytes));
             black_box(read_back);
+            if provoked.is_some() {
+                write_back(memory.va(), size);
+            }
+            drop(provoked);
             Ok(Cost {
                 alloc,
                 fill,

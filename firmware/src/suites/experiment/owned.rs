@@ -2,10 +2,10 @@
 //! is done all the same, and what is on record of who owns what.
 
 use super::caches::observable;
-use super::{NOTHING_SEEN, each_method, engine, evidence, method, put, together};
+use super::{NOTHING_SEEN, Role, announced, each_method, engine, evidence, method, put, together};
 use crate::diagnosis::Diagnosis;
 use crate::experiment::{Cell, Direction, Finding, Hazard, Method, Observed};
-use crate::handed::{Fault, Handed, Meanwhile, Window, ended, scene};
+use crate::handed::{Fault, Handed, Meanwhile, Window, ended, scene, write_back};
 use crate::machine::machine;
 use crate::memory::Object;
 use crate::pattern::{self, CANARY, Expected, Over, POISON};
@@ -59,7 +59,7 @@ pub(super) fn touched() -> Outcome {
     each_method(|method| {
         let mut seen = NOTHING_SEEN;
         for direction in [Direction::ToDevice, Direction::FromDevice] {
-            let look = |memory: &mut dyn Handed| touch(engine, memory, direction);
+            let look = |memory: &mut dyn Handed| touch(engine, method, memory, direction);
             let found = check_ok!(method::with(method, engine.device(), LEN, look));
             if let Some(sight) = found {
                 seen = together(seen, note(method, direction, &sight, caches));
@@ -100,6 +100,7 @@ fn note(method: Method, direction: Direction, sight: &Sight, caches: bool) -> Ou
 /// Has the engine copy, stores to the memory before, meanwhile and after, and compares.
 fn touch(
     engine: &dyn DmaEngine,
+    method: Method,
     memory: &mut dyn Handed,
     direction: Direction,
 ) -> Result<Sight, Fault> {
@@ -113,6 +114,7 @@ fn touch(
     let meanwhile = Meanwhile::Accessed(&store);
     let va = memory.va();
     let mut there = machine().pool.alloc(engine.device(), LEN)?;
+    let provoked = announced(Hazard::TouchedWhileOwned, method, direction, Role::Cell);
     let diagnosis = match direction {
         Direction::ToDevice => {
             there.as_mut_slice().fill(POISON);
@@ -131,6 +133,11 @@ fn touch(
             read.diagnose(&versions)
         }
     };
+    // Nothing of it is to be met by the memory's next owner.
+    if method.is_raw() {
+        write_back(va, LEN);
+    }
+    drop(provoked);
     Ok(Sight {
         diagnosis,
         is_cached: translate::read_el1(va).memory_type() == Some(MemoryType::NormalWriteBack),

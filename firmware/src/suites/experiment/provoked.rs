@@ -1,14 +1,14 @@
 //! The hazards of caches, H1 to H5: provoked line by line, then looked at.
 
 use super::super::phantom::Narrowed;
-use super::caches::{evict, observable, write_back};
+use super::caches::{evict, observable};
 use super::judge::{Broken, Sight};
 use super::method;
-use super::{NOTHING_SEEN, blocks, each_method, engine, put};
+use super::{NOTHING_SEEN, Role, announced, blocks, each_method, engine, put};
 use crate::diagnosis::{Diagnosis, Flaw, Scene};
 use crate::experiment::{Cell, Direction, Finding, Hazard, Method};
 use crate::handed::{
-    Bare, Fault, Handed, Meanwhile, Upkeep, Window, ended, invalidate_by_hand, scene,
+    Bare, Fault, Handed, Meanwhile, Upkeep, Window, ended, invalidate_by_hand, scene, write_back,
 };
 use crate::machine::machine;
 use crate::pattern::{self, CANARY, LaidOut, Over, POISON};
@@ -34,7 +34,7 @@ pub(super) fn run(hazard: Hazard) -> Outcome {
     let caches = check_ok!(observable(engine));
     let mut shown = false;
     let all = each_method(|method| {
-        let Some(sight) = check_ok!(look(hazard, method, engine, caches)) else {
+        let Some(sight) = check_ok!(look(hazard, method, engine, caches, Role::Cell)) else {
             return NOTHING_SEEN;
         };
         if let Some(diagnosis) = &sight.diagnosis {
@@ -74,7 +74,7 @@ pub(super) fn planted(hazard: Hazard) -> Outcome {
         return Err(Stop::Skipped("for a device that snoops no way is wrong"));
     }
     for method in Method::ALL.into_iter().filter(|method| method.is_raw()) {
-        let sight = check_ok!(look(hazard, method, engine, false));
+        let sight = check_ok!(look(hazard, method, engine, false, Role::Planted));
         let kept = sight.and_then(|sight| sight.rules());
         check!(
             kept == Some(Err(Broken::for_want_of(hazard))),
@@ -84,7 +84,12 @@ pub(super) fn planted(hazard: Hazard) -> Outcome {
     }
     if hazard == Hazard::SharedLine {
         let method = Method::KmallocRaw;
-        let lost = |memory: &mut dyn Handed| without_neighbours(engine, memory, part(hazard));
+        let lost = |memory: &mut dyn Handed| {
+            let _provoked = announced(hazard, method, hazard.directions()[0], Role::Planted);
+            let found = without_neighbours(engine, memory, part(hazard));
+            settle(method, memory);
+            found
+        };
         let found = check_ok!(method::with(method, engine.device(), LEN, lost)).flatten();
         let found = found.map(|found| found.flaw);
         check!(
@@ -99,7 +104,7 @@ pub(super) fn planted(hazard: Hazard) -> Outcome {
 pub(super) fn never_ran_planted() -> Outcome {
     let hasty = Narrowed::hasty().ok_or(Stop::Skipped("no DMA engine"))?;
     for hazard in [Hazard::DirtyLine, Hazard::StaleLine] {
-        match look(hazard, Method::Coherent, &hasty, false) {
+        match look(hazard, Method::Coherent, &hasty, false, Role::Planted) {
             Ok(_) => return Err(Stop::Skipped("the engine is done at once")),
             Err(Fault::Unended { diagnosis, .. }) => {
                 report::diagnostic(format_args!("{diagnosis}"));
@@ -122,6 +127,7 @@ fn look(
     method: Method,
     engine: &dyn DmaEngine,
     caches: bool,
+    role: Role,
 ) -> Result<Option<Sight>, Fault> {
     if (hazard, method) == (Hazard::SharedLine, Method::Pool) {
         return blocks::look(engine);
@@ -130,13 +136,26 @@ fn look(
     let mut sight = None;
     for _ in 0..tries {
         let part = part(hazard);
-        let once = |memory: &mut dyn Handed| provoke(hazard, method, engine, memory, part.clone());
+        let once = |memory: &mut dyn Handed| {
+            let _provoked = announced(hazard, method, hazard.directions()[0], role);
+            let sight = provoke(hazard, method, engine, memory, part.clone());
+            settle(method, memory);
+            sight
+        };
         sight = method::with(method, engine.device(), LEN, once)?;
         if sight.as_ref().is_none_or(|sight| sight.diagnosis.is_some()) {
             break;
         }
     }
     Ok(sight)
+}
+
+/// Writes the lines of memory that was handed over bare back and drops them: nothing of it is to be met
+/// by the memory's next owner.
+fn settle(method: Method, memory: &dyn Handed) {
+    if method.is_raw() {
+        write_back(memory.va(), LEN);
+    }
 }
 
 /// The bytes that change hands: all, or some that share their first and their last line.

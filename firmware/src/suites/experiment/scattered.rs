@@ -1,11 +1,10 @@
 //! H8: pages that are one run for the CPU and not for the device. Seen by bytes on every machine.
 
 use super::super::mapping::physical_breaks;
-use super::caches::write_back;
 use super::{NOTHING_SEEN, each_method, engine, evidence, method, put, together};
 use crate::diagnosis::{Diagnosis, Flaw};
 use crate::experiment::{Cell, Direction, Finding, Hazard, Method, Observed};
-use crate::handed::{Bare, Fault, Handed, Meanwhile, Upkeep, ended, scene};
+use crate::handed::{Bare, Fault, Handed, Meanwhile, Upkeep, ended, scene, write_back};
 use crate::machine::machine;
 use crate::memory::hoard::{SLACK, fragment};
 use crate::memory::{Shuffled, reachable};

@@ -7,7 +7,7 @@ use super::changes::Frames;
 use crate::machine::machine;
 use crate::memory::Pages;
 use crate::memory::local::{self, LocalPage};
-use crate::report::{Outcome, Stop, diagnostic};
+use crate::report::{Outcome, Provoked, Stop, diagnostic};
 use crate::{check, check_ok, check_served};
 use core::sync::atomic::{AtomicBool, Ordering};
 use hal::addr::{PAGE_SIZE, Pfn, VirtAddr};
@@ -77,6 +77,9 @@ pub(super) fn shows_its_page() -> Outcome {
 }
 
 pub(super) fn shows_its_page_planted() -> Outcome {
+    let _provoked = Provoked::begin(format_args!(
+        "test=kmap wrong=mismatched-attributes planted"
+    ));
     let frames = check_ok!(Frames::alloc(0));
     let frame = frames.range().start.pfn();
     // The last page of the window is no slot's.

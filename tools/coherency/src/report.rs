@@ -1,0 +1,234 @@
+//! Findings: once for each kind and place, counted, as lines of JSON.
+
+mod suppress;
+
+pub use suppress::Suppressions;
+
+use crate::kind::Kind;
+use crate::watch::Counts;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What.
+    pub kind: Kind,
+    /// Physical address of the first byte it is about.
+    pub pa: u64,
+    /// Virtual address of the instruction: the access, the maintenance, the doorbell.
+    pub pc: u64,
+    /// The function it is in, where QEMU knows.
+    pub symbol: Option<String>,
+    /// The CPU that executed it.
+    pub cpu: u32,
+    /// The device it has to do with, and what the memory is to that.
+    pub device: Option<(String, &'static str)>,
+    /// How the memory is mapped.
+    pub mapping: &'static str,
+    /// The operation that would have made it right.
+    pub missing: &'static str,
+    /// The last line that the firmware printed before.
+    pub console: String,
+    /// How often it happened.
+    pub count: u64,
+}
+
+/// Where something is reported once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Place {
+    scope: u32,
+    kind: Kind,
+    pc: u64,
+    device: Option<(String, &'static str)>,
+}
+
+/// What the plugin did, for the last line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accounts {
+    /// How much was seen.
+    pub counts: Counts,
+    /// Jobs of each device that had any.
+    pub jobs: BTreeMap<String, u64>,
+}
+
+/// The findings of a run.
+#[derive(Debug, Default)]
+pub struct Reports {
+    places: HashMap<Place, Option<usize>>,
+    findings: Vec<Finding>,
+    suppressions: Suppressions,
+}
+
+impl Reports {
+    /// None yet. What `suppressions` names is dropped.
+    pub fn new(suppressions: Suppressions) -> Self {
+        Self {
+            suppressions,
+            ..Self::default()
+        }
+    }
+
+    /// Takes a finding. Returns it if it is new and has to be shown.
+    pub fn add(&mut self, scope: u32, finding: Finding) -> Option<&Finding> {
+        let place = Place {
+            scope,
+            kind: finding.kind,
+            pc: finding.pc,
+            device: finding.device.clone(),
+        };
+        if let Some(&index) = self.places.get(&place) {
+            if let Some(index) = index {
+                self.findings[index].count += finding.count;
+            }
+            return None;
+        }
+        if self.suppressions.matches(&finding) {
+            self.places.insert(place, None);
+            return None;
+        }
+        self.places.insert(place, Some(self.findings.len()));
+        self.findings.push(finding);
+        self.findings.last()
+    }
+
+    /// All that have to be shown.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// The file as it is at the end.
+    pub fn to_json(&self, accounts: &Accounts) -> String {
+        let mut text = String::new();
+        for finding in &self.findings {
+            text.push_str(&finding.to_json());
+            text.push('\n');
+        }
+        let jobs: Vec<_> = accounts
+            .jobs
+            .iter()
+            .map(|(device, count)| format!("{}:{count}", quoted(device)))
+            .collect();
+        let _ = writeln!(
+            text,
+            "{{\"end\":true,\"accesses\":{},\"walks\":{},\"lost\":{},\"findings\":{},\"jobs\":{{{}}}}}",
+            accounts.counts.accesses,
+            accounts.counts.walks,
+            accounts.counts.lost,
+            self.findings.len(),
+            jobs.join(",")
+        );
+        text
+    }
+}
+
+impl Finding {
+    /// One line of JSON, without its end.
+    pub fn to_json(&self) -> String {
+        let or_null = |text: Option<&str>| text.map_or_else(|| "null".to_owned(), quoted);
+        let device = self.device.as_ref();
+        format!(
+            "{{\"kind\":{},\"pa\":\"{:#x}\",\"pc\":\"{:#x}\",\"symbol\":{},\"cpu\":{},\"device\":{},\
+             \"role\":{},\"mapping\":{},\"missing\":{},\"advice\":{},\"console\":{},\"count\":{}}}",
+            quoted(self.kind.name()),
+            self.pa,
+            self.pc,
+            or_null(self.symbol.as_deref()),
+            self.cpu,
+            or_null(device.map(|(name, _)| name.as_str())),
+            or_null(device.map(|(_, role)| *role)),
+            quoted(self.mapping),
+            quoted(self.missing),
+            quoted(self.kind.advice()),
+            quoted(&self.console),
+            self.count
+        )
+    }
+}
+
+/// `text` as a string of JSON (RFC 8259, section 7).
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            '\0'..='\x1F' => {
+                let _ = write!(quoted, "\\u{:04x}", u32::from(character));
+            }
+            _ => quoted.push(character),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn finding(kind: Kind, pc: u64) -> Finding {
+        Finding {
+            kind,
+            pa: 0x4000_0040,
+            pc,
+            symbol: Some("fill".to_owned()),
+            cpu: 1,
+            device: Some(("edu".to_owned(), "source")),
+            mapping: "Normal write-back",
+            missing: "DC CVAC",
+            console: "# \"x\"\t".to_owned(),
+            count: 1,
+        }
+    }
+
+    #[test]
+    fn a_place_is_reported_once_in_a_scope() {
+        let mut reports = Reports::default();
+        assert!(reports.add(0, finding(Kind::StaleRead, 4)).is_some());
+        assert!(reports.add(0, finding(Kind::StaleRead, 4)).is_none());
+        assert!(reports.add(0, finding(Kind::StaleRead, 8)).is_some());
+        assert!(reports.add(0, finding(Kind::StaleCode, 4)).is_some());
+        assert!(reports.add(1, finding(Kind::StaleRead, 4)).is_some());
+        let counts: Vec<_> = reports.findings().iter().map(|f| f.count).collect();
+        assert_eq!(counts, [2, 1, 1, 1]);
+    }
+
+    #[test]
+    fn json_as_the_runner_reads_it() {
+        let line = finding(Kind::StaleRead, 4).to_json();
+        assert!(line.starts_with(
+            r#"{"kind":"stale-read","pa":"0x40000040","pc":"0x4","symbol":"fill","cpu":1,"device":"edu","role":"source","mapping":"Normal write-back","missing":"DC CVAC","advice":""#
+        ));
+        assert!(
+            line.ends_with(r##""console":"# \"x\"\u0009","count":1}"##),
+            "{line}"
+        );
+        let mut bare = finding(Kind::StaleRead, 4);
+        (bare.symbol, bare.device) = (None, None);
+        assert!(
+            bare.to_json()
+                .contains(r#""symbol":null,"cpu":1,"device":null,"role":null"#)
+        );
+    }
+
+    #[test]
+    fn the_last_line_accounts_for_the_run() {
+        let mut reports = Reports::default();
+        reports.add(0, finding(Kind::StaleRead, 4));
+        let accounts = Accounts {
+            counts: Counts {
+                accesses: 7,
+                walks: 3,
+                lost: 1,
+            },
+            jobs: BTreeMap::from([("edu".to_owned(), 2)]),
+        };
+        let text = reports.to_json(&accounts);
+        assert_eq!(text.lines().count(), 2);
+        assert_eq!(
+            text.lines().last(),
+            Some(r#"{"end":true,"accesses":7,"walks":3,"lost":1,"findings":1,"jobs":{"edu":2}}"#)
+        );
+    }
+}

@@ -1,0 +1,389 @@
+//! From what a CPU executes to what the rules want to know: physical addresses and mappings.
+//!
+//! Most accesses change nothing. They end in [`Watch::load`] and [`Watch::store`] after a look at the
+//! translation and the line.
+
+use crate::checker::{Checker, Touch, Who};
+use crate::decode::{Operation, XZR};
+use crate::lines::{LINE, PAGE, line_of, parts};
+use crate::tlb::{Class, Entry, Tlb};
+use crate::walk::{Regime, Translation};
+
+/// A register of the CPU that executes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Register {
+    /// `Xn`.
+    X(u8),
+    /// `PSTATE`, as `SPSR_ELx` holds it.
+    Cpsr,
+    /// `SCTLR_ELn`.
+    Sctlr(u8),
+    /// `TCR_ELn`.
+    Tcr(u8),
+    /// `TTBR0_ELn`.
+    Ttbr0(u8),
+    /// `TTBR1_ELn`.
+    Ttbr1(u8),
+    /// `MAIR_ELn`.
+    Mair(u8),
+    /// `HCR_EL2`.
+    Hcr,
+    /// `CTR_EL0`.
+    Ctr,
+    /// `MIDR_EL1`.
+    Midr,
+}
+
+/// The registers of the CPU that executes.
+pub trait Registers {
+    /// Reads one; 0 if there is none of the name.
+    fn read(&mut self, register: Register) -> u64;
+}
+
+/// An access, of which finding out costs time.
+pub trait MemoryAccess {
+    /// A number below 16 that differs between regimes of translation.
+    fn space(&self) -> u64;
+    /// Bytes.
+    fn size(&self) -> u8;
+    /// What was loaded or stored.
+    fn value(&self) -> u128;
+}
+
+/// `HCR_EL2.E2H` and `.TGE`: EL2 has two halves of addresses, and EL0 is of it.
+const HCR_E2H: u64 = 1 << 34;
+const HCR_TGE: u64 = 1 << 27;
+/// `HCR_EL2.VM`: what EL1 takes for physical addresses is translated again.
+const HCR_VM: u64 = 1 << 0;
+
+/// A CPU.
+#[derive(Default)]
+struct Vcpu {
+    /// Spaces as [`MemoryAccess::space`] has them.
+    data: Tlb,
+    /// Addresses of maintenance; the spaces are exception levels.
+    maintenance: Tlb,
+    regimes: [Option<Regime>; 4],
+}
+
+impl Vcpu {
+    fn flush(&mut self) {
+        self.data.flush();
+        self.maintenance.flush();
+    }
+}
+
+/// The CPUs, and the rules they are held to.
+pub struct Watch {
+    checker: Checker,
+    vcpus: Vec<Vcpu>,
+    /// Who executed last.
+    last: u32,
+    counts: Counts,
+}
+
+/// How much was seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Loads and stores.
+    pub accesses: u64,
+    /// Walks of the translation tables.
+    pub walks: u64,
+    /// Accesses that were made although a walk finds nothing mapped. A few are translations that were
+    /// removed and are in QEMU's TLB still. Many mean that the tables are not in the RAM that the plugin
+    /// reads, or that a hypervisor's second stage lies behind them.
+    pub lost: u64,
+}
+
+impl Counts {
+    /// Whether most of what was looked for was not found.
+    pub fn is_blind(&self) -> bool {
+        self.lost > self.walks / 2
+    }
+}
+
+/// Larger accesses than this are none.
+const MAX_SIZE: u64 = 16;
+
+impl Watch {
+    /// CPUs that have been reset.
+    pub fn new(checker: Checker) -> Self {
+        Self {
+            checker,
+            vcpus: Vec::new(),
+            last: 0,
+            counts: Counts::default(),
+        }
+    }
+
+    /// The rules.
+    pub fn checker(&mut self) -> &mut Checker {
+        &mut self.checker
+    }
+
+    /// There is a CPU of this number.
+    pub fn add_cpu(&mut self, cpu: u32) {
+        let count = self.vcpus.len().max(cpu as usize + 1);
+        self.vcpus.resize_with(count, Vcpu::default);
+    }
+
+    /// How much was seen.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// The report of the whole run.
+    pub fn to_json(&self) -> String {
+        self.checker.to_json(self.counts)
+    }
+
+    /// A load was made by the instruction at `pc`.
+    #[inline(always)]
+    pub fn load(
+        &mut self,
+        who: Who,
+        va: u64,
+        access: &impl MemoryAccess,
+        registers: &mut impl Registers,
+    ) {
+        self.counts.accesses += 1;
+        let vcpu = &self.vcpus[who.cpu as usize];
+        if let Some(entry) = vcpu.data.find(va, access.space())
+            && is_in_line(va, access)
+        {
+            let line = line_of(va);
+            let is_quiet = match entry.class {
+                Class::Cached(index) => self.checker.lines().page(index).is_quiet_load(line),
+                Class::Uncached(index) => {
+                    let page = self.checker.lines().page(index);
+                    page.is_quiet_uncached_load(line)
+                }
+                Class::Ruled | Class::Told | Class::Ignored => false,
+            };
+            if is_quiet {
+                return;
+            }
+        }
+        self.access(who, va, access, false, true, registers);
+    }
+
+    /// A store was made. `is_certain`: memory holds its value now.
+    #[inline(always)]
+    pub fn store(
+        &mut self,
+        who: Who,
+        va: u64,
+        access: &impl MemoryAccess,
+        is_certain: bool,
+        registers: &mut impl Registers,
+    ) {
+        self.counts.accesses += 1;
+        let vcpu = &self.vcpus[who.cpu as usize];
+        if let Some(entry) = vcpu.data.find(va, access.space())
+            && let Class::Cached(index) = entry.class
+        {
+            let size = u64::from(access.size());
+            let offset = va % LINE;
+            if offset + size <= LINE {
+                let mask = ((1 << size) - 1) << offset;
+                if (self.checker.lines().page(index)).quiet_store(line_of(va), mask) {
+                    return;
+                }
+            }
+        }
+        self.access(who, va, access, true, is_certain, registers);
+    }
+
+    #[inline(never)]
+    fn access(
+        &mut self,
+        who: Who,
+        va: u64,
+        access: &impl MemoryAccess,
+        is_store: bool,
+        is_certain: bool,
+        registers: &mut impl Registers,
+    ) {
+        self.last = who.cpu;
+        let size = u64::from(access.size()).min(MAX_SIZE);
+        let space = access.space();
+        let is_whole = va % PAGE + size <= PAGE;
+        // An access across the end of the address space is none.
+        for part in parts(va..va.saturating_add(size), PAGE) {
+            let known = self.vcpus[who.cpu as usize].data.find(part.start, space);
+            let entry = match known.copied() {
+                Some(entry) => entry,
+                None => match self.fill(who.cpu, part.start, space, registers) {
+                    Some(entry) => entry,
+                    None => {
+                        self.counts.lost += 1;
+                        continue;
+                    }
+                },
+            };
+            if entry.class == Class::Ignored {
+                continue;
+            }
+            let is_told = entry.class == Class::Told;
+            let wants_value = is_told || self.checker.wants_everything();
+            let has_value = is_certain && is_whole;
+            let touch = Touch {
+                pa: entry.pa + part.start % PAGE,
+                size: (part.end - part.start) as u8,
+                mapping: entry.mapping,
+                is_store,
+                value: (wants_value && has_value).then(|| access.value()),
+                is_told,
+            };
+            self.checker.access(who, &touch);
+        }
+        if self.checker.take_moved() {
+            self.flush();
+        }
+    }
+
+    /// Walks the tables for an access.
+    fn fill(
+        &mut self,
+        cpu: u32,
+        va: u64,
+        space: u64,
+        registers: &mut impl Registers,
+    ) -> Option<Entry> {
+        let level = level(registers);
+        let Translation { pa, mapping } = self.walk(cpu, level, va, registers)?;
+        let is_told = self.checker.wants_page(pa);
+        let is_quick = !self.checker.wants_everything();
+        let class = match self.checker.lines().find(pa) {
+            _ if is_told => Class::Told,
+            None => Class::Ignored,
+            Some(index) if is_quick && mapping.is_cacheable() => Class::Cached(index),
+            Some(index) if is_quick => Class::Uncached(index),
+            Some(_) => Class::Ruled,
+        };
+        let tlb = &mut self.vcpus[cpu as usize].data;
+        Some(tlb.insert(va, space, pa, mapping, class))
+    }
+
+    fn walk(
+        &mut self,
+        cpu: u32,
+        level: u8,
+        va: u64,
+        registers: &mut impl Registers,
+    ) -> Option<Translation> {
+        self.counts.walks += 1;
+        let slot = &mut self.vcpus[cpu as usize].regimes[usize::from(level)];
+        let regime = match slot {
+            Some(regime) => *regime,
+            None => *slot.insert(read_regime(level, registers)?),
+        };
+        regime.translate(va, self.checker.memory())
+    }
+
+    /// An instruction is about to be executed that no access shows.
+    pub fn execute(&mut self, who: Who, operation: Operation, registers: &mut impl Registers) {
+        self.last = who.cpu;
+        match operation {
+            Operation::Line(op, register) => {
+                let va = match register {
+                    XZR => 0,
+                    _ => registers.read(Register::X(register)),
+                };
+                let level = level(registers);
+                let space = u64::from(level);
+                let known = self.vcpus[who.cpu as usize].maintenance.find(va, space);
+                let entry = match known.copied() {
+                    Some(entry) => entry,
+                    None => match self.walk(who.cpu, level, va, registers) {
+                        Some(Translation { pa, mapping }) => {
+                            let tlb = &mut self.vcpus[who.cpu as usize].maintenance;
+                            tlb.insert(va, space, pa, mapping, Class::Ruled)
+                        }
+                        None => return,
+                    },
+                };
+                let pa = entry.pa + va % PAGE;
+                self.checker.maintain(who, op, pa, entry.mapping);
+            }
+            Operation::SetWay(op) => self.checker.maintain_set_way(who, op),
+            Operation::InvalidateAllCode => self.checker.invalidate_all_code(),
+            Operation::Barrier(barrier) => self.checker.barrier(who, barrier),
+            Operation::StoreRelease => self.checker.store_release(who),
+            Operation::Translations { registers: true } => {
+                let vcpu = &mut self.vcpus[who.cpu as usize];
+                vcpu.regimes = [None; 4];
+                vcpu.flush();
+            }
+            Operation::Translations { registers: false } => self.flush(),
+            Operation::Level => {
+                if level(registers) > 1 {
+                    self.vcpus[who.cpu as usize].flush();
+                }
+            }
+        }
+    }
+
+    /// Instructions at `pcs`, which ascend, are about to be translated by whoever executes.
+    pub fn fetch(&mut self, pcs: impl Iterator<Item = u64>, registers: &mut impl Registers) {
+        let Some(regime) = read_regime(level(registers), registers) else {
+            return;
+        };
+        let mut last = None;
+        for pc in pcs {
+            if last.replace(pc / LINE) == Some(pc / LINE) {
+                continue;
+            }
+            if let Some(found) = regime.translate(pc, self.checker.memory()) {
+                let who = Who { cpu: self.last, pc };
+                self.checker.fetch(who, found.pa);
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        self.vcpus.iter_mut().for_each(Vcpu::flush);
+    }
+}
+
+/// Whether all bytes are in the line of the first.
+#[inline(always)]
+fn is_in_line(va: u64, access: &impl MemoryAccess) -> bool {
+    let offset = va % LINE;
+    offset + MAX_SIZE <= LINE || offset + u64::from(access.size()) <= LINE
+}
+
+/// The exception level: bits 3:2 of `PSTATE`.
+fn level(registers: &mut impl Registers) -> u8 {
+    (registers.read(Register::Cpsr) >> 2 & 3) as u8
+}
+
+/// The regime that translates data addresses at an exception level; `None` if it has a second stage.
+fn read_regime(level: u8, registers: &mut impl Registers) -> Option<Regime> {
+    let hcr = registers.read(Register::Hcr);
+    let is_of_el2 = level == 0 && hcr & HCR_E2H != 0 && hcr & HCR_TGE != 0;
+    let owner = match level {
+        0 if is_of_el2 => 2,
+        0 => 1,
+        level => level,
+    };
+    if owner == 1 && hcr & HCR_VM != 0 {
+        return None;
+    }
+    let has_upper_half = owner == 1 || owner == 2 && hcr & HCR_E2H != 0;
+    let upper = if has_upper_half {
+        registers.read(Register::Ttbr1(owner))
+    } else {
+        0
+    };
+    Some(Regime {
+        sctlr: registers.read(Register::Sctlr(owner)),
+        tcr: registers.read(Register::Tcr(owner)),
+        ttbr: [registers.read(Register::Ttbr0(owner)), upper],
+        mair: registers.read(Register::Mair(owner)),
+        has_upper_half,
+    })
+}
+
+#[cfg(test)]
+mod tests;

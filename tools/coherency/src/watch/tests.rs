@@ -1,0 +1,280 @@
+use super::*;
+use crate::checker::Machine;
+use crate::decode::decode;
+use crate::device::Memory;
+use crate::kind::Kind;
+use crate::report::Suppressions;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+
+const RAM: u64 = 0x4000_0000;
+const SIZE: u64 = 1 << 21;
+
+/// RAM whose words tests set.
+#[derive(Clone, Default)]
+struct Words(Arc<Mutex<HashMap<u64, u64>>>);
+
+impl Words {
+    fn set(&self, pa: u64, word: u64) {
+        self.0.lock().unwrap().insert(pa, word);
+    }
+}
+
+impl Memory for Words {
+    fn read(&self, pa: u64, bytes: &mut [u8]) -> bool {
+        let word = self.0.lock().unwrap().get(&pa).copied().unwrap_or(0);
+        let word = word.to_le_bytes();
+        bytes.copy_from_slice(&word[..bytes.len()]);
+        (RAM..RAM + SIZE).contains(&pa)
+    }
+}
+
+impl Registers for BTreeMap<Register, u64> {
+    fn read(&mut self, register: Register) -> u64 {
+        self.get(&register).copied().unwrap_or(0)
+    }
+}
+
+struct Fake(u8);
+
+impl MemoryAccess for Fake {
+    fn space(&self) -> u64 {
+        2
+    }
+
+    fn size(&self) -> u8 {
+        self.0
+    }
+
+    fn value(&self) -> u128 {
+        0
+    }
+}
+
+/// Tables for EL1: 4 KiB pages, 39 bits, the first gigabyte through one table of the last level, whose
+/// descriptors begin here.
+const PAGES: u64 = RAM + 0x10_0000;
+const ROOT: u64 = PAGES + 0x1000;
+const MIDDLE: u64 = PAGES + 0x2000;
+
+/// Attributes 0 are write-back, 1 non-cacheable.
+const WB: u64 = 0;
+const NC: u64 = 1 << 2;
+
+struct Rig {
+    watch: Watch,
+    words: Words,
+    registers: BTreeMap<Register, u64>,
+    pc: u64,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let words = Words::default();
+        let machine = Machine {
+            ram: vec![RAM..RAM + SIZE],
+            memory: Box::new(words.clone()),
+            devices: Vec::new(),
+            uart: None,
+            coherent: false,
+            shadow: false,
+        };
+        let checker = Checker::new(machine, Suppressions::default(), |_| {});
+        let mut watch = Watch::new(checker);
+        watch.add_cpu(1);
+        words.set(ROOT, MIDDLE | 3);
+        words.set(MIDDLE, PAGES | 3);
+        let registers = BTreeMap::from([
+            (Register::Cpsr, 1 << 2),
+            (Register::Sctlr(1), 5),
+            (Register::Tcr(1), 25 | 1 << 23),
+            (Register::Ttbr0(1), ROOT),
+            (Register::Mair(1), 0x44FF),
+        ]);
+        Self {
+            watch,
+            words,
+            registers,
+            pc: 0,
+        }
+    }
+
+    fn map(&self, va: u64, pa: u64, attributes: u64) {
+        self.words.set(PAGES + va / PAGE * 8, pa | attributes | 3);
+    }
+
+    fn who(&mut self) -> Who {
+        self.pc += 4;
+        Who {
+            cpu: 1,
+            pc: self.pc,
+        }
+    }
+
+    fn load(&mut self, va: u64, size: u8) {
+        let who = self.who();
+        self.watch.load(who, va, &Fake(size), &mut self.registers);
+    }
+
+    fn store(&mut self, va: u64, size: u8) {
+        let who = self.who();
+        let registers = &mut self.registers;
+        self.watch.store(who, va, &Fake(size), true, registers);
+    }
+
+    fn execute(&mut self, word: u32) {
+        let who = self.who();
+        let operation = decode(word).unwrap();
+        self.watch.execute(who, operation, &mut self.registers);
+    }
+
+    fn kinds(&mut self) -> Vec<Kind> {
+        let findings = self.watch.checker().findings().iter();
+        findings.map(|finding| finding.kind).collect()
+    }
+}
+
+const TLBI_VMALLE1IS: u32 = 0xD508_831F;
+const DC_CIVAC_X3: u32 = 0xD50B_7E23;
+const MSR_SCTLR_EL1: u32 = 0xD518_1000;
+
+#[test]
+fn two_mappings_of_a_page_meet_in_its_lines() {
+    let mut rig = Rig::new();
+    rig.map(0x5000, RAM + 0x3000, WB);
+    rig.map(0x9000, RAM + 0x3000, NC);
+    rig.store(0x5010, 8);
+    rig.load(0x9020, 8);
+    assert_eq!(rig.kinds(), []);
+    rig.load(0x9014, 4);
+    assert_eq!(rig.kinds(), [Kind::MismatchedAttributes]);
+    let finding = &rig.watch.checker().findings()[0];
+    assert_eq!((finding.pa, finding.pc), (RAM + 0x3014, rig.pc));
+}
+
+#[test]
+fn maintenance_goes_through_the_tables_too() {
+    let mut rig = Rig::new();
+    rig.map(0x5000, RAM + 0x3000, WB);
+    rig.map(0x9000, RAM + 0x3000, NC);
+    rig.registers.insert(Register::X(3), 0x5010);
+    rig.store(0x5010, 8);
+    rig.execute(DC_CIVAC_X3);
+    rig.load(0x9010, 8);
+    assert_eq!(rig.kinds(), []);
+}
+
+#[test]
+fn translations_are_kept_until_the_tlb_is_told() {
+    let mut rig = Rig::new();
+    rig.map(0x5000, RAM + 0x3000, WB);
+    rig.store(0x5000, 8);
+    rig.store(0x5000, 8);
+    rig.store(0x5008, 8);
+    assert_eq!(rig.watch.counts.walks, 1);
+    rig.map(0x5000, RAM + 0x4000, NC);
+    rig.store(0x5000, 8);
+    rig.execute(TLBI_VMALLE1IS);
+    rig.store(0x5000, 8);
+    rig.load(0x5000, 8);
+    assert_eq!((rig.watch.counts.walks, rig.watch.counts.accesses), (2, 6));
+    assert_eq!(rig.kinds(), []);
+}
+
+#[test]
+fn registers_are_read_again_after_they_were_written() {
+    let mut rig = Rig::new();
+    rig.map(0x5000, RAM + 0x3000, WB);
+    rig.store(0x5000, 8);
+    rig.execute(MSR_SCTLR_EL1);
+    rig.registers.insert(Register::Sctlr(1), 0);
+    rig.load(RAM + 0x3000, 8);
+    assert_eq!(rig.kinds(), [Kind::MismatchedAttributes]);
+}
+
+#[test]
+fn accesses_across_lines_and_pages_are_of_both() {
+    let mut rig = Rig::new();
+    rig.map(0x5000, RAM + 0x3000, WB);
+    rig.map(0x6000, RAM + 0x8000, WB);
+    // All lines are quiet before.
+    for va in [0x5000, 0x5030, 0x5FF0, 0x6000] {
+        rig.store(va, 16);
+    }
+    rig.store(0x503C, 8);
+    rig.store(0x5FFC, 8);
+    let lines = rig.watch.checker().lines();
+    let mut dirty = |pa: u64| {
+        let index = lines.find(pa).unwrap();
+        lines.page(index).dirty[line_of(pa)]
+    };
+    assert_eq!(dirty(RAM + 0x3000), 0xFFFF_0000_0000_FFFF);
+    assert_eq!(dirty(RAM + 0x3040), 0xF);
+    assert_eq!(dirty(RAM + 0x3FC0), 0xFFFF << 48);
+    assert_eq!(dirty(RAM + 0x8000), 0xFFFF);
+}
+
+#[test]
+fn each_exception_level_has_its_own_registers() {
+    let mut rig = Rig::new();
+    rig.map(0x5000, RAM + 0x3000, WB);
+    rig.store(0x5000, 8);
+    // EL2 with the MMU off, and EL3 with tables of its own.
+    rig.execute(0xD400_0002);
+    rig.registers.insert(Register::Cpsr, 2 << 2);
+    rig.watch.vcpus[1].flush();
+    rig.load(RAM + 0x3000, 8);
+    assert_eq!(rig.kinds(), [Kind::MismatchedAttributes]);
+    for (register, value) in [
+        (Register::Cpsr, 3 << 2),
+        (Register::Sctlr(3), 5),
+        (Register::Tcr(3), 25),
+        (Register::Ttbr0(3), ROOT),
+        (Register::Mair(3), 0xFF),
+    ] {
+        rig.registers.insert(register, value);
+    }
+    rig.watch.vcpus[1].flush();
+    rig.store(0x5FF8, 8);
+    let index = rig.watch.checker().lines().find(RAM + 0x3000).unwrap();
+    let page = rig.watch.checker().lines().page(index);
+    assert_eq!(page.dirty[63], 0xFF << 56);
+}
+
+#[test]
+fn code_is_found_where_it_is_in_memory() {
+    let mut rig = Rig::new();
+    rig.map(0x5000, RAM + 0x3000, WB);
+    rig.map(0x9000, RAM + 0x3000, WB);
+    rig.store(0x9040, 4);
+    let pcs = |first: u64| (first..first + 64).step_by(4);
+    rig.watch.fetch(pcs(0x5000), &mut rig.registers);
+    assert_eq!(rig.kinds(), []);
+    rig.watch.fetch(pcs(0x5020), &mut rig.registers);
+    assert_eq!(rig.kinds(), [Kind::StaleCode]);
+}
+
+#[test]
+fn what_cannot_be_followed_is_counted() {
+    let mut rig = Rig::new();
+    rig.map(0x5000, RAM + 0x3000, WB);
+    rig.load(0x5000, 8);
+    rig.load(0x6000, 8);
+    assert_eq!(rig.watch.counts.lost, 1);
+    assert!(!rig.watch.counts.is_blind());
+    // A guest of a hypervisor.
+    rig.registers.insert(Register::Hcr, HCR_VM);
+    rig.execute(MSR_SCTLR_EL1);
+    rig.store(0x5000, 8);
+    assert_eq!(rig.watch.counts.lost, 2);
+}
+
+#[test]
+fn nonsense_is_survived() {
+    let mut rig = Rig::new();
+    rig.load(u64::MAX - 3, 8);
+    rig.store(u64::MAX - 3, 16);
+    rig.load(0x7FFF_FFFF_F000, 8);
+    rig.store(0x123, 200);
+    assert_eq!(rig.kinds(), []);
+}
