@@ -3,6 +3,7 @@
 mod dump;
 mod packed;
 
+use crate::failslab::lightly;
 use crate::machine::machine;
 use crate::memory::bulk::Bulk;
 use crate::memory::named::{
@@ -345,13 +346,13 @@ fn wrong_frees() -> Outcome {
 }
 
 fn other_cores() -> Outcome {
-    const COUNT: usize = 100;
+    let count = lightly(100);
     let cores = smp::online().count();
     if cores < 2 {
         return Err(Stop::Skipped("one core"));
     }
     let mut random = Random::new(machine().seed, 17);
-    for _ in 0..COUNT {
+    for _ in 0..count {
         let mut objects = [
             check_ok!(Named::alloc(&PLAIN, Gfp::KERNEL)),
             check_ok!(Named::alloc(&CONSTRUCTED_CACHE, Gfp::KERNEL)),
@@ -365,6 +366,6 @@ fn other_cores() -> Outcome {
         }));
         check!(freed == (true, Ok(()), Ok(())), "core {core}: {freed:?}");
     }
-    diagnostic(format_args!("{} objects freed elsewhere", 2 * COUNT));
+    diagnostic(format_args!("{} objects freed elsewhere", 2 * count));
     Ok(())
 }

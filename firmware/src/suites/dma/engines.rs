@@ -1,6 +1,7 @@
 //! How submissions end: by interrupt, by abort, by timeout; on every core, and from two at once.
 
 use super::each_engine;
+use crate::failslab::lightly;
 use crate::machine::machine;
 use crate::memory::{Object, reachable};
 use crate::oom::OutOfMemory;
@@ -331,7 +332,7 @@ pub(super) fn every_core() -> Outcome {
 }
 
 pub(super) fn two_cores() -> Outcome {
-    const COPIES: u64 = 3;
+    let rounds = lightly(3) as u64;
     if smp::online().count() < 2 {
         return Err(Stop::Skipped("one core"));
     }
@@ -342,7 +343,7 @@ pub(super) fn two_cores() -> Outcome {
         let faults = AtomicU32::new(0);
         let copies = AtomicU32::new(0);
         check_ok!(smp::run_on_all(|core| {
-            for round in 0..COPIES {
+            for round in 0..rounds {
                 let seed = machine().seed.wrapping_add((core as u64) << 8 | round);
                 match verified_copy(engine, seed) {
                     Ok(()) => copies.fetch_add(1, Ordering::Relaxed),
