@@ -402,10 +402,7 @@ fn storm() -> Outcome {
     check!(spoilt == 0, "{spoilt} objects had lost their state");
     check!(charged == 0, "{charged} bytes stay charged");
     check_served!(get(&counts.refused));
-    check!(
-        get(&counts.served) == cores * rounds(),
-        "calls are missing"
-    );
+    check!(get(&counts.served) == cores * rounds(), "calls are missing");
     // A light run may be over before the first interrupt. How many come depends on when QEMU, which
     // counts instructions as time, lets another core run.
     let is_light = rounds() != ROUNDS;

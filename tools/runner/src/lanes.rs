@@ -34,7 +34,7 @@ pub(crate) enum Work {
     /// A script of this path that counts for itself: its last line is `N passed, N failed`.
     Script(&'static str),
     /// Tests under a nightly toolchain's Miri, skipped where there is none.
-    Miri(Check),
+    Miri(MiriTests),
     /// The firmware of every board, in both forms.
     Firmware(Build),
     /// Boots of such firmware under QEMU.
@@ -54,6 +54,20 @@ pub(crate) struct Check {
     pub(crate) args: &'static [&'static str],
     /// Environment added for it.
     pub(crate) env: &'static [(&'static str, &'static str)],
+}
+
+/// Tests of the library that Miri runs. It is given whole names, made from the host build's list: to
+/// look for parts of names in hundreds of them takes an interpreter as long as half of the tests.
+#[derive(Debug)]
+pub(crate) struct MiriTests {
+    /// Lists all tests on the host, one in a line.
+    pub(crate) list: Check,
+    /// Runs those named behind it under Miri.
+    pub(crate) run: Check,
+    /// How the names of those to run start.
+    pub(crate) of: &'static [&'static str],
+    /// How the names of those start that are left out.
+    pub(crate) without: &'static [&'static str],
 }
 
 /// Longest time one cargo invocation may take, compilation from nothing included.

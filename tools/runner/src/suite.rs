@@ -6,7 +6,7 @@ use crate::console::Show;
 use crate::firmware::{self, Build, Firmware, cargo};
 use crate::host;
 use crate::ktap::Counts;
-use crate::lanes::{self, Boot, CHECK_LIMIT, Check, Count, Expect, Lane, Work};
+use crate::lanes::{self, Boot, CHECK_LIMIT, Check, Count, Expect, Lane, MiriTests, Work};
 use crate::paths;
 use crate::process::{self, Group};
 use crate::sanitize;
@@ -59,7 +59,7 @@ pub(crate) fn run(names: &[String]) -> Result<bool> {
             Work::Tests(checks) => run_tests(lane.name, checks),
             Work::Timed(check, limit) => run_timed(lane.name, check, *limit),
             Work::Script(path) => run_script(lane.name, path),
-            Work::Miri(check) => run_miri(lane.name, check),
+            Work::Miri(tests) => run_miri(lane.name, tests),
             Work::Firmware(build) => build_all(*build, &mut built),
             Work::Boots(build, count, boots) => {
                 run_boots(lane.name, *count, boots, built.get(build))
@@ -314,7 +314,7 @@ fn test_counts(ended: &Ended) -> Counts {
     counts
 }
 
-fn run_miri(lane: &str, check: &Check) -> Result<Counts> {
+fn run_miri(lane: &str, tests: &MiriTests) -> Result<Counts> {
     let miri = || {
         let mut command = Command::new("rustup");
         command
@@ -331,12 +331,32 @@ fn run_miri(lane: &str, check: &Check) -> Result<Counts> {
             ..Counts::default()
         });
     }
+    let listed = run_command(lane, tests.list.name, cargo_command(&tests.list))?;
+    let names = miri_names(&listed.output, tests)?;
+    let check = &tests.run;
     let mut command = miri();
     command
         .args(check.args)
+        .args(names)
         .envs(check.env.iter().copied())
         .env("CARGO_BUILD_TARGET", host::triple()?);
     Ok(test_counts(&run_command(lane, check.name, command)?))
+}
+
+/// The tests in `list` that Miri is to run. Each start of a name must be one of some test's.
+fn miri_names<'a>(list: &'a str, tests: &MiriTests) -> Result<Vec<&'a str>> {
+    let all: Vec<_> = list
+        .lines()
+        .filter_map(|line| line.strip_suffix(": test"))
+        .collect();
+    for start in tests.of.iter().chain(tests.without) {
+        if !all.iter().any(|name| name.starts_with(start)) {
+            bail!("no test's name starts with {start}");
+        }
+    }
+    let starts = |name: &str, with: &[&str]| with.iter().any(|start| name.starts_with(start));
+    let wanted = |name: &&str| starts(name, tests.of) && !starts(name, tests.without);
+    Ok(all.into_iter().filter(wanted).collect())
 }
 
 /// The firmware of both boards.

@@ -1,6 +1,6 @@
 //! What cargo and scripts do for the lanes.
 
-use super::Check;
+use super::{Check, MiriTests};
 use std::time::Duration;
 
 pub(super) const HOST_TESTS: Check = Check {
@@ -17,7 +17,9 @@ pub(super) const HOST_TESTS: Check = Check {
     env: &[],
 };
 
-/// The debug build of the slab caches, which adds to every call of theirs.
+/// The debug build of the slab caches, which adds to every call of theirs. This and the next name the
+/// runner as well: with it the dependencies have the features that all of the workspace gives them,
+/// and are not built anew.
 pub(super) const SLAB_DEBUG_TESTS: Check = Check {
     name: "cargo test, slab-debug",
     args: &[
@@ -26,8 +28,10 @@ pub(super) const SLAB_DEBUG_TESTS: Check = Check {
         "host-tuple",
         "--package",
         "hal",
+        "--package",
+        "runner",
         "--features",
-        "slab-debug",
+        "hal/slab-debug",
         "--lib",
         "--no-fail-fast",
         "--",
@@ -38,19 +42,22 @@ pub(super) const SLAB_DEBUG_TESTS: Check = Check {
     env: &[],
 };
 
-/// The library's own code on a machine where every missing operation shows.
+/// The library's own code on a machine where every missing operation shows. Without optimisation it
+/// takes minutes; every check stays on.
 pub(super) const COHERENCY_TESTS: Check = Check {
     name: "cargo test, coherency",
     args: &[
         "test",
+        "--config",
+        OPTIMISED,
         "--target",
         "host-tuple",
         "--package",
         "hal",
-        "--profile",
-        "fuzz",
+        "--package",
+        "runner",
         "--features",
-        "testkit",
+        "hal/testkit",
         "--test",
         "coherency",
         "--",
@@ -68,19 +75,24 @@ pub(super) const FUZZ: Check = Check {
     name: "cargo test, fuzz",
     args: &[
         "test",
+        "--config",
+        OPTIMISED,
         "--target",
         "host-tuple",
         "--package",
         "hal",
-        "--profile",
-        "fuzz",
+        "--package",
+        "runner",
         "--features",
-        "testkit",
+        "hal/testkit",
         "--test",
         "fuzz",
     ],
     env: &[("FUZZ_CALLS", "1000000"), ("FUZZ_SEED", "24301")],
 };
+
+/// The library optimised, and nothing else.
+const OPTIMISED: &str = "profile.dev.package.hal.opt-level=2";
 
 /// Longest that [`FUZZ`] may run. It takes 8 s alone and 19 s beside other work on a server of 2023;
 /// a slow machine passes, calls that cost eight times as much do not.
@@ -102,14 +114,38 @@ pub(super) const SDCARD_TEST: &str = "tools/sdcard-test.sh";
 /// pages, or first builds the memory of a whole machine. Leaks are ignored: what a kernel sets up
 /// once and for ever, its tests leak. Tags of references are collected rarely, because each time all
 /// of the pretended RAM is looked through.
-pub(super) const MIRI: Check = Check {
-    name: "cargo miri test",
-    args: &[
-        "test",
-        "--package",
-        "hal",
-        "--lib",
-        "--",
+pub(super) const MIRI: MiriTests = MiriTests {
+    list: Check {
+        name: "cargo test, list",
+        args: &[
+            "test",
+            "--target",
+            "host-tuple",
+            "--package",
+            "hal",
+            "--package",
+            "runner",
+            "--lib",
+            "--",
+            "--list",
+            "--format",
+            "terse",
+        ],
+        env: &[],
+    },
+    run: Check {
+        name: "cargo miri test",
+        args: &["test", "--package", "hal", "--lib", "--", "--exact"],
+        env: &[
+            (
+                "MIRIFLAGS",
+                "-Zmiri-permissive-provenance -Zmiri-disable-isolation -Zmiri-ignore-leaks \
+                 -Zmiri-provenance-gc=1000000",
+            ),
+            ("PROPTEST_CASES", "2"),
+        ],
+    },
+    of: &[
         "addr::",
         "alloc::boxed::",
         "alloc::vec::",
@@ -125,24 +161,13 @@ pub(super) const MIRI: Check = Check {
         "dma::coherent::tests::",
         "dma::streaming::",
         "smp::tests::a_function_that_hands_over",
-        "--skip",
-        "dma::coherent::tests::machine",
-        "--skip",
-        "dma::streaming::master",
-        "--skip",
-        "mm::frame::tests::garbage",
-        "--skip",
-        "alloc::vec::tests::a_vector_follows",
-        "--skip",
-        "alloc::vec::tests::growth_copies",
     ],
-    env: &[
-        (
-            "MIRIFLAGS",
-            "-Zmiri-permissive-provenance -Zmiri-disable-isolation -Zmiri-ignore-leaks \
-             -Zmiri-provenance-gc=1000000",
-        ),
-        ("PROPTEST_CASES", "2"),
+    without: &[
+        "dma::coherent::tests::machine",
+        "dma::streaming::master",
+        "mm::frame::tests::garbage",
+        "alloc::vec::tests::a_vector_follows",
+        "alloc::vec::tests::growth_copies",
     ],
 };
 
@@ -208,8 +233,10 @@ pub(super) fn lint() -> Vec<Check> {
                 "host-tuple",
                 "--package",
                 "hal",
+                "--package",
+                "runner",
                 "--features",
-                "slab-debug",
+                "hal/slab-debug",
                 "--all-targets",
                 "--",
                 "--deny",

@@ -160,3 +160,24 @@ fn what_failed_is_shown_without_what_passed() {
         "    | thread 'a::fails' panicked at a.rs:7:1:\n    | test b ... FAILED\n"
     );
 }
+
+#[test]
+fn miri_is_given_whole_names() {
+    let check = || Check {
+        name: "none",
+        args: &[],
+        env: &[],
+    };
+    let tests = |of, without| MiriTests {
+        list: check(),
+        run: check(),
+        of,
+        without,
+    };
+    let list = "     Running unittests\na::b: test\na::c: test\nb::a: test\na::d: bench\n";
+    let names = miri_names(list, &tests(&["a::"], &["a::c"]));
+    assert_eq!(names.unwrap(), ["a::b"]);
+    for (of, without) in [(&["a::", "c::"][..], &[][..]), (&["a::"], &["a::e"])] {
+        assert!(miri_names(list, &tests(of, without)).is_err());
+    }
+}
