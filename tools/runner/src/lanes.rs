@@ -33,7 +33,9 @@ pub(crate) enum Work {
     Timed(Check, Duration),
     /// A script of this path that counts for itself: its last line is `N passed, N failed`.
     Script(&'static str),
-    /// Tests under a nightly toolchain's Miri, skipped where there is none.
+    /// Tests under a nightly toolchain's Miri, skipped where there is none. They keep one core busy,
+    /// and so does linking the firmware: they run beside the lanes that follow, up to the first that
+    /// only boots.
     Miri(MiriTests),
     /// The firmware of every board, in both forms.
     Firmware(Build),
@@ -153,17 +155,17 @@ pub(crate) fn all() -> Vec<Lane> {
         lane("coherency", Work::Timed(COHERENCY_TESTS, COHERENCY_LIMIT)),
         lane("fuzz", Work::Timed(FUZZ, FUZZ_LIMIT)),
         lane("loom", Work::Tests(vec![LOOM])),
-        lane("miri", Work::Miri(MIRI)),
         lane("sdcard", Work::Script(SDCARD_TEST)),
+        lane("miri", Work::Miri(MIRI)),
         lane("build", Work::Firmware(Build::Plain)),
+        lane("build-debug", Work::Firmware(Build::SlabDebug)),
+        lane("bench", Work::Bench),
         lane("matrix", plain(Count::Boots, matrix())),
         lane("full", plain(Count::Results, full())),
-        lane("bench", Work::Bench),
         lane("failslab", plain(Count::Results, failslab())),
         lane("parallel", plain(Count::Boots, parallel())),
         lane("payload", plain(Count::Boots, payloads())),
         lane("twins", plain(Count::Boots, twins())),
-        lane("build-debug", Work::Firmware(Build::SlabDebug)),
         lane(
             "slab-debug",
             Work::Boots(Build::SlabDebug, Count::Results, debugged()),

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 /// File of a boot's capture that holds its report.
@@ -49,32 +50,46 @@ pub(crate) fn run(names: &[String]) -> Result<bool> {
     };
     let mut total = Tally::default();
     let mut built = HashMap::new();
-    for lane in &lanes {
-        if !(named(lane) || needed(lane)) {
-            continue;
-        }
-        let start = Instant::now();
-        let result = match &lane.work {
-            Work::Checks(checks) => run_checks(lane.name, checks),
-            Work::Tests(checks) => run_tests(lane.name, checks),
-            Work::Timed(check, limit) => run_timed(lane.name, check, *limit),
-            Work::Script(path) => run_script(lane.name, path),
-            Work::Miri(tests) => run_miri(lane.name, tests),
-            Work::Firmware(build) => build_all(*build, &mut built),
-            Work::Boots(build, count, boots) => {
-                run_boots(lane.name, *count, boots, built.get(build))
+    std::thread::scope(|scope| {
+        let mut beside = None;
+        for lane in lanes.iter().filter(|lane| named(lane) || needed(lane)) {
+            if matches!(lane.work, Work::Boots(..) | Work::Sanitize) {
+                total.join(beside.take());
             }
-            Work::Bench => lane_directory(lane.name).and_then(|path| bench::lane(&path)),
-            Work::Sanitize => lane_directory(lane.name).and_then(|path| sanitize::lane(&path)),
-        };
-        total.lane(lane.name, result, start.elapsed().as_secs_f64());
-        if process::interrupted() {
-            bail!("interrupted");
+            let start = Instant::now();
+            let result = match &lane.work {
+                Work::Checks(checks) => run_checks(lane.name, checks),
+                Work::Tests(checks) => run_tests(lane.name, checks),
+                Work::Timed(check, limit) => run_timed(lane.name, check, *limit),
+                Work::Script(path) => run_script(lane.name, path),
+                Work::Miri(tests) => {
+                    beside = Some(scope.spawn(move || {
+                        let result = run_miri(lane.name, tests);
+                        (lane.name, result, start.elapsed())
+                    }));
+                    continue;
+                }
+                Work::Firmware(build) => build_all(*build, &mut built),
+                Work::Boots(build, count, boots) => {
+                    run_boots(lane.name, *count, boots, built.get(build))
+                }
+                Work::Bench => lane_directory(lane.name).and_then(|path| bench::lane(&path)),
+                Work::Sanitize => lane_directory(lane.name).and_then(|path| sanitize::lane(&path)),
+            };
+            total.lane(lane.name, result, start.elapsed());
+            if process::interrupted() {
+                bail!("interrupted");
+            }
         }
-    }
+        total.join(beside);
+        Ok(())
+    })?;
     println!("{}", total.counts);
     Ok(total.all_passed)
 }
+
+/// A lane that runs beside others: its name, what it counted, and how long it took.
+type Beside<'scope> = ScopedJoinHandle<'scope, (&'static str, Result<Counts>, Duration)>;
 
 /// The sum over the lanes.
 #[derive(Debug)]
@@ -93,8 +108,19 @@ impl Default for Tally {
 }
 
 impl Tally {
+    /// Waits for a lane that runs beside others and adds it.
+    fn join(&mut self, lane: Option<Beside<'_>>) {
+        let Some(lane) = lane else {
+            return;
+        };
+        match lane.join() {
+            Ok((name, result, took)) => self.lane(name, result, took),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+
     /// Adds a lane. One that did not run or counted nothing is a failure.
-    fn lane(&mut self, name: &str, result: Result<Counts>, seconds: f64) {
+    fn lane(&mut self, name: &str, result: Result<Counts>, took: Duration) {
         let counts = result.unwrap_or_else(|error| {
             println!("  not ok {name} did not run: {error:#}");
             failed(1)
@@ -105,7 +131,7 @@ impl Tally {
         } else {
             counts
         };
-        println!("lane {name}: {counts} ({seconds:.0} s)");
+        println!("lane {name}: {counts} ({:.0} s)", took.as_secs_f64());
         self.counts.add(counts);
         self.all_passed &= counts.failed == 0;
     }

@@ -66,9 +66,9 @@ fn a_lane_that_counts_nothing_or_does_not_run_fails_the_whole() {
         Ok(failed(2)),
     ] {
         let mut tally = Tally::default();
-        tally.lane("a", Ok(passed(3)), 0.0);
+        tally.lane("a", Ok(passed(3)), Duration::ZERO);
         assert!(tally.all_passed);
-        tally.lane("b", result, 0.0);
+        tally.lane("b", result, Duration::ZERO);
         assert!(!tally.all_passed);
         assert!(tally.counts.failed > 0);
         assert_eq!(tally.counts.passed, 3);
