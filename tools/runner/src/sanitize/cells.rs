@@ -143,7 +143,10 @@ impl fmt::Display for Cell<'_> {
 /// What the experiment calls what the plugin found.
 fn observed(kind: &str) -> &'static str {
     match kind {
-        "device-reads-dirty-line" | "device-writes-dirty-line" | "stale-read" => "stale",
+        "device-reads-dirty-line"
+        | "device-writes-dirty-line"
+        | "stale-read"
+        | "doorbell-without-barrier" => "stale",
         "invalidate-destroys-neighbour" => "lost",
         "touched-while-owned" => "torn",
         "dma-outside-memory" | "wrong-bus-alias" => "elsewhere",
