@@ -92,6 +92,8 @@ pub struct Checker {
     reports: Reports,
     /// Doorbells of each device.
     jobs_done: BTreeMap<String, u64>,
+    /// Parts of jobs that a model left out.
+    lost: u64,
     has_moved: bool,
     show: Box<dyn FnMut(&Finding)>,
 }
@@ -121,6 +123,7 @@ impl Checker {
             symbols: HashMap::new(),
             reports: Reports::new(suppressions),
             jobs_done: BTreeMap::new(),
+            lost: 0,
             has_moved: false,
             show: Box::new(show),
         }
@@ -171,10 +174,13 @@ impl Checker {
         self.reports.findings()
     }
 
-    /// The report of the whole run, with what the caller has counted.
-    pub fn to_json(&self, counts: Counts) -> String {
+    /// The report of the whole run, at its end, with what the caller has counted.
+    pub fn end(&mut self, counts: Counts, blind: Option<String>) -> String {
+        let pending = self.pending.iter().map(Pending::forgotten);
         let accounts = Accounts {
             counts,
+            blind,
+            lost: self.lost + pending.sum::<u64>(),
             jobs: self.jobs_done.clone(),
         };
         self.reports.to_json(&accounts)
