@@ -50,24 +50,12 @@ pub struct Who {
 }
 
 /// What the rules have to know of the CPUs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cores {
     /// Stores need no clean before they can be fetched (`CTR_EL0.IDC`).
     pub sees_stores: bool,
     /// The instruction cache needs no invalidation (`CTR_EL0.DIC`).
     pub sees_memory: bool,
-    /// Bytes that `DC ZVA` stores (`DCZID_EL0.BS`): a power of two, at least a line.
-    pub zero_block: u64,
-}
-
-impl Default for Cores {
-    fn default() -> Self {
-        Self {
-            sees_stores: false,
-            sees_memory: false,
-            zero_block: LINE,
-        }
-    }
 }
 
 /// The state of the machine's caches and devices, and what was found.

@@ -182,17 +182,12 @@ fn start(options: Options) -> Result<Running, String> {
         let _ = writeln!(out, "{}", finding.to_json()).and_then(|()| out.flush());
     };
     let mut checker = Checker::new(machine, suppressions, show);
-    let mut read = |register: Register| {
-        let value = registers.read(register);
-        value.ok_or_else(|| format!("QEMU does not let {register} be read"))
-    };
     // CTR_EL0 (Arm ARM D24.2.34): DIC, IDC and DminLine.
-    let ctr = read(Register::Ctr)?;
-    let midr = read(Register::Midr)?;
+    let ctr = registers.read(Register::Ctr);
+    let ctr = ctr.ok_or("QEMU does not let CTR_EL0 be read")?;
     checker.set_cores(Cores {
         sees_stores: ctr >> 28 & 1 == 1,
         sees_memory: ctr >> 29 & 1 == 1,
-        zero_block: zero_block(midr),
     });
     let line = 4 << (ctr >> 16 & 0xF);
     if line != crate::lines::LINE {
@@ -205,17 +200,6 @@ fn start(options: Options) -> Result<Running, String> {
         known: HashMap::new(),
         options,
     })
-}
-
-/// What `DC ZVA` stores on QEMU's model of a core. `DCZID_EL0` itself is not to be read from outside.
-const fn zero_block(midr: u64) -> u64 {
-    // Implementer and part number (MIDR_EL1).
-    match (midr >> 24 & 0xFF, midr >> 4 & 0xFFF) {
-        // `max`, and Fujitsu's A64FX (QEMU `target/arm/tcg/cpu64.c`).
-        (0, 0x051) => 512,
-        (0x46, 0x001) => 256,
-        _ => 64,
-    }
 }
 
 /// A block of instructions is being translated.
