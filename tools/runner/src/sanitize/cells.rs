@@ -38,6 +38,17 @@ const NOT_OBSERVABLE: &str = "not-observable";
 /// driver that is as it should be.
 const ORDER: &str = "H7";
 
+/// How much of the experiment is in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// All of it, but for what only a build with seeds provokes.
+    Whole,
+    /// What was asked for.
+    Part,
+    /// What a build with seeds provokes.
+    Seeds,
+}
+
 /// Whether a finding was provoked, and the firmware had said so.
 pub(super) fn is_provoked(finding: &Finding) -> bool {
     let announcement = finding.console.as_deref().and_then(Announcement::parse);
@@ -175,7 +186,10 @@ impl fmt::Display for Cell<'_> {
 /// What the experiment calls what the plugin found.
 fn observed(kind: &str) -> &'static str {
     match kind {
-        "device-reads-dirty-line" | "device-writes-dirty-line" | "stale-read" => "stale",
+        "device-reads-dirty-line"
+        | "device-writes-dirty-line"
+        | "stale-read"
+        | "doorbell-without-barrier" => "stale",
         "invalidate-destroys-neighbour" => "lost",
         "touched-while-owned" => "torn",
         "dma-outside-memory" | "wrong-bus-alias" => "elsewhere",
@@ -193,7 +207,7 @@ pub(super) struct Cells<'a> {
 
 impl<'a> Cells<'a> {
     /// Those of `report`, with the findings put in.
-    pub(super) fn new(report: &'a str, findings: &[Finding]) -> Self {
+    pub(super) fn new(report: &'a str, findings: &[Finding], extent: Extent) -> Self {
         let mut reported: BTreeMap<&str, Vec<&Finding>> = BTreeMap::new();
         let mut twins = BTreeSet::<&str>::new();
         for finding in findings.iter().filter(|finding| is_provoked(finding)) {
@@ -222,9 +236,9 @@ impl<'a> Cells<'a> {
                 cell.evidence = format!("{} in {function}, {} findings", one.kind, found.count());
             }
         }
-        let mut objections = miscounted(report, list.len());
+        let mut objections = miscounted(report, list.len(), extent);
         objections.extend(not_provoked(report, findings));
-        objections.extend(not_seen(report, &list));
+        objections.extend(not_seen(&list, extent));
         Self { list, objections }
     }
 
@@ -240,9 +254,12 @@ impl<'a> Cells<'a> {
     }
 }
 
-/// Why the results are not all, if they are not: the experiment counts others than `report` has, or not
-/// all of those were understood, which are `count`.
-fn miscounted(report: &str, count: usize) -> Vec<String> {
+/// Why the results are not all, if they are not: there are none, the experiment counts others than
+/// `report` has, or not all of those were understood, which are `count`.
+fn miscounted(report: &str, count: usize, extent: Extent) -> Vec<String> {
+    if count == 0 && extent != Extent::Part {
+        return vec!["the experiment has no cells".into()];
+    }
     let lines = report.lines().map(str::trim);
     let results = (lines.clone()).filter(|line| line.starts_with(RESULT));
     let results = results.count();
@@ -251,12 +268,12 @@ fn miscounted(report: &str, count: usize) -> Vec<String> {
         let is_known = ["data", "structural", NOT_OBSERVABLE].contains(&how);
         number.parse::<usize>().ok().filter(|_| is_known)
     };
-    let totals = lines.filter(|line| line.starts_with(TOTALS));
-    let counted: usize = totals
-        .flat_map(|line| line.split(' '))
-        .filter_map(number)
-        .sum();
-    if (counted, results) == (count, count) {
+    let totals: Vec<_> = lines.filter(|line| line.starts_with(TOTALS)).collect();
+    let words = totals.iter().flat_map(|line| line.split(' '));
+    let counted: usize = words.filter_map(number).sum();
+    // A part of it prints none.
+    let is_counted = counted == count || totals.is_empty() && extent != Extent::Whole;
+    if is_counted && results == count {
         return Vec::new();
     }
     vec![format!(
@@ -286,7 +303,7 @@ fn not_provoked(report: &str, findings: &[Finding]) -> Vec<String> {
 
 /// Each cell that is not what is expected of it, and each wrong one in which nothing was seen: every
 /// device that the experiment drives has a model.
-fn not_seen(report: &str, cells: &[Cell<'_>]) -> Vec<String> {
+fn not_seen(cells: &[Cell<'_>], extent: Extent) -> Vec<String> {
     let objection = |cell: &Cell<'_>| {
         let Cell {
             expected, observed, ..
@@ -296,9 +313,8 @@ fn not_seen(report: &str, cells: &[Cell<'_>]) -> Vec<String> {
             return (expected != observed)
                 .then(|| format!("{name}: expected was {expected}, observed {observed}"));
         }
-        let start = format!("{CELL}{name}{WRONG}");
-        let is_tried = || report.lines().any(|line| line.starts_with(&start));
-        let is_seen = RIGHT.contains(expected) || cell.hazard == ORDER && !is_tried();
+        let is_tried = cell.hazard != ORDER || extent == Extent::Seeds;
+        let is_seen = RIGHT.contains(expected) || !is_tried;
         (!is_seen).then(|| format!("{name}: expected was {expected}, and nothing was found there"))
     };
     cells.iter().filter_map(objection).collect()
@@ -388,18 +404,22 @@ mod tests {
     }
 
     fn counts(findings: &[Finding]) -> [usize; 4] {
-        Cells::new(REPORT, findings).counts()
+        Cells::new(REPORT, findings, Extent::Whole).counts()
     }
 
     #[test]
     fn a_cell_in_which_something_was_found_is_seen_if_its_twin_was() {
         assert_eq!(counts(&[dirty(RAW), dirty(TWIN)]), [0, 1, 1, 1]);
         let touched = finding("touched-while-owned", None, "load_lines", RAW);
-        let cells = Cells::new(REPORT, &[touched.clone(), dirty(RAW), dirty(TWIN)]);
+        let cells = Cells::new(
+            REPORT,
+            &[touched.clone(), dirty(RAW), dirty(TWIN)],
+            Extent::Whole,
+        );
         assert_eq!(cells.list[0].observed, "stale");
-        let cells = Cells::new(REPORT, &[touched, dirty(TWIN)]);
+        let cells = Cells::new(REPORT, &[touched, dirty(TWIN)], Extent::Whole);
         assert_eq!(cells.list[0].observed, "torn");
-        let cells = Cells::new(REPORT, &[dirty(RAW), dirty(TWIN)]);
+        let cells = Cells::new(REPORT, &[dirty(RAW), dirty(TWIN)], Extent::Whole);
         assert_eq!(
             cells.list[0].to_string(),
             "# experiment hazard=H1 method=kmalloc-raw direction=to-device expected=stale \
@@ -447,13 +467,13 @@ mod tests {
         ] {
             let finding = dirty(&format!("{RAW} {more}"));
             assert_eq!(is_provoked(&finding), expected, "{more}");
-            assert_eq!(Cells::new("", &[finding]).list, []);
+            assert_eq!(Cells::new("", &[finding], Extent::Part).list, []);
         }
     }
 
     /// What is objected to about `report`.
     fn objections(report: &str, findings: &[Finding]) -> Vec<String> {
-        Cells::new(report, findings).objections
+        Cells::new(report, findings, Extent::Whole).objections
     }
 
     /// A report of one cell, announced as `line`, with these results.
@@ -504,8 +524,9 @@ mod tests {
         assert_eq!(seen("H7", unseen), 0);
         let right = "expected=right observed=unknown how=not-observable";
         assert_eq!(seen("H1", right), 0);
-        let tried = RAW.replace("H1", "H7");
-        assert_eq!(objections(&one_cell(&tried, "H7", unseen), &[]).len(), 2);
+        let seeds = one_cell("", "H7", unseen);
+        let objections = Cells::new(&seeds, &[], Extent::Seeds).objections;
+        assert!(objections[0].ends_with("nothing was found there"));
     }
 
     #[test]
@@ -536,12 +557,21 @@ mod tests {
         let unreadable = REPORT.replace("expected=right", "expect=right");
         let objection = &objections(&unreadable, &[])[0];
         assert!(objection.ends_with("its report has 3, of which 2 are understood"));
-        assert_eq!(objections("ok 1 mmu\n", &[]), [""; 0]);
+        for (report, extent, count) in [
+            ("", Extent::Whole, 1),
+            ("", Extent::Part, 0),
+            ("", Extent::Seeds, 1),
+            (lines[2], Extent::Whole, 2),
+            (lines[2], Extent::Part, 1),
+        ] {
+            let objections = Cells::new(report, &[], extent).objections;
+            assert_eq!(objections.len(), count, "{extent:?} {objections:?}");
+        }
     }
 
     #[test]
     fn the_table_has_a_row_for_each_method() {
-        let cells = Cells::new(REPORT, &[dirty(RAW), dirty(TWIN)]);
+        let cells = Cells::new(REPORT, &[dirty(RAW), dirty(TWIN)], Extent::Whole);
         let table = cells.to_string();
         let rows: Vec<_> = table.lines().skip(1).collect();
         assert_eq!(

@@ -1,7 +1,6 @@
 //! The seeded bugs that a report announces, and what became of each.
 
 use super::findings::Finding;
-use super::source::ends_in;
 use crate::settings::Board;
 use std::fmt;
 use std::ops::Add;
@@ -9,8 +8,12 @@ use std::ops::Add;
 /// How a line that announces a seed starts.
 const SEED: &str = "# seed ";
 
-/// The line with which a run says how many there were.
+/// How the lines start with which a run says how many there were, and what is next in the first of them.
 const COUNTS: &str = "# corpus ";
+const PLANTED: &str = "planted=";
+
+/// How the line starts that says why a seed was skipped that should have run.
+const SKIPPED: &str = "# skipped ";
 
 /// The kind of a seed in which nothing must be found, and the device of one that needs none.
 const NOTHING: &str = "none";
@@ -46,7 +49,7 @@ impl Planted {
 /// As the run counts them.
 impl fmt::Display for Planted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "planted={} twins={}", self.bugs, self.twins)
+        write!(f, "{PLANTED}{} twins={}", self.bugs, self.twins)
     }
 }
 
@@ -158,11 +161,19 @@ pub(super) struct Judgement<'a> {
 
 impl<'a> Judgement<'a> {
     /// Compares what `report` announces with the findings, and with what `board` has.
-    pub(super) fn new(board: Board, report: &'a str, findings: &'a [Finding]) -> Self {
+    pub(super) fn new(
+        board: Board,
+        report: &'a str,
+        findings: impl IntoIterator<Item = &'a Finding>,
+    ) -> Self {
         Self::with(Planted::of(board), report, findings)
     }
 
-    fn with(planted: Planted, report: &'a str, findings: &'a [Finding]) -> Self {
+    fn with(
+        planted: Planted,
+        report: &'a str,
+        findings: impl IntoIterator<Item = &'a Finding>,
+    ) -> Self {
         let mut rows: Vec<_> = report.lines().filter_map(Seed::parse).map(empty).collect();
         let mut strays = Vec::new();
         for finding in findings {
@@ -185,22 +196,25 @@ impl<'a> Judgement<'a> {
     /// Why the run is not the whole corpus, if it is not: it counts other seeds than were announced, or
     /// than `planted` says that there are.
     fn miscounted(&self, planted: Planted, report: &str) -> Option<String> {
-        let counts = report
-            .lines()
-            .find_map(|line| line.trim().strip_prefix(COUNTS));
+        let lines = report.lines().map(str::trim);
+        let skipped = (lines.clone()).find(|line| line.starts_with(SKIPPED));
+        let counts = lines
+            .filter_map(|line| line.strip_prefix(COUNTS))
+            .find(|counts| counts.starts_with(PLANTED));
         let Sums { seeded, twins, .. } = self.sums();
         let here = Planted {
             bugs: seeded,
             twins,
         };
+        let why = skipped.map(|line| format!(" ({line})")).unwrap_or_default();
         match counts {
             None => Some("the corpus did not come to its end".into()),
             Some(counts) if counts != here.to_string() => {
                 Some(format!("the run counts {counts}, its report has {here}"))
             }
-            Some(counts) if here != planted => {
-                Some(format!("the run counts {counts}, the board has {planted}"))
-            }
+            Some(_) if here != planted => Some(format!(
+                "its report has {here}, the board has {planted}{why}"
+            )),
             Some(_) => None,
         }
     }
@@ -372,9 +386,17 @@ mod tests {
             let objection = Judgement::with(planted, &report, &[]).objection.unwrap();
             assert_eq!(
                 objection,
-                format!("the run counts planted=1 twins=1, the board has {planted}")
+                format!("its report has planted=1 twins=1, the board has {planted}")
             );
         }
+        let skipped =
+            format!("  # skipped edu.a: no memory\n  # corpus elsewhere=2 skipped=1\n{report}");
+        let planted = Planted { bugs: 2, twins: 1 };
+        let objection = Judgement::with(planted, &skipped, &[]).objection.unwrap();
+        assert!(
+            objection.ends_with("(# skipped edu.a: no memory)"),
+            "{objection}"
+        );
         let skipped = "# seed edu.c kind=none device=edu place=c";
         assert!(
             Judgement::new(Board::Rpi4, skipped, &[])
