@@ -75,7 +75,7 @@ impl fmt::Display for Kinds<'_> {
 }
 
 /// Where an engine of either board is started.
-pub(crate) const DOORBELL: &str = "start_step,start";
+pub(crate) const DOORBELL: &str = "edu::Inner::start_step,LegacyRegisters::start";
 
 /// What is wrong, and the functions in which it is seen, by commas.
 #[derive(Clone, Copy, Debug)]

@@ -243,7 +243,7 @@ fn maintenance_planted() -> Outcome {
     let difference = {
         let wrong = Wrong {
             kinds: &[Provocation::WritesDirty],
-            place: "run",
+            place: "fw_cfg::Inner::run",
         };
         let _provoked = Provoked::begin_planted(format_args!("test=fw_cfg"), wrong);
         let _forgotten = Taken::as_coherent(fw_cfg.device(), true);

@@ -235,7 +235,7 @@ fn maintenance_planted() -> Outcome {
     let done = {
         let wrong = Wrong {
             kinds: &[Kind::ReadsDirty, Kind::WritesDirty],
-            place: "exchange",
+            place: "mailbox::Port::exchange",
         };
         let _provoked = Provoked::begin_planted(format_args!("test=mailbox"), wrong);
         let _forgotten = Taken::as_coherent(mailbox.device(), true);

@@ -50,24 +50,12 @@ pub struct Who {
 }
 
 /// What the rules have to know of the CPUs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cores {
     /// Stores need no clean before they can be fetched (`CTR_EL0.IDC`).
     pub sees_stores: bool,
     /// The instruction cache needs no invalidation (`CTR_EL0.DIC`).
     pub sees_memory: bool,
-    /// Bytes that `DC ZVA` stores (`DCZID_EL0.BS`): a power of two, at least a line.
-    pub zero_block: u64,
-}
-
-impl Default for Cores {
-    fn default() -> Self {
-        Self {
-            sees_stores: false,
-            sees_memory: false,
-            zero_block: LINE,
-        }
-    }
 }
 
 /// The state of the machine's caches and devices, and what was found.
@@ -92,6 +80,8 @@ pub struct Checker {
     reports: Reports,
     /// Doorbells of each device.
     jobs_done: BTreeMap<String, u64>,
+    /// Parts of jobs that a model left out.
+    lost: u64,
     has_moved: bool,
     show: Box<dyn FnMut(&Finding)>,
 }
@@ -121,6 +111,7 @@ impl Checker {
             symbols: HashMap::new(),
             reports: Reports::new(suppressions),
             jobs_done: BTreeMap::new(),
+            lost: 0,
             has_moved: false,
             show: Box::new(show),
         }
@@ -171,10 +162,13 @@ impl Checker {
         self.reports.findings()
     }
 
-    /// The report of the whole run, with what the caller has counted.
-    pub fn to_json(&self, counts: Counts) -> String {
+    /// The report of the whole run, at its end, with what the caller has counted.
+    pub fn end(&mut self, counts: Counts, blind: Option<String>) -> String {
+        let pending = self.pending.iter().map(Pending::forgotten);
         let accounts = Accounts {
             counts,
+            blind,
+            lost: self.lost + pending.sum::<u64>(),
             jobs: self.jobs_done.clone(),
         };
         self.reports.to_json(&accounts)

@@ -161,7 +161,7 @@ fn announced(
 ) -> Option<Provoked> {
     const STORES: &str = "fault_probe_write_u8";
     /// [`DOORBELL`] and [`STORES`].
-    const BOTH: &str = "start_step,start,fault_probe_write_u8";
+    const BOTH: &str = "edu::Inner::start_step,LegacyRegisters::start,fault_probe_write_u8";
 
     let is_read = direction == Direction::ToDevice;
     let dirty = match is_read {

@@ -172,7 +172,7 @@ fn settle(attempt: Attempt, memory: &dyn Handed) {
     }
     let _provoked = match attempt.hazard {
         Hazard::SharedLine if !is_invalidated_by_hand(attempt) => {
-            attempt.announce_if_raw(Kind::WritesDirty, "write_back")
+            attempt.announce_if_raw(Kind::WritesDirty, "handed::write_back")
         }
         _ => None,
     };
@@ -343,7 +343,7 @@ fn receive(
             in_ram(attempt, engine, memory, part, there)?;
         }
         Hazard::SharedLine if is_invalidated_by_hand(attempt) => {
-            let _provoked = attempt.announce_if_raw(Kind::Neighbour, "invalidate_by_hand");
+            let _provoked = attempt.announce_if_raw(Kind::Neighbour, "window::invalidate_by_hand");
             invalidate_by_hand(memory.bytes(), part);
         }
         Hazard::SharedLine => evict()?,

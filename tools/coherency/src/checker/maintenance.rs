@@ -191,12 +191,11 @@ impl Checker {
         }
     }
 
-    /// `DC ZVA` is a store of a whole block.
-    fn zero(&mut self, who: Who, at: u64, mapping: Mapping) {
+    /// `DC ZVA` is a store of a whole block (`DCZID_EL0`): a line, on every core of QEMU's whose lines
+    /// have as many bytes as [`LINE`].
+    fn zero(&mut self, who: Who, start: u64, mapping: Mapping) {
         const STEP: u8 = 16;
-        let block = self.cores.zero_block;
-        let start = at / block * block;
-        for pa in (start..start + block).step_by(usize::from(STEP)) {
+        for pa in (start..start + LINE).step_by(usize::from(STEP)) {
             let touch = Touch {
                 pa,
                 size: STEP,

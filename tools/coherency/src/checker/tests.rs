@@ -257,6 +257,6 @@ fn the_shown_findings_are_those_kept() {
     assert_eq!(finding.device, Some(("engine".to_owned(), "source")));
     assert_eq!(finding.mapping, "Normal write-back");
     assert_eq!(finding.pa, BUFFER.start);
-    let json = rig.checker.to_json(Counts::default());
+    let json = rig.checker.end(Counts::default(), None);
     assert!(json.ends_with("\"findings\":1,\"jobs\":{\"engine\":1}}\n"));
 }

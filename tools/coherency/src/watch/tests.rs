@@ -30,12 +30,12 @@ impl Memory for Words {
 }
 
 impl Registers for BTreeMap<Register, u64> {
-    fn read(&mut self, register: Register) -> u64 {
-        self.get(&register).copied().unwrap_or(0)
+    fn read(&mut self, register: Register) -> Option<u64> {
+        self.get(&register).copied()
     }
 }
 
-struct Fake(u8);
+struct Fake(u8, u128);
 
 impl MemoryAccess for Fake {
     fn space(&self) -> u64 {
@@ -47,7 +47,7 @@ impl MemoryAccess for Fake {
     }
 
     fn value(&self) -> u128 {
-        0
+        self.1
     }
 }
 
@@ -89,7 +89,12 @@ impl Rig {
             (Register::Sctlr(1), 5),
             (Register::Tcr(1), 25 | 1 << 23),
             (Register::Ttbr0(1), ROOT),
+            (Register::Ttbr1(1), 0),
             (Register::Mair(1), 0x44FF),
+            (Register::Sctlr(2), 0),
+            (Register::Tcr(2), 0),
+            (Register::Ttbr0(2), 0),
+            (Register::Mair(2), 0),
         ]);
         Self {
             watch,
@@ -113,13 +118,14 @@ impl Rig {
 
     fn load(&mut self, va: u64, size: u8) {
         let who = self.who();
-        self.watch.load(who, va, &Fake(size), &mut self.registers);
+        self.watch
+            .load(who, va, &Fake(size, 0), &mut self.registers);
     }
 
     fn store(&mut self, va: u64, size: u8) {
         let who = self.who();
         let registers = &mut self.registers;
-        self.watch.store(who, va, &Fake(size), true, registers);
+        self.watch.store(who, va, &Fake(size, 0), true, registers);
     }
 
     fn execute(&mut self, word: u32) {
@@ -260,13 +266,83 @@ fn what_cannot_be_followed_is_counted() {
     rig.map(0x5000, RAM + 0x3000, WB);
     rig.load(0x5000, 8);
     rig.load(0x6000, 8);
-    assert_eq!(rig.watch.counts.lost, 1);
-    assert!(!rig.watch.counts.is_blind());
+    assert_eq!(rig.watch.counts.unfollowed, 1);
+    assert_eq!(rig.watch.blind(), None);
     // A guest of a hypervisor.
     rig.registers.insert(Register::Hcr, HCR_VM);
+    rig.registers.insert(Register::X(3), 0x5000);
     rig.execute(MSR_SCTLR_EL1);
     rig.store(0x5000, 8);
-    assert_eq!(rig.watch.counts.lost, 2);
+    rig.execute(DC_CIVAC_X3);
+    assert_eq!(rig.watch.counts.unfollowed, 3);
+    assert!(rig.watch.blind().unwrap().contains("3 accesses"));
+}
+
+#[test]
+fn a_run_that_saw_nothing_is_blind() {
+    let mut rig = Rig::new();
+    assert!(rig.watch.blind().unwrap().contains("no load"));
+    assert!(rig.watch.end().contains("\"blind\":\"no load"));
+    rig.map(0x5000, RAM + 0x3000, WB);
+    rig.load(0x5000, 8);
+    assert!(rig.watch.end().contains("\"lost\":0,\"blind\":null,"));
+}
+
+#[test]
+fn a_register_that_is_not_there_is_named_and_not_zero() {
+    for gone in [
+        Register::Cpsr,
+        Register::Sctlr(1),
+        Register::Tcr(1),
+        Register::Ttbr0(1),
+        Register::Ttbr1(1),
+        Register::Mair(1),
+    ] {
+        let mut rig = Rig::new();
+        rig.map(0x5000, RAM + 0x3000, WB);
+        rig.map(0x9000, RAM + 0x3000, NC);
+        rig.registers.remove(&gone);
+        rig.store(0x5000, 8);
+        rig.load(0x9000, 8);
+        assert_eq!(rig.kinds(), []);
+        let blind = rig.watch.blind().unwrap();
+        assert!(blind.contains(&gone.to_string()), "{blind}");
+    }
+    // A level that QEMU shows nothing of.
+    let mut rig = Rig::new();
+    rig.registers.insert(Register::Cpsr, 3 << 2);
+    rig.load(RAM, 8);
+    assert!(rig.watch.blind().unwrap().contains("SCTLR_EL3"));
+    // What maintenance is about.
+    let mut rig = Rig::new();
+    rig.map(0, RAM, WB);
+    rig.load(0, 8);
+    rig.execute(DC_CIVAC_X3);
+    assert!(rig.watch.blind().unwrap().contains("X3"));
+}
+
+#[test]
+fn ram_that_is_not_the_machines_is_found_out() {
+    for (is_there, value) in [(true, 7), (false, 7), (false, 0)] {
+        let mut rig = Rig::new();
+        rig.map(0x5000, RAM + 0x3000, WB);
+        if is_there {
+            rig.words.set(RAM + 0x3000, value as u64);
+        }
+        let who = rig.who();
+        let stored = Fake(8, value);
+        rig.watch
+            .store(who, 0x5000, &stored, true, &mut rig.registers);
+        let is_blind = !is_there && value != 0;
+        assert_eq!(rig.watch.blind().is_some(), is_blind);
+        // What may not have been stored proves nothing.
+        let mut rig = Rig::new();
+        rig.map(0x5000, RAM + 0x3000, WB);
+        let who = rig.who();
+        rig.watch
+            .store(who, 0x5000, &stored, false, &mut rig.registers);
+        assert_eq!(rig.watch.blind(), None);
+    }
 }
 
 #[test]

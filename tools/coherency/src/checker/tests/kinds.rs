@@ -61,19 +61,6 @@ fn zeroing_by_line_is_a_store() {
 }
 
 #[test]
-fn a_core_may_zero_more_than_a_line() {
-    let mut rig = Rig::new();
-    rig.checker.set_cores(Cores {
-        zero_block: 512,
-        ..Cores::default()
-    });
-    rig.each_line(Zero, RAM + 0x240..RAM + 0x241);
-    rig.start(&[(RAM + 0x400..RAM + 0x500, Reads)]).is_silent();
-    rig.start(&[(RAM + 0x3F8..RAM + 0x500, Reads)]);
-    rig.is(Kind::DeviceReadsDirtyLine);
-}
-
-#[test]
 fn a_device_writes_under_a_dirty_line() {
     let mut rig = Rig::new();
     rig.fill(BUFFER, WB).dsb().start(&[(BUFFER, Writes)]);
@@ -308,7 +295,6 @@ fn caches_that_need_nothing() {
     rig.checker.set_cores(Cores {
         sees_stores: true,
         sees_memory: true,
-        ..Cores::default()
     });
     rig.store(BUFFER.start, WB);
     fetch(&mut rig).is_silent();
