@@ -28,7 +28,7 @@ fn on(seed: &Seed, run: fn(&Ground, &Second)) -> Outcome {
     let frames = PhysRange::new(ground.pa(), ground.pa() + PAGE_SIZE);
     let uncached = Attributes::new(MemoryType::NormalNonCacheable, Access::ReadWrite);
     // SAFETY: the page is the ground's, which nobody else has and which is accessed by volatile accesses
-    // only. The runs below leave lines at most that the ground drops when it is settled, before it is freed.
+    // only. What a run leaves in a cache is dropped when the ground is settled, before the mapping ends.
     let second = check_ok!(unsafe { Second::map(frames, uncached) });
     seed.announce();
     run(&ground, &second);

@@ -20,7 +20,8 @@ impl Second {
     /// # Safety
     ///
     /// As long as the mapping is there, nobody but the caller accesses the frames, and the caller by
-    /// volatile accesses only or by executing them. No line of them is in a cache when the mapping ends.
+    /// volatile accesses only or by executing them. If the types differ, no line of them is in a cache when the
+    /// mapping ends.
     pub(in crate::corpus) unsafe fn map(
         frames: PhysRange,
         attributes: Attributes,
