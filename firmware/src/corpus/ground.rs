@@ -18,7 +18,7 @@ const LINES: usize = 4;
 /// Offset of the word that has byte `at`, counted round in a page.
 #[inline(always)]
 const fn in_page(at: usize) -> usize {
-    at % PAGE_SIZE & !(size_of::<u32>() - 1)
+    at & (PAGE_SIZE - size_of::<u32>())
 }
 
 /// A cacheable page and an uncached one, which nobody else has.
@@ -85,7 +85,7 @@ impl Ground {
         unsafe {
             (self.va() + in_page(at))
                 .as_ptr::<u32>()
-                .write_volatile(word)
+                .write_volatile(word);
         };
     }
 
