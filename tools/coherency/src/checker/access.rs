@@ -65,20 +65,31 @@ impl Checker {
             }
             return;
         }
-        let access = Access {
-            cpu: who.cpu,
-            pa: touch.pa,
-            size: touch.size,
-            is_store: touch.is_store,
-            value: touch.value.unwrap_or_default() as u64,
-        };
         self.learned = fetched;
         for model in 0..self.models.len() {
             if self.models[model].watches(&touch.range()) {
-                self.device_access(who, model, &access);
+                self.tell(who, model, touch);
             }
         }
         self.learned = None;
+    }
+
+    fn tell(&mut self, who: Who, model: usize, touch: &Touch) {
+        match touch.value {
+            Some(value) => {
+                let access = Access {
+                    cpu: who.cpu,
+                    pa: touch.pa,
+                    size: touch.size,
+                    is_store: touch.is_store,
+                    // CAST: the low half.
+                    value: value as u64,
+                };
+                self.device_access(who, model, &access);
+            }
+            // No model is told of a value that may not be.
+            None => self.lost += 1,
+        }
     }
 
     /// Returns whether a load has fetched the line: it was in no cache.

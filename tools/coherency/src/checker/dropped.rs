@@ -35,6 +35,9 @@ struct Cause {
     finding: Finding,
 }
 
+/// Among so many of the latest an invalidate is looked for that is one of them again.
+const LATEST: usize = 64;
+
 impl Checker {
     /// `who` has dropped `bytes` of the line at `start`, which is `problem` if they are missed.
     pub(super) fn drop_bytes(&mut self, who: Who, start: u64, bytes: u64, problem: Problem) {
@@ -47,12 +50,17 @@ impl Checker {
             (cause.scope, pc, device, cpu) == (scope, &finding.pc, &finding.device, &finding.cpu)
                 && cause.finding.console == finding.console
         };
-        let causes = &mut self.dropped.causes;
-        if !causes.last().is_some_and(is_alike) {
+        let Dropped { lines, causes } = &mut self.dropped;
+        if lines.is_empty() {
+            causes.clear();
+        }
+        let latest = causes.len().saturating_sub(LATEST);
+        let known = causes[latest..].iter().position(is_alike);
+        let cause = known.map_or(causes.len(), |known| latest + known);
+        if known.is_none() {
             causes.push(Cause { scope, finding });
         }
-        let cause = causes.len() - 1;
-        let loss = self.dropped.lines.entry(start / LINE);
+        let loss = lines.entry(start / LINE);
         let loss = loss.or_insert(Loss { bytes: 0, cause });
         loss.bytes |= bytes;
         loss.cause = cause;

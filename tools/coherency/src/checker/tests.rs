@@ -278,3 +278,20 @@ fn the_shown_findings_are_those_kept() {
     let json = rig.checker.end(Counts::default(), None);
     assert!(json.ends_with("\"findings\":1,\"jobs\":{\"engine\":1}}\n"));
 }
+
+#[test]
+fn a_device_is_not_told_of_a_value_that_may_not_be() {
+    let mut rig = Rig::new();
+    let who = rig.who();
+    let touch = Touch {
+        pa: DOORBELL,
+        size: 4,
+        mapping: Mapping::Device,
+        is_store: true,
+        value: None,
+        is_told: true,
+    };
+    rig.checker.access(who, &touch);
+    let json = rig.checker.end(Counts::default(), None);
+    assert!(json.contains("\"lost\":1,") && json.contains("\"jobs\":{}"));
+}
