@@ -6,10 +6,11 @@
 //! around a change of type.
 
 use super::port::ELSEWHERE;
-use super::seed::{Kind, Seed};
+use super::seed::Seed;
 use crate::handed::Fault;
 use crate::machine::machine;
 use crate::memory::{Pages, reachable};
+use crate::provocation::Kind;
 use crate::report::{Outcome, Stop};
 use crate::{check, check_ok};
 use core::hint::black_box;

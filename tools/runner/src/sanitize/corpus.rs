@@ -25,7 +25,7 @@ const QEMU_VIRT: Planted = Planted {
     twins: 12,
 };
 const RPI4: Planted = Planted {
-    bugs: 47,
+    bugs: 48,
     twins: 14,
 };
 
