@@ -307,17 +307,18 @@ mod tests {
     fn a_bug_is_caught_where_it_is_and_by_its_device() {
         let program = wrong("BUFFER_NOT_INVALIDATED", "stale-read", "sum");
         let stale = finding("stale-read", Some(DEVICE), "sum", "");
-        assert_eq!(sums(&program, &[stale.clone()], None), [1, 1, 0, 0]);
+        let stale = [stale];
+        assert_eq!(sums(&program, &stale, None), [1, 1, 0, 0]);
         assert_eq!(sums(&program, &[], None), [1, 0, 0, 0]);
         for other in [
             finding("stale-read", None, "sum", ""),
             finding("stale-read", Some(DEVICE), "take", ""),
             finding("touched-while-owned", Some(DEVICE), "sum", ""),
         ] {
-            assert_eq!(sums(&program, &[other.clone()], None), [1, 0, 1, 0]);
-            assert_eq!(sums(&program, &[other, stale.clone()], None), [1, 1, 1, 0]);
+            let [stale] = stale.clone();
+            assert_eq!(sums(&program, &[other, stale], None), [1, 1, 1, 0]);
         }
-        assert_eq!(sums(&program, &[stale], Some("cut")), [1, 0, 0, 0]);
+        assert_eq!(sums(&program, &stale, Some("cut")), [1, 0, 0, 0]);
     }
 
     #[test]
