@@ -11,7 +11,7 @@
 //! to a device. ` planted` at the end is that of the hazard's planted twin. `# cell end` ends it.
 
 use super::findings::Finding;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// How the line that announces a provocation starts, and the line that ends it.
 const CELL: &str = "# cell ";
@@ -75,23 +75,29 @@ impl<'a> Announcement<'a> {
     }
 }
 
-/// Each announcement in which what it must provoke was not found.
+/// Each announcement in which what it must provoke was not found. Of one that was made several times, that
+/// has to be found so often at least: each time it is reported anew.
 pub(super) fn objections(report: &str, findings: &[Finding]) -> Vec<String> {
-    let lines = report.lines().filter(|line| line.starts_with(CELL));
-    let lines: BTreeSet<_> = lines.filter(|line| *line != END).collect();
-    let objection = |line| {
+    let mut made: BTreeMap<&str, usize> = BTreeMap::new();
+    for line in report.lines().filter(|line| line.starts_with(CELL)) {
+        if line != END {
+            *made.entry(line).or_default() += 1;
+        }
+    }
+    let objection = |(line, times): (&str, usize)| {
         let Some(said) = Announcement::parse(line) else {
             return Some(format!("`{line}` announces nothing that is understood"));
         };
         let kind = said.kinds.first()?;
-        let mut within = findings.iter().filter(|finding| {
+        let within = findings.iter().filter(|finding| {
             let console = finding.console.as_deref();
-            console == Some(line)
+            console == Some(line) && finding.kind == *kind && said.is_about(finding)
         });
-        let is_found = within.any(|finding| finding.kind == *kind && said.is_about(finding));
-        (!is_found).then(|| format!("`{line}`: no {kind} was found there"))
+        let found = within.count();
+        (found < times)
+            .then(|| format!("`{line}`: {kind} was found {found} times there, announced {times}"))
     };
-    lines.into_iter().filter_map(objection).collect()
+    made.into_iter().filter_map(objection).collect()
 }
 
 #[cfg(test)]

@@ -287,6 +287,7 @@ impl Program {
 #[cfg(test)]
 mod tests {
     use super::super::findings::tests::finding;
+    use super::super::tests::{end, watched};
     use super::*;
 
     fn sums(program: &Program, findings: &[Finding], objection: Option<&str>) -> [usize; 4] {
@@ -328,6 +329,21 @@ mod tests {
         assert_eq!(sums(right, &[], None), [0, 0, 0, 1]);
         assert_eq!(sums(right, &[stale], None), [0, 0, 1, 1]);
         assert_eq!(sums(right, &[], Some("no job")), [0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn a_run_without_the_device_or_its_bytes_proves_nothing() {
+        let [right, ..] = &PROGRAMS;
+        let objection = |report: &str| right.objection(&watched(report, vec![], end("")));
+        assert_eq!(objection("bytes came\r\n"), None);
+        assert!(objection("no bytes came\n").is_some());
+        assert!(objection("").is_some());
+        let mut unseen = watched("bytes came", vec![], end(""));
+        if let Some(end) = &mut unseen.findings.end {
+            end.jobs.remove(DEVICE);
+        }
+        let objection = right.objection(&unseen).unwrap();
+        assert_eq!(objection, "no job of virtio-mmio@a003e00 was seen");
     }
 
     #[test]

@@ -80,10 +80,14 @@ fn one_cell(line: &str, hazard: &str, results: &str) -> String {
 fn a_provocation_in_which_nothing_was_found_is_objected_to() {
     let report = one_cell(TWIN, "H1", "expected=torn observed=torn how=data");
     assert_eq!(objections(&report, &[dirty(TWIN)]), [""; 0]);
-    let nothing = format!("`{TWIN}`: no device-reads-dirty-line was found there");
+    let nothing = format!("`{TWIN}`: device-reads-dirty-line was found 0 times there, announced 1");
     for findings in [vec![], vec![dirty(RAW)]] {
         assert_eq!(objections(&report, &findings), [&*nothing]);
     }
+    let twice = format!("{TWIN}\n{report}");
+    let found = [dirty(TWIN), dirty(TWIN)];
+    assert_eq!(objections(&twice, &found), [""; 0]);
+    assert_eq!(objections(&twice, &found[1..]).len(), 1);
     // What may follow is not enough, nor is what is elsewhere.
     let report = report.replace(TWIN, RAW);
     let touched = finding("touched-while-owned", None, "load", RAW);
@@ -104,7 +108,7 @@ fn a_wrong_cell_that_nobody_saw_is_objected_to() {
     assert_eq!(
         objections(REPORT, &[dirty(RAW), dirty(TWIN)]),
         [
-            &format!("`{OTHER}`: no stale-read was found there"),
+            &format!("`{OTHER}`: stale-read was found 0 times there, announced 1"),
             "hazard=H2 method=kmalloc-raw direction=from-device: expected was stale, and nothing was \
              found there"
         ]
