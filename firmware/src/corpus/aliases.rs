@@ -68,13 +68,14 @@ fn right_change_of_type(ground: &Ground, second: &Second) {
     barrier::dsb_sy();
 }
 
-/// An invalidate in the place of a clean.
+/// An invalidate in the place of a clean, of bytes that are wanted.
 #[inline(never)]
 fn dirty_line_invalidated(ground: &Ground, _: &Second) {
     ground.store(ground.part());
     ground.dsb();
     ground.invalidate(ground.part());
     ground.dsb();
+    ground.load(ground.part());
 }
 
 /// Cleaned first.

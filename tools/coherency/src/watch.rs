@@ -4,6 +4,7 @@
 //! translation and the line.
 
 mod proof;
+mod semihosting;
 
 use crate::checker::{Checker, Touch, Who};
 use crate::decode::{LineOp, Operation, XZR};
@@ -314,6 +315,13 @@ impl Watch {
                     self.vcpus[who.cpu as usize].flush();
                 }
             }
+            Operation::Call => {
+                for vcpu in &mut self.vcpus {
+                    vcpu.regimes = [None; 4];
+                    vcpu.flush();
+                }
+            }
+            Operation::Semihosting => self.semihosting(who, registers),
         }
     }
 
@@ -356,7 +364,7 @@ impl Watch {
             }
             if let Some(found) = regime.translate(pc, self.checker.memory()) {
                 let who = Who { cpu: self.last, pc };
-                self.checker.fetch(who, found.pa);
+                self.checker.fetch(who, found.pa, regime.fetches_cached());
             }
         }
     }

@@ -5,6 +5,7 @@
 //! of which must be found. With CMDLINE that one run alone. With FIRMWARE any other kernel image. With
 //! PAIRS what it costs.
 
+mod announcement;
 mod cells;
 mod corpus;
 mod document;
@@ -22,8 +23,9 @@ use crate::firmware::{self, Build, Firmware};
 use crate::ktap::Counts;
 use crate::paths;
 use crate::settings::{Board, Settings};
+use announcement::is_provoked;
 use anyhow::{Context, Result};
-use cells::{Cells, Extent, is_provoked};
+use cells::{Cells, Extent};
 use corpus::{Judgement, Sums};
 use document::{Account, Document};
 use findings::Finding;
@@ -322,3 +324,6 @@ fn document(runs: &[Run], sums: Option<Sums>) -> Document {
     }
     document
 }
+
+#[cfg(test)]
+mod tests;

@@ -171,6 +171,7 @@ fn start(options: Options) -> Result<Running, String> {
     };
     let machine = Machine {
         ram: board.ram(ram.range()),
+        readable: board.readable(registers.read(Register::Sctlr(3)).is_some()),
         memory: Box::new(ram),
         devices: board.devices,
         uart: board.uart,
@@ -271,7 +272,7 @@ unsafe fn instrument(running: &mut Running, instruction: qemu::Instruction) {
         running.operations.len() - 1
     });
     let flags = match operation {
-        Operation::Line(..) | Operation::Level => qemu::READS_REGISTERS,
+        Operation::Line(..) | Operation::Level | Operation::Semihosting => qemu::READS_REGISTERS,
         _ => qemu::NO_REGISTERS,
     };
     // SAFETY: as above.

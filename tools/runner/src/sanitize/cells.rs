@@ -1,30 +1,14 @@
-//! What the firmware does wrong on purpose, and the experiment's table with what the plugin found put in.
-//!
-//! The firmware announces each provocation with a line
-//!
-//! ```text
-//! # cell hazard=H1 method=kmalloc-raw direction=to-device wrong=device-reads-dirty-line place=start
-//! ```
-//!
-//! with the kinds that it provokes, by commas: the first must be found, the others may follow from it.
-//! `place=` and `device=` may narrow that down to a function, whose path it is the end of, or several, and
-//! to a device. ` planted` at the end is that of the hazard's planted twin. `# cell end` ends it.
+//! The experiment's table with what the plugin found put in.
 //!
 //! A cell that was not observable on the machine becomes one that was seen by the sanitizer if the plugin
 //! reported in it, and the twin of its hazard was found in the same run: a plugin that finds nothing planted
 //! has no say.
 
+use super::announcement::{self, Announcement, is_provoked};
 use super::findings::Finding;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// How the line that announces a provocation starts, and the line that ends it.
-const CELL: &str = "# cell ";
-const END: &str = "# cell end";
-/// What is provoked comes after it.
-const WRONG: &str = " wrong=";
-/// The word of a planted twin.
-const PLANTED: &str = "planted";
 /// How the line with a cell's result starts, and each of the experiment's.
 const RESULT: &str = "# experiment hazard=";
 const EXPERIMENT: &str = "# experiment ";
@@ -47,60 +31,6 @@ pub(super) enum Extent {
     Part,
     /// What a build with seeds provokes.
     Seeds,
-}
-
-/// Whether a finding was provoked, and the firmware had said so.
-pub(super) fn is_provoked(finding: &Finding) -> bool {
-    let announcement = finding.console.as_deref().and_then(Announcement::parse);
-    announcement.is_some_and(|said| said.is_about(finding))
-}
-
-/// What the firmware said before it went wrong.
-struct Announcement<'a> {
-    /// Hazard, method and direction.
-    cell: &'a str,
-    /// What must be found, then what may follow from it.
-    kinds: Vec<&'a str>,
-    /// The functions that it is in, if that is said.
-    places: Vec<&'a str>,
-    device: Option<&'a str>,
-    is_planted: bool,
-}
-
-impl<'a> Announcement<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
-        let (cell, words) = line.strip_prefix(CELL)?.split_once(WRONG)?;
-        let mut words = words.split(' ');
-        let mut said = Self {
-            cell,
-            kinds: words.next()?.split(',').collect(),
-            places: Vec::new(),
-            device: None,
-            is_planted: false,
-        };
-        for word in words {
-            match word.split_once('=') {
-                Some(("place", places)) => said.places = places.split(',').collect(),
-                Some(("device", device)) => said.device = Some(device),
-                None if word == PLANTED => said.is_planted = true,
-                _ => return None,
-            }
-        }
-        Some(said)
-    }
-
-    /// Its first word, `hazard=H1`.
-    fn hazard(&self) -> &'a str {
-        self.cell.split(' ').next().unwrap_or_default()
-    }
-
-    /// Whether it speaks of `finding`.
-    fn is_about(&self, finding: &Finding) -> bool {
-        let mut places = self.places.iter();
-        self.kinds.contains(&&*finding.kind)
-            && (self.places.is_empty() || places.any(|place| finding.is_in(place)))
-            && (self.device.is_none() || self.device == finding.device.as_deref())
-    }
 }
 
 /// A cell's result.
@@ -237,7 +167,7 @@ impl<'a> Cells<'a> {
             }
         }
         let mut objections = miscounted(report, list.len(), extent);
-        objections.extend(not_provoked(report, findings));
+        objections.extend(announcement::objections(report, findings));
         objections.extend(not_seen(&list, extent));
         Self { list, objections }
     }
@@ -280,25 +210,6 @@ fn miscounted(report: &str, count: usize, extent: Extent) -> Vec<String> {
         "the experiment counts {counted} cells, its report has {results}, of which {count} are \
          understood"
     )]
-}
-
-/// Each announcement in which what it must provoke was not found.
-fn not_provoked(report: &str, findings: &[Finding]) -> Vec<String> {
-    let lines = report.lines().filter(|line| line.starts_with(CELL));
-    let lines: BTreeSet<_> = lines.filter(|line| *line != END).collect();
-    let objection = |line| {
-        let Some(said) = Announcement::parse(line) else {
-            return Some(format!("`{line}` announces nothing that is understood"));
-        };
-        let kind = said.kinds.first()?;
-        let mut within = findings.iter().filter(|finding| {
-            let console = finding.console.as_deref();
-            console == Some(line)
-        });
-        let is_found = within.any(|finding| finding.kind == *kind && said.is_about(finding));
-        (!is_found).then(|| format!("`{line}`: no {kind} was found there"))
-    };
-    lines.into_iter().filter_map(objection).collect()
 }
 
 /// Each cell that is not what is expected of it, and each wrong one in which nothing was seen: every
@@ -375,216 +286,4 @@ impl fmt::Display for Cells<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::findings::tests::finding;
-    use super::*;
-
-    const REPORT: &str = "\
-# cell hazard=H1 method=kmalloc-raw direction=to-device wrong=device-reads-dirty-line,touched-while-owned
-# cell end
-  # experiment hazard=H1 method=kmalloc-raw direction=to-device expected=stale observed=unknown how=not-observable evidence=\"Normal-WB; clean missing\"
-  # experiment hazard=H1 method=kmalloc-map direction=to-device expected=right observed=right how=structural evidence=\"64/64\"
-# cell hazard=H1 method=kmalloc-raw direction=to-device wrong=device-reads-dirty-line planted
-# cell hazard=H2 method=kmalloc-raw direction=from-device wrong=stale-read,device-reads-dirty-line
-  # experiment hazard=H2 method=kmalloc-raw direction=from-device expected=stale observed=unknown how=not-observable evidence=\"x\"
-  # experiment data=0 structural=1 not-observable=2 missing=0
-";
-
-    const RAW: &str = "# cell hazard=H1 method=kmalloc-raw direction=to-device wrong=device-reads-dirty-line,touched-while-owned";
-    const TWIN: &str = "# cell hazard=H1 method=kmalloc-raw direction=to-device wrong=device-reads-dirty-line planted";
-    const OTHER: &str = "# cell hazard=H2 method=kmalloc-raw direction=from-device wrong=stale-read,device-reads-dirty-line";
-
-    fn dirty(console: &str) -> Finding {
-        finding(
-            "device-reads-dirty-line",
-            Some("edu"),
-            "start_step",
-            console,
-        )
-    }
-
-    fn counts(findings: &[Finding]) -> [usize; 4] {
-        Cells::new(REPORT, findings, Extent::Whole).counts()
-    }
-
-    #[test]
-    fn a_cell_in_which_something_was_found_is_seen_if_its_twin_was() {
-        assert_eq!(counts(&[dirty(RAW), dirty(TWIN)]), [0, 1, 1, 1]);
-        let touched = finding("touched-while-owned", None, "load_lines", RAW);
-        let cells = Cells::new(
-            REPORT,
-            &[touched.clone(), dirty(RAW), dirty(TWIN)],
-            Extent::Whole,
-        );
-        assert_eq!(cells.list[0].observed, "stale");
-        let cells = Cells::new(REPORT, &[touched, dirty(TWIN)], Extent::Whole);
-        assert_eq!(cells.list[0].observed, "torn");
-        let cells = Cells::new(REPORT, &[dirty(RAW), dirty(TWIN)], Extent::Whole);
-        assert_eq!(
-            cells.list[0].to_string(),
-            "# experiment hazard=H1 method=kmalloc-raw direction=to-device expected=stale \
-             observed=stale how=sanitizer evidence=\"device-reads-dirty-line in start_step, 1 \
-             findings\""
-        );
-    }
-
-    #[test]
-    fn without_its_twin_nothing_changes() {
-        for findings in [
-            vec![dirty(RAW)],
-            vec![dirty(TWIN)],
-            vec![dirty(OTHER), dirty(TWIN)],
-            vec![],
-        ] {
-            assert_eq!(counts(&findings), [0, 1, 0, 2]);
-        }
-    }
-
-    #[test]
-    fn only_what_was_announced_is_provoked() {
-        let touch = "# cell hazard=H5 method=coherent direction=from-device wrong=stale-read";
-        assert!(is_provoked(&dirty(RAW)) && is_provoked(&dirty(TWIN)));
-        assert!(!is_provoked(&dirty(touch)));
-        assert!(is_provoked(&dirty(&format!(
-            "{touch},device-reads-dirty-line"
-        ))));
-        assert!(!is_provoked(&dirty("# cell end")) && !is_provoked(&dirty("ok 1 mmu")));
-        let any = "# cell hazard=H1 method=kmalloc-raw direction=to-device wrong=any";
-        assert!(!is_provoked(&dirty(any)));
-    }
-
-    #[test]
-    fn what_is_provoked_elsewhere_or_by_another_device_is_not() {
-        for (more, expected) in [
-            ("place=start_step", true),
-            ("place=look,Io::start_step planted", false),
-            ("place=step", false),
-            ("place=look device=edu", false),
-            ("place=look,start_step device=edu", true),
-            ("device=edu planted", true),
-            ("device=fw_cfg", false),
-            ("places=start_step", false),
-        ] {
-            let finding = dirty(&format!("{RAW} {more}"));
-            assert_eq!(is_provoked(&finding), expected, "{more}");
-            assert_eq!(Cells::new("", &[finding], Extent::Part).list, []);
-        }
-    }
-
-    /// What is objected to about `report`.
-    fn objections(report: &str, findings: &[Finding]) -> Vec<String> {
-        Cells::new(report, findings, Extent::Whole).objections
-    }
-
-    /// A report of one cell, announced as `line`, with these results.
-    fn one_cell(line: &str, hazard: &str, results: &str) -> String {
-        format!(
-            "{line}\n# cell end\n  # experiment hazard={hazard} method=kmalloc-raw direction=to-device \
-             {results} evidence=\"x\"\n  # experiment data=1 structural=0 not-observable=0 missing=0\n"
-        )
-    }
-
-    #[test]
-    fn a_provocation_in_which_nothing_was_found_is_objected_to() {
-        let report = one_cell(TWIN, "H1", "expected=torn observed=torn how=data");
-        assert_eq!(objections(&report, &[dirty(TWIN)]), [""; 0]);
-        let nothing = format!("`{TWIN}`: no device-reads-dirty-line was found there");
-        assert_eq!(objections(&report, &[]), [nothing.clone()]);
-        assert_eq!(objections(&report, &[dirty(RAW)]), [nothing.clone()]);
-        // What may follow is not enough, nor is what is elsewhere.
-        let report = report.replace(TWIN, RAW);
-        let touched = finding("touched-while-owned", None, "load", RAW);
-        assert_eq!(objections(&report, &[touched]).len(), 1);
-        let narrow = format!("{RAW} place=look");
-        let report = report.replace(RAW, &narrow);
-        assert_eq!(objections(&report, &[dirty(&narrow)]).len(), 1);
-        let report = report.replace(&narrow, "# cell test=kmap wrong");
-        let objection = &objections(&report, &[])[0];
-        assert!(
-            objection.contains("nothing that is understood"),
-            "{objection}"
-        );
-    }
-
-    #[test]
-    fn a_wrong_cell_that_nobody_saw_is_objected_to() {
-        assert_eq!(
-            objections(REPORT, &[dirty(RAW), dirty(TWIN)]),
-            [
-                &format!("`{OTHER}`: no stale-read was found there"),
-                "hazard=H2 method=kmalloc-raw direction=from-device: expected was stale, and nothing was \
-                 found there"
-            ]
-        );
-        // Without the twin the finding has no say.
-        assert_eq!(objections(REPORT, &[dirty(RAW)]).len(), 4);
-        let unseen = "expected=stale observed=unknown how=not-observable";
-        let seen = |hazard, results| objections(&one_cell("", hazard, results), &[]).len();
-        assert_eq!(seen("H1", unseen), 1);
-        assert_eq!(seen("H7", unseen), 0);
-        let right = "expected=right observed=unknown how=not-observable";
-        assert_eq!(seen("H1", right), 0);
-        let seeds = one_cell("", "H7", unseen);
-        let objections = Cells::new(&seeds, &[], Extent::Seeds).objections;
-        assert!(objections[0].ends_with("nothing was found there"));
-    }
-
-    #[test]
-    fn a_cell_that_is_not_what_was_expected_is_objected_to() {
-        let report = |observed| {
-            let results = format!("expected=stale observed={observed} how=data");
-            one_cell("", "H1", &results)
-        };
-        assert_eq!(objections(&report("stale"), &[]), [""; 0]);
-        assert_eq!(objections(&report("right"), &[]).len(), 1);
-        // The plugin found something else than what the cell is about.
-        let touched = finding("touched-while-owned", None, "load", RAW);
-        let objections = objections(REPORT, &[touched, dirty(TWIN)]);
-        assert!(
-            objections
-                .iter()
-                .any(|text| text.ends_with("expected was stale, observed torn"))
-        );
-    }
-
-    #[test]
-    fn results_that_were_lost_are_objected_to() {
-        let lines: Vec<_> = REPORT.lines().collect();
-        let cut = lines[..lines.len() - 2].join("\n");
-        let cut = format!("{cut}\n{}\n", lines[lines.len() - 1]);
-        let objection = &objections(&cut, &[])[0];
-        assert!(objection.starts_with("the experiment counts 3 cells, its report has 2"));
-        let unreadable = REPORT.replace("expected=right", "expect=right");
-        let objection = &objections(&unreadable, &[])[0];
-        assert!(objection.ends_with("its report has 3, of which 2 are understood"));
-        for (report, extent, count) in [
-            ("", Extent::Whole, 1),
-            ("", Extent::Part, 0),
-            ("", Extent::Seeds, 1),
-            (lines[2], Extent::Whole, 2),
-            (lines[2], Extent::Part, 1),
-        ] {
-            let objections = Cells::new(report, &[], extent).objections;
-            assert_eq!(objections.len(), count, "{extent:?} {objections:?}");
-        }
-    }
-
-    #[test]
-    fn the_table_has_a_row_for_each_method() {
-        let cells = Cells::new(REPORT, &[dirty(RAW), dirty(TWIN)], Extent::Whole);
-        let table = cells.to_string();
-        let rows: Vec<_> = table.lines().skip(1).collect();
-        assert_eq!(
-            rows[0].split_whitespace().collect::<Vec<_>>(),
-            ["H1>", "H2<"]
-        );
-        assert_eq!(
-            rows[1].split_whitespace().collect::<Vec<_>>(),
-            ["kmalloc-raw", "old/z", "?"]
-        );
-        assert_eq!(
-            rows[2].split_whitespace().collect::<Vec<_>>(),
-            ["kmalloc-map", "ok/s", "-"]
-        );
-    }
-}
+mod tests;

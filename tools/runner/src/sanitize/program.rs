@@ -287,6 +287,7 @@ impl Program {
 #[cfg(test)]
 mod tests {
     use super::super::findings::tests::finding;
+    use super::super::tests::{end, watched};
     use super::*;
 
     fn sums(program: &Program, findings: &[Finding], objection: Option<&str>) -> [usize; 4] {
@@ -307,17 +308,18 @@ mod tests {
     fn a_bug_is_caught_where_it_is_and_by_its_device() {
         let program = wrong("BUFFER_NOT_INVALIDATED", "stale-read", "sum");
         let stale = finding("stale-read", Some(DEVICE), "sum", "");
-        assert_eq!(sums(&program, &[stale.clone()], None), [1, 1, 0, 0]);
+        let stale = [stale];
+        assert_eq!(sums(&program, &stale, None), [1, 1, 0, 0]);
         assert_eq!(sums(&program, &[], None), [1, 0, 0, 0]);
         for other in [
             finding("stale-read", None, "sum", ""),
             finding("stale-read", Some(DEVICE), "take", ""),
             finding("touched-while-owned", Some(DEVICE), "sum", ""),
         ] {
-            assert_eq!(sums(&program, &[other.clone()], None), [1, 0, 1, 0]);
-            assert_eq!(sums(&program, &[other, stale.clone()], None), [1, 1, 1, 0]);
+            let [stale] = stale.clone();
+            assert_eq!(sums(&program, &[other, stale], None), [1, 1, 1, 0]);
         }
-        assert_eq!(sums(&program, &[stale], Some("cut")), [1, 0, 0, 0]);
+        assert_eq!(sums(&program, &stale, Some("cut")), [1, 0, 0, 0]);
     }
 
     #[test]
@@ -327,6 +329,21 @@ mod tests {
         assert_eq!(sums(right, &[], None), [0, 0, 0, 1]);
         assert_eq!(sums(right, &[stale], None), [0, 0, 1, 1]);
         assert_eq!(sums(right, &[], Some("no job")), [0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn a_run_without_the_device_or_its_bytes_proves_nothing() {
+        let [right, ..] = &PROGRAMS;
+        let objection = |report: &str| right.objection(&watched(report, vec![], end("")));
+        assert_eq!(objection("bytes came\r\n"), None);
+        assert!(objection("no bytes came\n").is_some());
+        assert!(objection("").is_some());
+        let mut unseen = watched("bytes came", vec![], end(""));
+        if let Some(end) = &mut unseen.findings.end {
+            end.jobs.remove(DEVICE);
+        }
+        let objection = right.objection(&unseen).unwrap();
+        assert_eq!(objection, "no job of virtio-mmio@a003e00 was seen");
     }
 
     #[test]
