@@ -141,7 +141,8 @@ fn the_line_that_tells_of_the_end_is_as_new_as_that() {
 #[test]
 fn what_a_debugger_wrote_is_as_it_should_be() {
     let first = BUFFER.start..BUFFER.start + 8;
-    let wrong: [(Kind, fn(&mut Rig)); 3] = [
+    type Before = fn(&mut Rig);
+    let wrong: [(Kind, Before); 3] = [
         (Kind::StaleRead, |rig| {
             rig.start(&[(BUFFER, Writes)]).end();
         }),
