@@ -151,6 +151,7 @@ impl Rig {
 
 const TLBI_VMALLE1IS: u32 = 0xD508_831F;
 const DC_CIVAC_X3: u32 = 0xD50B_7E23;
+const DC_IVAC_X3: u32 = 0xD508_7623;
 const MSR_SCTLR_EL1: u32 = 0xD518_1000;
 const HVC: u32 = 0xD400_0002;
 const HLT_SEMIHOSTING: u32 = 0xD45E_0000;
@@ -179,6 +180,22 @@ fn maintenance_goes_through_the_tables_too() {
     rig.execute(DC_CIVAC_X3);
     rig.load(0x9010, 8);
     assert_eq!(rig.kinds(), []);
+}
+
+#[test]
+fn dropped_bytes_are_missed_after_others_of_the_line_were_used() {
+    for va in [0x5000, 0x9000] {
+        let mut rig = Rig::new();
+        rig.map(0x5000, RAM + 0x3000, WB);
+        rig.map(0x9000, RAM + 0x3000, NC);
+        rig.registers.insert(Register::X(3), 0x5010);
+        rig.store(0x5010, 8);
+        rig.execute(DC_IVAC_X3);
+        rig.load(va + 0x20, 8);
+        assert_eq!(rig.kinds(), []);
+        rig.load(va + 0x10, 8);
+        assert_eq!(rig.kinds(), [Kind::InvalidateDestroysNeighbour]);
+    }
 }
 
 #[test]

@@ -137,3 +137,32 @@ fn the_line_that_tells_of_the_end_is_as_new_as_that() {
     look(&mut rig, 1);
     rig.load(word + 8, WB).is(Kind::StaleRead);
 }
+
+#[test]
+fn what_a_debugger_wrote_is_as_it_should_be() {
+    let first = BUFFER.start..BUFFER.start + 8;
+    type Before = fn(&mut Rig);
+    let wrong: [(Kind, Before); 3] = [
+        (Kind::StaleRead, |rig| {
+            rig.start(&[(BUFFER, Writes)]).end();
+        }),
+        (Kind::MismatchedAttributes, |rig| {
+            rig.read(BUFFER, WB).fill(BUFFER, NC);
+        }),
+        (Kind::InvalidateDestroysNeighbour, |rig| {
+            rig.fill(BUFFER, WB).each_line(Invalidate, BUFFER);
+        }),
+    ];
+    for (kind, before) in wrong {
+        let mut rig = Rig::new();
+        before(&mut rig);
+        rig.checker.host_wrote(&BUFFER);
+        rig.read(BUFFER, WB).finish().is_silent();
+        let mut rig = Rig::new();
+        before(&mut rig);
+        rig.checker.host_wrote(&first);
+        rig.load(first.start, WB).is_silent();
+        rig.load(first.end, WB);
+        assert_eq!(rig.found()[0].0, kind);
+    }
+}

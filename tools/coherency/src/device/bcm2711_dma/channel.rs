@@ -14,7 +14,7 @@ const CS_INT: u32 = 1 << 2;
 const BLOCK_POINTER: u64 = 0x04;
 
 /// Control blocks of a chain. A longer one is not followed to its end.
-const MAX_BLOCKS: usize = 4096;
+pub(super) const MAX_BLOCKS: usize = 4096;
 
 /// What kinds of channels differ in.
 pub(super) trait Layout {
