@@ -3,7 +3,6 @@
 use super::super::phantom::WIDE;
 use super::{LEN, Twin, Wanted, ended_at, said, verify};
 use crate::dma_debug::reported;
-use crate::provocation::{Kind as Provocation, Provoked, Wrong};
 use crate::raw_dma::Lent;
 use crate::report::Outcome;
 use crate::{check, check_ok};
@@ -35,18 +34,12 @@ pub(super) fn unallocated(twin: Twin) -> Outcome {
 
 pub(super) fn outside(twin: Twin) -> Outcome {
     let lent = check_ok!(Lent::new(&WIDE, LEN));
+    // Cleaned, so that nothing is lost with the line that is taken too much.
+    let whole = lent.map_checked(Kind::Single, 0..LEN, ToDevice);
+    lent.unmap(Kind::Single, whole, LEN, ToDevice);
     let end = twin.pick(128, 192);
     let (addr, mapped) = here!(lent.map_checked(Kind::Single, 0..128, FromDevice));
-    // The line behind the mapping was zeroed and is dropped.
-    let provoked = (twin == Twin::Planted).then(|| {
-        let wrong = Wrong {
-            kinds: &[Provocation::Neighbour],
-            place: "raw::take",
-        };
-        Provoked::begin_planted(format_args!("test=debug"), wrong)
-    });
     let (found, at) = here!(reported(|| lent.sync_range(addr, 64..end, FromDevice)));
-    drop(provoked);
     lent.unmap(Kind::Single, addr, 128, FromDevice);
     let call = said(Kind::Single, addr + 64, end - 64, FromDevice, at);
     let whole = said(Kind::Single, addr, 128, FromDevice, mapped);
