@@ -2,7 +2,7 @@
 
 # What the runner reads from its environment. The values are taken as they were written, without
 # expanding a `$` in them, and never become part of a recipe: they may hold quotes and spaces.
-SETTINGS := BOARD SMP MEM IMAGE PAYLOAD CMDLINE QEMU_EXTRA EDU TIMEOUT ICOUNT DTB RAMFILL PORT DEV FORCE FIRMWARE OUT SHADOW COHERENT SUPPRESS
+SETTINGS := BOARD SMP MEM IMAGE PAYLOAD CMDLINE QEMU_EXTRA EDU TIMEOUT ICOUNT DTB RAMFILL PORT DEV FORCE FIRMWARE OUT SHADOW COHERENT SUPPRESS PAIRS
 $(foreach name,$(SETTINGS),$(eval override $(name) := $$(value $(name))))
 export $(SETTINGS)
 
@@ -63,6 +63,7 @@ help:
 #: make sanitize  QEMU with a plugin that finds what only silicon shows: the whole run, and seeded bugs
 #:     FIRMWARE=FILE           any other kernel image instead, ELF or raw; status 0 if nothing is found
 #:     SHADOW=on|off    COHERENT=1    SUPPRESS=FILE    (docs/sanitizer.md)
+#:     PAIRS=5                 the slow-down: the whole run so often with the plugin and without
 #: make debug     QEMU stopped at the first instruction with gdb attached; settings as for run
 #: make image     BOARD=rpi4: kernel8.img in a folder, OUT=DIR or target/sdcard
 #: make sdcard    BOARD=rpi4: all of a boot partition; FIRMWARE=debian|DIR adds the Pi's own files

@@ -49,21 +49,28 @@ fn all() -> impl Iterator<Item = &'static Seed> {
 }
 
 /// Runs the seeds that `glob` selects, as suite number `number`, and adds their results to `totals`. A
-/// seed of another board's device is skipped.
+/// seed of another board's device is skipped. One that is skipped for anything else should have run, and is
+/// counted apart.
 pub(crate) fn run(number: usize, glob: Glob<'_>, totals: &mut Totals) {
     let chosen = || all().filter(|seed| glob.matches(seed.name));
     let mut section = Section::open(number, "corpus", chosen().count());
-    let (mut planted, mut twins) = (0, 0);
+    let (mut planted, mut twins, mut elsewhere, mut skipped) = (0, 0, 0, 0);
     for seed in chosen() {
         let outcome = (seed.run)(seed);
-        if !matches!(outcome, Err(Stop::Skipped(_))) {
-            match seed.kinds.is_empty() {
-                true => twins += 1,
-                false => planted += 1,
+        match outcome {
+            Err(port::ELSEWHERE) => elsewhere += 1,
+            Err(Stop::Skipped(why)) => {
+                report::diagnostic(format_args!("skipped {}: {why}", seed.name));
+                skipped += 1;
             }
+            _ if seed.kinds.is_empty() => twins += 1,
+            _ => planted += 1,
         }
         section.result(seed.name, outcome);
     }
     report::diagnostic(format_args!("corpus planted={planted} twins={twins}"));
+    report::diagnostic(format_args!(
+        "corpus elsewhere={elsewhere} skipped={skipped}"
+    ));
     section.close(totals);
 }

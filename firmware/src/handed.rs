@@ -258,12 +258,18 @@ impl Drop for Taken<'_> {
 
 /// Writes the lines of `len` bytes at `va` to memory and drops them.
 pub(crate) fn write_back(va: VirtAddr, len: usize) {
+    drop_lines(va, len);
+    barrier::dsb_sy();
+}
+
+/// As [`write_back`], without waiting for it.
+#[inline(always)]
+pub(crate) fn drop_lines(va: VirtAddr, len: usize) {
     let line = line_size();
     let first = va.get() & !(line - 1);
     for at in (first..va.get() + len).step_by(line) {
         cache::clean_invalidate_line(VirtAddr::new(at));
     }
-    barrier::dsb_sy();
 }
 
 /// The lines a driver maintained, in words.

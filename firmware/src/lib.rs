@@ -52,6 +52,8 @@ mod oom;
 #[cfg(target_os = "none")]
 pub mod payload;
 #[cfg(target_os = "none")]
+mod provocation;
+#[cfg(target_os = "none")]
 #[expect(
     unsafe_code,
     reason = "makes the DMA calls that a checker must find wrong"

@@ -174,27 +174,8 @@ pub fn diagnostic(text: fmt::Arguments<'_>) {
     }
 }
 
-/// Something that is wrong on purpose, as long as it lives. A tool that watches the machine from outside
-/// goes by the lines that say so.
-#[derive(Debug)]
-pub(crate) struct Provoked(());
-
-impl Provoked {
-    /// Announces `what`. Until it is dropped nothing is printed that is not part of it.
-    pub(crate) fn begin(what: fmt::Arguments<'_>) -> Self {
-        announce(format_args!("# cell {what}"));
-        Self(())
-    }
-}
-
-impl Drop for Provoked {
-    fn drop(&mut self) {
-        announce(format_args!("# cell end"));
-    }
-}
-
 /// A line for tools, unless nothing is to be written.
-fn announce(line: fmt::Arguments<'_>) {
+pub(crate) fn announce(line: fmt::Arguments<'_>) {
     if !HUSHED.load(Ordering::Relaxed) {
         console::line(line);
     }

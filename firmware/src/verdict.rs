@@ -15,7 +15,8 @@ use crate::handed::{Fault, Lines, Taken, write_back};
 use crate::machine::machine;
 use crate::memory::hoard::{LOWEST_ZONE, SLACK, fragment};
 use crate::memory::{Area, Object, reachable};
-use crate::report::{self, Outcome, Provoked, Stop};
+use crate::provocation::{DOORBELL, Kind, Provoked, Wrong};
+use crate::report::{self, Outcome, Stop};
 use crate::submission::map_refused;
 use crate::suites::mapping::physical_breaks;
 use core::fmt;
@@ -288,9 +289,14 @@ fn unmaintained(out: &Out, engine: &dyn DmaEngine, probed: UncleanedLine) -> Res
         row(out, "kmalloc, address handed over bare: WRONG", &place);
     }
     let trip = {
-        let _provoked = Provoked::begin(format_args!("verdict=bare wrong=any"));
+        let wrong = Wrong {
+            kinds: &[Kind::WritesDirty, Kind::ReadsDirty],
+            place: DOORBELL,
+        };
+        let provoked = Provoked::begin(format_args!("verdict=bare"), wrong);
         let _unmaintained = Taken::as_coherent(device, true);
         let trip = Trip::make(engine, &mut memory);
+        drop(provoked);
         write_back(memory.va(), LEN);
         trip?
     };

@@ -86,11 +86,11 @@ fn row_not_cleaned(ground: &Ground, port: &Bcm2711Dma) {
         src_stride: line as u32,
         ..copy_of(ground, port)
     };
-    port.write_block(0, &rows);
+    port.write_block(&rows);
     ground.store(0..5 * line);
     ground.clean(0..3 * line);
     ground.dsb();
-    port.ring_at(port.block_bus(0));
+    port.ring_at(port.block_bus());
     port.finish();
 }
 
@@ -162,13 +162,13 @@ fn right_rows(ground: &Ground, port: &Bcm2711Dma) {
         src_stride: line as u32,
         ..copy_of(ground, port)
     };
-    port.write_block(0, &rows);
+    port.write_block(&rows);
     ground.store(0..5 * line);
     for row in 0..3 {
         ground.clean(2 * row * line..(2 * row + 1) * line);
     }
     ground.dsb();
-    port.ring_at(port.block_bus(0));
+    port.ring_at(port.block_bus());
     port.finish();
 }
 

@@ -1,7 +1,8 @@
 //! Instructions that change while a cache may have them: no device is needed.
 
 use super::port::Second;
-use super::seed::{Kind, Seed};
+use super::seed::Seed;
+use crate::provocation::Kind;
 use crate::report::{Outcome, Stop};
 use crate::{check, check_ok};
 use core::arch::{asm, global_asm};
@@ -77,7 +78,9 @@ impl Code {
         };
         let frames = PhysRange::new(page, page + PAGE_SIZE);
         let attributes = Attributes::new(MemoryType::NormalWriteBack, Access::ReadWrite);
-        let writable = check_ok!(Second::map(frames, attributes));
+        // SAFETY: the page holds `corpus_changed_code` and nothing else. It is executed and written by this
+        // module only, and `on` leaves the line written back.
+        let writable = check_ok!(unsafe { Second::map(frames, attributes) });
         Ok(Self { writable })
     }
 
@@ -89,21 +92,21 @@ impl Code {
     /// Makes it return `number`. Nothing is maintained.
     fn write(&self, number: u32) {
         let first = self.writable.va().as_ptr::<u32>();
-        // SAFETY: the mapping is of the page that holds the code and nothing else, and this core is not
-        // in it. What is written is an instruction.
+        // SAFETY: the mapping is of the page that `corpus_changed_code` starts and fills alone, and no core is
+        // in that function now. What is written is one aligned instruction that needs no other.
         unsafe { first.write_volatile(mov_w0(number)) };
     }
 
     /// Writes the line back to where instructions are fetched from.
     fn clean(&self) {
-        // SAFETY: the line is mapped.
+        // SAFETY: the address is that of a function, so mapped. A clean changes no byte.
         unsafe { asm!("dc cvau, {}", in(reg) Self::va().get(), options(nostack)) };
         barrier::dsb_ish();
     }
 
     /// Drops the line from the instruction caches.
     fn invalidate_instructions(&self) {
-        // SAFETY: the line is mapped.
+        // SAFETY: as for `clean`. What is dropped is fetched again.
         unsafe { asm!("ic ivau, {}", in(reg) Self::va().get(), options(nostack)) };
         barrier::dsb_ish();
         barrier::isb();

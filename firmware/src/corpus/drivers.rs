@@ -6,10 +6,11 @@
 //! around a change of type.
 
 use super::port::ELSEWHERE;
-use super::seed::{Kind, Seed};
+use super::seed::Seed;
 use crate::handed::Fault;
 use crate::machine::machine;
 use crate::memory::{Pages, reachable};
+use crate::provocation::Kind;
 use crate::report::{Outcome, Stop};
 use crate::{check, check_ok};
 use core::hint::black_box;
@@ -55,7 +56,7 @@ macro_rules! copies {
                 name: concat!($device, ".unmap_without_invalidate"),
                 kinds: &[Kind::Stale],
                 device: $device,
-                place: "look",
+                place: "drivers::look",
                 run: |seed| on_engine(seed, $engine, without(Operation::Invalidate, 3), receive),
             },
             Seed {
@@ -86,7 +87,7 @@ macro_rules! copies {
                 name: concat!($device, ".sync_for_cpu_without_invalidate"),
                 kinds: &[Kind::Stale],
                 device: $device,
-                place: "look",
+                place: "drivers::look",
                 run: |seed| {
                     let what = without(Operation::Invalidate, 1);
                     on_engine(seed, $engine, what, receive_synced)
@@ -128,29 +129,29 @@ const fn right(name: &'static str, device: &'static str, run: fn(&Seed) -> Outco
     }
 }
 
-pub(super) const EDU: &[Seed] = copies!("edu", "edu", "start_step");
-pub(super) const BCM2711: &[Seed] = copies!("dma", "bcm2835-dma", "start");
+pub(super) const EDU: &[Seed] = copies!("edu", "edu", "edu::Inner::start_step");
+pub(super) const BCM2711: &[Seed] = copies!("dma", "bcm2835-dma", "LegacyRegisters::start");
 
 pub(super) const FW_CFG: &[Seed] = &[
     Seed {
         name: "fw_cfg.read_without_clean",
         kinds: &[Kind::WritesDirty],
         device: "fw_cfg",
-        place: "run",
+        place: "fw_cfg::Inner::run",
         run: |seed| on_fw_cfg(seed, without(Operation::Clean, 3)),
     },
     Seed {
         name: "fw_cfg.read_without_invalidate",
         kinds: &[Kind::Stale],
         device: "fw_cfg",
-        place: "look",
+        place: "drivers::look",
         run: |seed| on_fw_cfg(seed, without(Operation::Invalidate, 3)),
     },
     Seed {
         name: "fw_cfg.run_without_barrier",
         kinds: &[Kind::Barrier],
         device: "fw_cfg",
-        place: "run",
+        place: "fw_cfg::Inner::run",
         // The first is the map's.
         run: |seed| on_fw_cfg(seed, without(Operation::Dsb, 1)),
     },
@@ -162,21 +163,21 @@ pub(super) const MAILBOX: &[Seed] = &[
         name: "bcm2835-mbox.request_without_clean",
         kinds: &[Kind::ReadsDirty, Kind::WritesDirty],
         device: "bcm2835-mbox",
-        place: "exchange",
+        place: "mailbox::Port::exchange",
         run: |seed| on_mailbox(seed, Via::Streaming, without(Operation::Clean, 0)),
     },
     Seed {
         name: "bcm2835-mbox.request_without_invalidate",
         kinds: &[Kind::Stale],
         device: "bcm2835-mbox",
-        place: "read,words",
+        place: "message::read,property::words",
         run: |seed| on_mailbox(seed, Via::Streaming, without(Operation::Invalidate, 0)),
     },
     Seed {
         name: "bcm2835-mbox.request_without_barrier",
         kinds: &[Kind::Barrier],
         device: "bcm2835-mbox",
-        place: "exchange",
+        place: "mailbox::Port::exchange",
         run: |seed| on_mailbox(seed, Via::Coherent, without(Operation::Dsb, 0)),
     },
     right("bcm2835-mbox.right_requests", "bcm2835-mbox", |seed| {

@@ -15,6 +15,12 @@ use hal::layout;
 /// Lines that change hands.
 const LINES: usize = 4;
 
+/// Offset of the word that has byte `at`, counted round in a page.
+#[inline(always)]
+const fn in_page(at: usize) -> usize {
+    at & (PAGE_SIZE - size_of::<u32>())
+}
+
 /// A cacheable page and an uncached one, which nobody else has.
 ///
 /// # Invariants
@@ -74,9 +80,13 @@ impl Ground {
     /// Stores the word at byte `at` of the cacheable page.
     #[inline(always)]
     pub(super) fn store_word(&self, at: usize, word: u32) {
-        debug_assert!(at < PAGE_SIZE && at.is_multiple_of(size_of::<u32>()));
-        // SAFETY: the word lies in the page, which is mapped, aligned and this value's.
-        unsafe { (self.va() + at).as_ptr::<u32>().write_volatile(word) };
+        // SAFETY: the word lies in the page whatever `at` is; the page is mapped, this value's, and only
+        // volatile accesses go to it.
+        unsafe {
+            (self.va() + in_page(at))
+                .as_ptr::<u32>()
+                .write_volatile(word);
+        };
     }
 
     /// Loads from every line of the cacheable bytes `range`.
@@ -84,7 +94,7 @@ impl Ground {
     pub(super) fn load(&self, range: Range<usize>) {
         for at in range.step_by(line_size()) {
             // SAFETY: as for `store_word`.
-            black_box(unsafe { (self.va() + at).as_ptr::<u32>().read_volatile() });
+            black_box(unsafe { (self.va() + in_page(at)).as_ptr::<u32>().read_volatile() });
         }
     }
 
@@ -99,21 +109,18 @@ impl Ground {
     /// Stores the word at byte `at` of the uncached page.
     #[inline(always)]
     pub(super) fn store_uncached_word(&self, at: usize, word: u32) {
-        debug_assert!(at < PAGE_SIZE && at.is_multiple_of(size_of::<u32>()));
-        // SAFETY: the word lies in the page, which is mapped, aligned and this value's.
-        unsafe {
-            (self.uncached.va() + at)
-                .as_ptr::<u32>()
-                .write_volatile(word);
-        };
+        let va = self.uncached.va() + in_page(at);
+        // SAFETY: as for `store_word`.
+        unsafe { va.as_ptr::<u32>().write_volatile(word) };
     }
 
     /// Loads from every line of the uncached bytes `range`.
     #[inline(always)]
     pub(super) fn load_uncached(&self, range: Range<usize>) {
         for at in range.step_by(line_size()) {
-            // SAFETY: as for `store_uncached_word`.
-            black_box(unsafe { (self.uncached.va() + at).as_ptr::<u32>().read_volatile() });
+            let va = self.uncached.va() + in_page(at);
+            // SAFETY: as for `store_word`.
+            black_box(unsafe { va.as_ptr::<u32>().read_volatile() });
         }
     }
 
@@ -137,8 +144,8 @@ impl Ground {
     #[inline(always)]
     pub(super) fn invalidate(&self, range: Range<usize>) {
         for at in range.step_by(line_size()) {
-            // SAFETY: the whole page is this value's, and nothing in it is wanted back.
-            unsafe { cache::invalidate_line(self.va() + at) };
+            // SAFETY: the line lies in the page, which is this value's whole, and nothing in it is wanted back.
+            unsafe { cache::invalidate_line(self.va() + in_page(at)) };
         }
     }
 

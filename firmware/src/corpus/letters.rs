@@ -21,6 +21,7 @@ pub(super) const SEEDS: &[Seed] = seeds! { "bcm2835-mbox", on,
     no_barrier_after_request as no_barrier_after_request: [Barrier],
     no_barrier_after_clean_of_request as no_barrier_after_clean_of_request: [Barrier],
     request_at_cached_alias as request_at_cached_alias: [Alias],
+    request_outside_memory as request_outside_memory: [Outside],
     right_request as right_request: [],
     right_uncached_request as right_uncached_request: [],
 };
@@ -44,6 +45,9 @@ const REQUEST_SIZE: usize = size_of_val(&REQUEST);
 /// The window onto memory through the VideoCore's cache, in the place of the one past it.
 const ALIAS_MASK: u64 = 0x3FFF_FFFF;
 const CACHED_ALIAS: u64 = 0x8000_0000;
+/// The window onto memory that only older chips have (BCM2711 ARM Peripherals, 1.2.4): the VideoCore takes an
+/// address in it for one past the first GiB. QEMU still has the window, so the request is answered.
+const NO_WINDOW: u64 = 0x4000_0000;
 
 /// The mailbox, whose driver is idle.
 struct Mailbox {
@@ -196,6 +200,15 @@ fn request_at_cached_alias(ground: &Ground, mailbox: &Mailbox) {
     store_uncached_request(ground);
     ground.dsb();
     mailbox.ring(ground.uncached_bus() & ALIAS_MASK | CACHED_ALIAS);
+    mailbox.finish();
+}
+
+/// An address of a board with another bus.
+#[inline(never)]
+fn request_outside_memory(ground: &Ground, mailbox: &Mailbox) {
+    store_uncached_request(ground);
+    ground.dsb();
+    mailbox.ring(ground.uncached_bus() & ALIAS_MASK | NO_WINDOW);
     mailbox.finish();
 }
 

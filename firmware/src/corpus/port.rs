@@ -77,8 +77,9 @@ impl Window {
             Ok(mapping) => mapping,
             Err(error) => return failed_operation(&error),
         };
-        // SAFETY: the registers are there, and stay mapped as long as the value lives. The driver they
-        // are shared with is idle: the corpus runs alone.
+        // SAFETY: `ioremap` has mapped the range as device memory, refusing RAM, until `mapping` is dropped
+        // with the value. The driver that the registers are shared with makes no submission meanwhile: each
+        // seed runs to its end on the only core that has work.
         let io = unsafe { Mmio::new(mapping.va(), size) };
         Ok(Self {
             io,

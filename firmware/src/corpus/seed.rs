@@ -1,50 +1,9 @@
 //! One seed.
 
 use crate::console;
+use crate::provocation::{Kind, Kinds};
 use crate::report::Outcome;
 use core::fmt;
-
-/// What must be found, by the name that reports have for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// The device reads a line that is dirty in a cache.
-    ReadsDirty,
-    /// The device writes a line that is dirty in a cache.
-    WritesDirty,
-    /// The CPU loads what it had cached before the device wrote.
-    Stale,
-    /// The CPU touches what the device is working on.
-    Touched,
-    /// Memory is accessed as two types.
-    Mismatched,
-    /// Dirty bytes are dropped that the device did not write.
-    Neighbour,
-    /// Nothing orders the doorbell behind what the device is to find.
-    Barrier,
-    /// The device was given what is no memory.
-    Outside,
-    /// Instructions are executed that were just written.
-    Code,
-    /// The device was given the wrong window of its bus.
-    Alias,
-}
-
-impl Kind {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::ReadsDirty => "device-reads-dirty-line",
-            Self::WritesDirty => "device-writes-dirty-line",
-            Self::Stale => "stale-read",
-            Self::Touched => "touched-while-owned",
-            Self::Mismatched => "mismatched-attributes",
-            Self::Neighbour => "invalidate-destroys-neighbour",
-            Self::Barrier => "doorbell-without-barrier",
-            Self::Outside => "dma-outside-memory",
-            Self::Code => "stale-code",
-            Self::Alias => "wrong-bus-alias",
-        }
-    }
-}
 
 /// A bug, or a right twin.
 pub(super) struct Seed {
@@ -69,14 +28,10 @@ impl Seed {
             place,
             ..
         } = self;
-        let kinds = fmt::from_fn(|f| match self.kinds {
-            [] => f.write_str("none"),
-            [first, rest @ ..] => {
-                f.write_str(first.name())?;
-                rest.iter()
-                    .try_for_each(|kind| write!(f, ",{}", kind.name()))
-            }
-        });
+        let kinds = match self.kinds {
+            [] => &"none" as &dyn fmt::Display,
+            kinds => &Kinds(kinds),
+        };
         console::line(format_args!(
             "# seed {name} kind={kinds} device={device} place={place}"
         ));
@@ -90,7 +45,7 @@ macro_rules! seeds {
     ($device:literal, $on:expr, $($function:path as $name:ident: [$($kind:ident),*],)*) => {
         &[$($crate::corpus::seed::Seed {
             name: concat!($device, ".", stringify!($name)),
-            kinds: &[$($crate::corpus::seed::Kind::$kind),*],
+            kinds: &[$($crate::provocation::Kind::$kind),*],
             device: $device,
             place: stringify!($name),
             run: |seed| $on(seed, $function),

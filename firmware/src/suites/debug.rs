@@ -15,7 +15,7 @@ mod table;
 
 use crate::check;
 use crate::dma_debug;
-use crate::report::{Outcome, Provoked, Stop, Suite};
+use crate::report::{Outcome, Stop, Suite};
 use hal::addr::DmaAddr;
 use hal::dma::debug::{self, Call, Check, Kind, Report};
 use hal::dma::direction::DirectionKind;
@@ -109,12 +109,6 @@ fn with(test: fn(Twin) -> Outcome, twin: Twin) -> Outcome {
     if !debug::is_on() {
         return Err(Stop::Skipped("DMA calls are not checked"));
     }
-    let _provoked = match twin {
-        Twin::Right => None,
-        Twin::Planted => Some(Provoked::begin(format_args!(
-            "test=debug wrong=any planted"
-        ))),
-    };
     test(twin)
 }
 

@@ -5,6 +5,7 @@
 //! `structural` comes from `PAR_EL1`, the tables, refusals, and the maintenance of that very call.
 
 mod aliased;
+mod barriers;
 mod beyond;
 mod blocks;
 mod caches;
@@ -16,12 +17,16 @@ mod provoked;
 mod scattered;
 
 use crate::check;
-use crate::experiment::{Cell, Direction, Evidence, Finding, Hazard, Method, Observed, Sheet};
+use crate::experiment::{Cell, Direction, Evidence, Hazard, Method, Observed, Sheet};
 use crate::machine::machine;
-use crate::report::{self, Outcome, Provoked, Stop, Suite};
+use crate::provocation::{Kind, Provoked, Wrong};
+use crate::report::{self, Outcome, Stop, Suite};
 use core::fmt;
+use hal::addr::VirtAddr;
+use hal::arch::translate;
 use hal::dma::DmaEngine;
 use hal::mm::{self, fault};
+use hal::mmu::MemoryType;
 use hal::sync::IrqLock;
 
 /// The suite.
@@ -42,7 +47,7 @@ pub(super) const SUITE: Suite = Suite {
         never_ran_planted: provoked::never_ran_planted,
         h6_aliases: aliased::run,
         h6_aliases_planted: aliased::planted,
-        h7_barriers: barriers,
+        h7_barriers: barriers::run,
         h8_scattered_pages: scattered::run,
         h8_scattered_pages_planted: scattered::planted,
         h9_masks: beyond::run,
@@ -71,24 +76,46 @@ enum Role {
     Planted,
 }
 
-/// Says what is about to be done wrong: everything with a raw method, accesses to memory that the device
-/// owns with any. `None` where nothing is.
-fn announced(hazard: Hazard, method: Method, direction: Direction, role: Role) -> Option<Provoked> {
-    let wrong = match hazard {
-        Hazard::TouchedWhileOwned => "any",
-        _ if method.is_raw() => "any",
-        // Its loads go on until after the end, before the memory is taken back.
-        Hazard::Prefetch => "touched-while-owned,stale-read",
-        _ => return None,
-    };
-    let (number, method) = (hazard.number(), method.name());
-    let planted = match role {
-        Role::Cell => "",
-        Role::Planted => " planted",
-    };
-    Some(Provoked::begin(format_args!(
-        "hazard=H{number} method={method} direction={direction} wrong={wrong}{planted}"
-    )))
+/// One try of a cell.
+#[derive(Clone, Copy, Debug)]
+struct Attempt {
+    hazard: Hazard,
+    method: Method,
+    direction: Direction,
+    role: Role,
+}
+
+impl Attempt {
+    /// Says what is about to be done wrong.
+    fn announce(self, wrong: Wrong<'_>) -> Provoked {
+        let (number, method) = (self.hazard.number(), self.method.name());
+        let direction = self.direction;
+        let cell = format_args!("hazard=H{number} method={method} direction={direction}");
+        match self.role {
+            Role::Cell => Provoked::begin(cell, wrong),
+            Role::Planted => Provoked::begin_planted(cell, wrong),
+        }
+    }
+
+    /// As [`announce`](Self::announce), if memory is handed over bare: a map does it right.
+    fn announce_if_raw(self, kind: Kind, place: &str) -> Option<Provoked> {
+        let wrong = Wrong {
+            kinds: &[kind],
+            place,
+        };
+        self.method.is_raw().then(|| self.announce(wrong))
+    }
+}
+
+/// Whether the engine works on the destination as soon as it is started. QEMU's edu is told twice: it
+/// fetches all it is to copy first.
+fn writes_at_once(engine: &dyn DmaEngine) -> bool {
+    engine.device().name() != "edu"
+}
+
+/// Whether caches may hold the page at `va`.
+fn is_cached(va: VirtAddr) -> bool {
+    translate::read_el1(va).memory_type() == Some(MemoryType::NormalWriteBack)
 }
 
 /// Text of a cell; what is too long is cut.
@@ -142,28 +169,6 @@ fn each_method(mut one: impl FnMut(Method) -> Outcome) -> Outcome {
 
 /// How a hazard ends of which nothing can be seen on this machine.
 const NOTHING_SEEN: Outcome = Err(Stop::Skipped("not observable on this machine"));
-
-/// What a device makes of a doorbell that overtakes a store. No counter, register or table of a core
-/// says in which order its accesses left it, and a run in which nothing went wrong proves nothing: so
-/// nothing is run.
-fn barriers() -> Outcome {
-    each_method(|method| {
-        put(Cell {
-            hazard: Hazard::MissingBarrier,
-            method,
-            direction: Direction::Both,
-            expected: match method.is_raw() {
-                // Nobody orders the stores before the doorbell: the device may read what was before.
-                true => Finding::Stale,
-                false => Finding::Right,
-            },
-            observed: Observed::NotObservable,
-            evidence: evidence(format_args!(
-                "no register, table or counter holds the order in which accesses left a core"
-            )),
-        })
-    })
-}
 
 /// The matrix. Whoever runs a part of it does not ask for the table, so a hole in it is a failure.
 fn table() -> Outcome {

@@ -8,7 +8,8 @@ use crate::handed::Taken;
 use crate::machine::machine;
 use crate::memory::{Object, reachable};
 use crate::pattern::{self, CANARY, Expected, GUARD, Mismatch, POISON};
-use crate::report::{self, Outcome, Provoked, Stop, Suite};
+use crate::provocation::{Kind as Provocation, Provoked, Wrong};
+use crate::report::{self, Outcome, Stop, Suite};
 use crate::{check, check_ok};
 use hal::addr::PAGE_SIZE;
 use hal::dma::maintenance::{Counters, line_size};
@@ -240,7 +241,11 @@ fn maintenance() -> Outcome {
 fn maintenance_planted() -> Outcome {
     let (fw_cfg, file) = file()?;
     let difference = {
-        let _provoked = Provoked::begin(format_args!("test=fw_cfg wrong=any planted"));
+        let wrong = Wrong {
+            kinds: &[Provocation::WritesDirty],
+            place: "fw_cfg::Inner::run",
+        };
+        let _provoked = Provoked::begin_planted(format_args!("test=fw_cfg"), wrong);
         let _forgotten = Taken::as_coherent(fw_cfg.device(), true);
         difference(fw_cfg, &file)?
     };

@@ -2,7 +2,8 @@
 
 use crate::handed::Taken;
 use crate::machine::machine;
-use crate::report::{self, Outcome, Provoked, Stop, Suite, diagnostic};
+use crate::provocation::{Kind, Provoked, Wrong};
+use crate::report::{self, Outcome, Stop, Suite, diagnostic};
 use crate::{check, check_ok};
 use core::sync::atomic::{AtomicU32, Ordering};
 use hal::addr::PhysAddr;
@@ -232,7 +233,11 @@ fn maintenance() -> Outcome {
 fn maintenance_planted() -> Outcome {
     let mailbox = mailbox()?;
     let done = {
-        let _provoked = Provoked::begin(format_args!("test=mailbox wrong=any planted"));
+        let wrong = Wrong {
+            kinds: &[Kind::ReadsDirty, Kind::WritesDirty],
+            place: "mailbox::Port::exchange",
+        };
+        let _provoked = Provoked::begin_planted(format_args!("test=mailbox"), wrong);
         let _forgotten = Taken::as_coherent(mailbox.device(), true);
         check_ok!(asked(mailbox))
     };

@@ -5,7 +5,7 @@ use crate::handed::{Fault, Taken};
 use crate::machine::machine;
 use crate::memory::{Object, reachable};
 use crate::pattern;
-use crate::report::Provoked;
+use crate::provocation::{DOORBELL, Kind, Provoked, Wrong};
 use hal::dma::engine::copy;
 use hal::dma::streaming::map_slice;
 use hal::dma::{DmaEngine, ToDevice};
@@ -45,9 +45,13 @@ fn look(engine: &dyn DmaEngine) -> Result<UncleanedLine, Fault> {
     }
     pattern::fill(&mut memory, machine().seed);
     {
-        let _provoked = Provoked::begin(format_args!("verdict=uncleaned wrong=any"));
         let _unmaintained = Taken::as_coherent(device, true);
         let source = map_slice::<ToDevice>(device, &mut memory)?;
+        let wrong = Wrong {
+            kinds: &[Kind::ReadsDirty],
+            place: DOORBELL,
+        };
+        let _provoked = Provoked::begin(format_args!("verdict=uncleaned"), wrong);
         copy(engine, &source, &mut seen.part_mut(0, LEN)?)?;
     }
     let old = seen.as_slice()[..LEN].iter();

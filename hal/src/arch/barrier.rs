@@ -32,20 +32,12 @@ pub fn dsb_ishst() {
 /// Orders stores before later stores as a device sees them: `dma_wmb`.
 #[inline(always)]
 pub fn dmb_oshst() {
-    #[cfg(feature = "seeds")]
-    if omit::drops(omit::Operation::Dmb) {
-        return;
-    }
     barrier::dmb(barrier::OSHST);
 }
 
 /// Orders loads before later accesses as a device sees them: `dma_rmb`.
 #[inline(always)]
 pub fn dmb_oshld() {
-    #[cfg(feature = "seeds")]
-    if omit::drops(omit::Operation::Dmb) {
-        return;
-    }
     barrier::dmb(barrier::OSHLD);
 }
 

@@ -21,14 +21,16 @@ pub fn ctr_el0() -> u64 {
 }
 
 macro_rules! by_line {
-    ($(#[$doc:meta])* $name:ident, $operation:ident, $op:literal) => {
+    ($(#[$doc:meta])* $name:ident, $op:literal $(, $operation:ident)?) => {
         $(#[$doc])*
         #[inline]
         pub fn $name(va: VirtAddr) {
-            #[cfg(feature = "seeds")]
-            if omit::drops(omit::Operation::$operation) {
-                return;
-            }
+            $(
+                #[cfg(feature = "seeds")]
+                if omit::drops(omit::Operation::$operation) {
+                    return;
+                }
+            )?
             // The asm block is not `nomem`: the compiler must treat the line's bytes as read and
             // written, or it could move an access to the buffer across the operation.
             // SAFETY: maintenance by address never changes what this core itself reads from a line
@@ -40,11 +42,11 @@ macro_rules! by_line {
 
 by_line!(
     /// `DC CVAC`: writes the line holding `va` back to the point of coherency, keeping it valid.
-    clean_line, Clean, "dc cvac"
+    clean_line, "dc cvac", Clean
 );
 by_line!(
     /// `DC CIVAC`: writes the line holding `va` back to the point of coherency and drops it.
-    clean_invalidate_line, CleanInvalidate, "dc civac"
+    clean_invalidate_line, "dc civac"
 );
 
 /// `DC IVAC`: drops the line holding `va` without writing it back.

@@ -5,7 +5,9 @@
 use super::cpu;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// What can be left out.
+/// What can be left out: operations on which alone something hangs. Every `DC CIVAC` of the library has
+/// another beside it that makes it good (a change of type maintains by the old and by the new mapping), and
+/// every driver issues a `DSB` before its doorbell, which does what a `DMB` before it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Operation {
@@ -13,12 +15,8 @@ pub enum Operation {
     Clean = 1,
     /// `DC IVAC`.
     Invalidate,
-    /// `DC CIVAC`.
-    CleanInvalidate,
     /// `DSB SY`, which completes maintenance and stores for a device.
     Dsb,
-    /// `DMB OSHST` and `DMB OSHLD`.
-    Dmb,
 }
 
 /// No operation.
@@ -38,7 +36,7 @@ static BEFORE: AtomicU32 = AtomicU32::new(0);
 pub fn omit<R>(what: Operation, number: u32, f: impl FnOnce() -> R) -> (R, bool) {
     WHOSE.store(cpu::affinity(), Ordering::Relaxed);
     BEFORE.store(number, Ordering::Relaxed);
-    WHAT.store(what as u32, Ordering::Relaxed);
+    WHAT.store(what as u32, Ordering::Release);
     let result = f();
     let is_left = WHAT.swap(NONE, Ordering::Relaxed) != NONE;
     (result, !is_left)
@@ -47,7 +45,7 @@ pub fn omit<R>(what: Operation, number: u32, f: impl FnOnce() -> R) -> (R, bool)
 /// Whether this operation is the one to be left out.
 #[inline]
 pub(super) fn drops(what: Operation) -> bool {
-    WHAT.load(Ordering::Relaxed) == what as u32 && is_next()
+    WHAT.load(Ordering::Acquire) == what as u32 && is_next()
 }
 
 /// Counts an operation of the kind down.

@@ -4,19 +4,21 @@
 mod callbacks;
 mod qemu;
 
-use crate::watch::{MemoryAccess, Register, Registers};
+use crate::register::{self, Register, Registers};
+use crate::watch::MemoryAccess;
 use std::collections::HashMap;
 use std::ffi::CStr;
 
 /// The registers by the handles that QEMU gave out.
 struct Handles {
-    handles: [qemu::RegisterHandle; REGISTERS],
+    handles: [qemu::RegisterHandle; Register::COUNT],
     buffer: *mut qemu::GByteArray,
 }
 
 impl Handles {
-    /// Asks for them; on the thread of a CPU, when that is being set up.
-    fn find() -> Self {
+    /// Asks for them; on the thread of a CPU, when that is being set up. The error names those that
+    /// nothing can be said without and that are not there.
+    fn find() -> Result<Self, String> {
         let mut by_name = HashMap::new();
         // SAFETY: QEMU calls this on a CPU's thread. The array is ours: its descriptors are read
         // within its length, their names are strings that live as long as the CPU, and it is freed
@@ -34,92 +36,40 @@ impl Handles {
             }
             qemu::g_byte_array_new()
         };
-        let mut handles = [std::ptr::null_mut(); REGISTERS];
-        for register in all_registers() {
-            let named = names(register).into_iter();
+        let mut handles = [std::ptr::null_mut(); Register::COUNT];
+        for register in Register::all() {
+            let named = register.names().into_iter();
             let mut found = named.filter_map(|name| by_name.get(&name));
             if let Some(&handle) = found.next() {
-                handles[number(register)] = handle;
+                handles[register.number()] = handle;
             }
         }
-        Self { handles, buffer }
+        let missing = register::missing(|register| !handles[register.number()].is_null());
+        if !missing.is_empty() {
+            let names: Vec<_> = missing.iter().map(Register::to_string).collect();
+            return Err(format!("QEMU does not give out {}", names.join(", ")));
+        }
+        Ok(Self { handles, buffer })
     }
 }
 
 impl Registers for Handles {
-    fn read(&mut self, register: Register) -> u64 {
-        let handle = self.handles[number(register)];
+    fn read(&mut self, register: Register) -> Option<u64> {
+        let handle = self.handles[register.number()];
         if handle.is_null() {
-            return 0;
+            return None;
         }
         let mut bytes = [0; 8];
         // SAFETY: every callback that gets here was registered as one that reads registers. The buffer
         // is ours, and QEMU leaves as many bytes in it as its length says.
-        unsafe {
+        let count = unsafe {
             qemu::g_byte_array_set_size(self.buffer, 0);
             qemu::qemu_plugin_read_register(handle, self.buffer);
             let count = ((*self.buffer).len as usize).min(bytes.len());
             std::ptr::copy_nonoverlapping((*self.buffer).data, bytes.as_mut_ptr(), count);
-        }
-        u64::from_le_bytes(bytes)
-    }
-}
-
-/// As many numbers as [`number`] gives.
-const REGISTERS: usize = 50;
-
-/// The place of a register among the handles.
-const fn number(register: Register) -> usize {
-    let (first, level) = match register {
-        Register::X(number) => return (number % 31) as usize,
-        Register::Cpsr => return 31,
-        Register::Hcr => return 32,
-        Register::Ctr => return 33,
-        Register::Midr => return 49,
-        Register::Sctlr(level) => (33, level),
-        Register::Tcr(level) => (36, level),
-        Register::Ttbr0(level) => (39, level),
-        Register::Ttbr1(level) => (42, level),
-        Register::Mair(level) => (45, level),
-    };
-    first + level as usize
-}
-
-fn all_registers() -> impl Iterator<Item = Register> {
-    let general = (0..31).map(Register::X);
-    let levels = (1..=3).flat_map(|level| {
-        [
-            Register::Sctlr(level),
-            Register::Tcr(level),
-            Register::Ttbr0(level),
-            Register::Ttbr1(level),
-            Register::Mair(level),
-        ]
-    });
-    let others = [Register::Cpsr, Register::Hcr, Register::Ctr, Register::Midr];
-    general.chain(levels).chain(others)
-}
-
-/// What QEMU calls a register; for those of EL1 it leaves the level out where AArch32 has the same.
-fn names(register: Register) -> Vec<String> {
-    let with_level = |name: &str, level: u8| {
-        let mut names = vec![format!("{name}_EL{level}")];
-        if level == 1 {
-            names.push(name.to_owned());
-        }
-        names
-    };
-    match register {
-        Register::X(number) => vec![format!("x{number}")],
-        Register::Cpsr => vec!["cpsr".to_owned()],
-        Register::Sctlr(level) => with_level("SCTLR", level),
-        Register::Tcr(level) => with_level("TCR", level),
-        Register::Ttbr0(level) => with_level("TTBR0", level),
-        Register::Ttbr1(level) => with_level("TTBR1", level),
-        Register::Mair(level) => with_level("MAIR", level),
-        Register::Hcr => vec!["HCR_EL2".to_owned(), "HCR".to_owned()],
-        Register::Ctr => vec!["CTR_EL0".to_owned(), "CTR".to_owned()],
-        Register::Midr => vec!["MIDR_EL1".to_owned(), "MIDR".to_owned()],
+            count
+        };
+        (count != 0).then(|| u64::from_le_bytes(bytes))
     }
 }
 

@@ -14,6 +14,8 @@ pub struct Board {
     pub ram_base: u64,
     /// Where registers hide RAM, however much there is.
     ram_limit: u64,
+    /// Where a device can read, but not write, besides RAM; on a machine with EL3, and on one without.
+    readable: [Vec<Range<u64>>; 2],
     /// The data register of the PL011 that the console is on, if that is known: its first register.
     pub uart: Option<u64>,
     /// The bus masters. A master without a model is found by what it changes behind the caches, which
@@ -29,6 +31,8 @@ mod virt {
     use std::ops::Range;
 
     pub(super) const RAM: u64 = 0x4000_0000;
+    /// Two banks. With EL3 only the CPU in Secure state finds the first one, as it does Secure RAM.
+    pub(super) const FLASH: [Range<u64>; 2] = [0..0x0400_0000, 0x0400_0000..0x0800_0000];
     /// Nothing hides RAM: configuration space and PCI memory move up behind it.
     pub(super) const RAM_LIMIT: u64 = u64::MAX;
     pub(super) const UART0: u64 = 0x0900_0000;
@@ -70,6 +74,7 @@ fn unknown(ram_base: u64) -> Board {
     Board {
         ram_base,
         ram_limit: u64::MAX,
+        readable: [const { Vec::new() }; 2],
         uart: None,
         devices: Vec::new(),
     }
@@ -86,6 +91,10 @@ fn virt() -> Board {
     Board {
         ram_base: virt::RAM,
         ram_limit: virt::RAM_LIMIT,
+        readable: [
+            vec![virt::FLASH[1].clone()],
+            vec![virt::FLASH[0].start..virt::FLASH[1].end],
+        ],
         uart: Some(virt::UART0),
         devices,
     }
@@ -97,6 +106,7 @@ fn raspi4b() -> Board {
     Board {
         ram_base: raspi4b::RAM,
         ram_limit: raspi4b::REGISTERS,
+        readable: [const { Vec::new() }; 2],
         uart: Some(raspi4b::UART0),
         devices: vec![
             Box::new(Bcm2711Dma::new(raspi4b::DMA)),
@@ -110,6 +120,12 @@ impl Board {
     pub fn ram(&self, file: Range<u64>) -> Vec<Range<u64>> {
         let ram = file.start..file.end.min(self.ram_limit);
         vec![ram]
+    }
+
+    /// Where a device can read, but not write, besides.
+    pub fn readable(&self, has_el3: bool) -> Vec<Range<u64>> {
+        let [with_el3, without] = &self.readable;
+        if has_el3 { with_el3 } else { without }.clone()
     }
 }
 
@@ -145,6 +161,14 @@ mod tests {
         let pi = find("raspi4b").unwrap();
         assert_eq!(pi.ram(0..0x8000_0000), vec![0..0x8000_0000]);
         assert_eq!(pi.ram(0..0x1_0000_0000), vec![0..0xFC00_0000]);
+    }
+
+    #[test]
+    fn devices_read_flash_that_is_not_secure() {
+        let virt = find("virt").unwrap();
+        assert_eq!(virt.readable(false), vec![0..0x800_0000]);
+        assert_eq!(virt.readable(true), vec![0x400_0000..0x800_0000]);
+        assert_eq!(find("raspi4b").unwrap().readable(true), vec![]);
     }
 
     #[test]

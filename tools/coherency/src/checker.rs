@@ -3,6 +3,8 @@
 //! Nothing here knows of QEMU. Addresses are physical, and every event carries what it needs.
 
 mod access;
+mod dropped;
+mod host;
 mod jobs;
 mod maintenance;
 mod pending;
@@ -17,6 +19,7 @@ use crate::lines::{LINE, Lines, PAGE};
 use crate::report::{Accounts, Finding, Reports, Suppressions};
 use crate::walk::Mapping;
 use crate::watch::Counts;
+use dropped::Dropped;
 use jobs::{Job, Model, Written};
 use pending::Pending;
 use shadow::Shadow;
@@ -28,6 +31,8 @@ use std::rc::Rc;
 pub struct Machine {
     /// Where RAM is: whole pages.
     pub ram: Vec<Range<u64>>,
+    /// Where devices can read, but not write, besides: flash.
+    pub readable: Vec<Range<u64>>,
     /// RAM's content.
     pub memory: Box<dyn Memory>,
     /// Its bus masters.
@@ -50,34 +55,28 @@ pub struct Who {
 }
 
 /// What the rules have to know of the CPUs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cores {
     /// Stores need no clean before they can be fetched (`CTR_EL0.IDC`).
     pub sees_stores: bool,
     /// The instruction cache needs no invalidation (`CTR_EL0.DIC`).
     pub sees_memory: bool,
-    /// Bytes that `DC ZVA` stores (`DCZID_EL0.BS`): a power of two, at least a line.
-    pub zero_block: u64,
-}
-
-impl Default for Cores {
-    fn default() -> Self {
-        Self {
-            sees_stores: false,
-            sees_memory: false,
-            zero_block: LINE,
-        }
-    }
 }
 
 /// The state of the machine's caches and devices, and what was found.
 pub struct Checker {
     lines: Lines,
+    readable: Vec<Range<u64>>,
     memory: Box<dyn Memory>,
     models: Vec<Model>,
     jobs: Vec<Job>,
     /// The bytes that a device wrote, of stale lines that it did not write whole.
     partial: HashMap<u64, u64>,
+    /// The bytes that were stored past the cache, of lines that may have been in it.
+    bypassed: HashMap<u64, u64>,
+    dropped: Dropped,
+    /// The line that a CPU has just fetched and is learning of an end from.
+    learned: Option<u64>,
     /// Lines that were stored to while a device had them, until they are maintained.
     touched: HashSet<u64>,
     /// Who wrote lately, to name in a report.
@@ -92,6 +91,8 @@ pub struct Checker {
     reports: Reports,
     /// Doorbells of each device.
     jobs_done: BTreeMap<String, u64>,
+    /// Parts of jobs that a model left out.
+    lost: u64,
     has_moved: bool,
     show: Box<dyn FnMut(&Finding)>,
 }
@@ -106,10 +107,14 @@ impl Checker {
         let models: Vec<_> = machine.devices.into_iter().map(Model::new).collect();
         Self {
             lines: Lines::new(&machine.ram),
+            readable: machine.readable,
             memory: machine.memory,
             models,
             jobs: Vec::new(),
             partial: HashMap::new(),
+            bypassed: HashMap::new(),
+            dropped: Dropped::default(),
+            learned: None,
             touched: HashSet::new(),
             written: VecDeque::new(),
             pending: Vec::new(),
@@ -121,6 +126,7 @@ impl Checker {
             symbols: HashMap::new(),
             reports: Reports::new(suppressions),
             jobs_done: BTreeMap::new(),
+            lost: 0,
             has_moved: false,
             show: Box::new(show),
         }
@@ -171,10 +177,14 @@ impl Checker {
         self.reports.findings()
     }
 
-    /// The report of the whole run, with what the caller has counted.
-    pub fn to_json(&self, counts: Counts) -> String {
+    /// The report of the whole run, at its end, with what the caller has counted.
+    pub fn end(&mut self, counts: Counts, blind: Option<String>) -> String {
+        self.report_dropped();
+        let pending = self.pending.iter().map(Pending::forgotten);
         let accounts = Accounts {
             counts,
+            blind,
+            lost: self.lost + pending.sum::<u64>(),
             jobs: self.jobs_done.clone(),
         };
         self.reports.to_json(&accounts)
@@ -194,11 +204,22 @@ impl Checker {
     }
 
     fn report(&mut self, who: Who, problem: Problem) {
+        let finding = self.finding(who, problem);
+        self.add(self.console.scope(), finding);
+    }
+
+    fn add(&mut self, scope: u32, finding: Finding) {
+        if let Some(finding) = self.reports.add(scope, finding) {
+            (self.show)(finding);
+        }
+    }
+
+    fn finding(&mut self, who: Who, problem: Problem) -> Finding {
         let mapping = match problem.mapping {
             Some(mapping) => Some(mapping),
             None => (self.lines.find(problem.pa)).and_then(|index| self.lines.page(index).seen),
         };
-        let finding = Finding {
+        Finding {
             kind: problem.kind,
             pa: problem.pa,
             pc: who.pc,
@@ -211,9 +232,6 @@ impl Checker {
             missing: problem.missing,
             console: self.console.last().to_owned(),
             count: 1,
-        };
-        if let Some(finding) = self.reports.add(self.console.scope(), finding) {
-            (self.show)(finding);
         }
     }
 }
@@ -230,7 +248,7 @@ struct Problem {
 /// The state of the line of `pa`, for tests.
 #[cfg(test)]
 impl Checker {
-    fn flags(&mut self, pa: u64) -> u8 {
+    fn flags(&mut self, pa: u64) -> u16 {
         let index = self.lines.find(pa).unwrap();
         self.lines.page(index).flags[crate::lines::line_of(pa)]
     }

@@ -77,8 +77,12 @@ pub enum Operation {
         /// The registers have to be read anew.
         registers: bool,
     },
-    /// The CPU may go on at another exception level: `ERET`, `HVC`, `SMC`.
+    /// The CPU goes on at another exception level: `ERET`.
     Level,
+    /// A call of a higher exception level, `HVC` or `SMC`: with PSCI it can turn off or reset CPUs.
+    Call,
+    /// A call of the debugger, which QEMU can be (`HLT #0xF000`).
+    Semihosting,
 }
 
 /// Number of the zero register.
@@ -112,12 +116,16 @@ pub const fn decode(insn: u32) -> Option<Operation> {
     if insn & 0x3FE0_8000 == 0x0880_8000 {
         return Some(Operation::StoreRelease);
     }
-    // ERET, ERETAA, ERETAB; HVC, SMC.
+    // ERET, ERETAA, ERETAB.
     if insn == 0xD69F_03E0 || insn & 0xFFFF_FBFF == 0xD69F_0BFF {
         return Some(Operation::Level);
     }
+    // HVC, SMC.
     if matches!(insn & 0xFFE0_001F, 0xD400_0002 | 0xD400_0003) {
-        return Some(Operation::Level);
+        return Some(Operation::Call);
+    }
+    if insn == 0xD45E_0000 {
+        return Some(Operation::Semihosting);
     }
     None
 }
@@ -229,7 +237,10 @@ mod tests {
         assert_eq!(decode(0xD538_1000), None, "MRS SCTLR_EL1");
         assert_eq!(decode(0xD518_C000), None, "MSR VBAR_EL1");
         assert_eq!(decode(0xD69F_03E0), Some(Operation::Level), "ERET");
-        assert_eq!(decode(0xD400_0003), Some(Operation::Level), "SMC");
+        assert_eq!(decode(0xD400_0003), Some(Operation::Call), "SMC");
+        assert_eq!(decode(0xD400_0002), Some(Operation::Call), "HVC");
+        assert_eq!(decode(0xD45E_0000), Some(Operation::Semihosting), "HLT");
+        assert_eq!(decode(0xD45E_0020), None, "HLT, another");
         assert_eq!(decode(0xD400_0001), None, "SVC");
     }
 

@@ -110,6 +110,16 @@ pub enum Event {
         /// The job.
         job: JobId,
     },
+    /// The device has read this within the access, in no job: it is the CPU's again.
+    Read {
+        /// What it read.
+        spans: Vec<Span>,
+    },
+    /// Parts of a job were too many to be told.
+    LeftOut {
+        /// How many there are at least.
+        count: u64,
+    },
     /// The access gave the device an address that it must not be given.
     Wrong {
         /// What is wrong with it.

@@ -25,6 +25,7 @@ pub mod kind;
 pub mod lines;
 pub mod memory;
 pub mod options;
+pub mod register;
 pub mod report;
 pub mod tlb;
 pub mod walk;

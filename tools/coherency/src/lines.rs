@@ -16,26 +16,28 @@ pub const PAGE: u64 = 4096;
 const LINES: usize = (PAGE / LINE) as usize;
 
 /// The line may be in a cache.
-pub const CACHED: u8 = 1 << 0;
+pub const CACHED: u16 = 1 << 0;
 /// Some bytes were stored and not cleaned.
-pub const DIRTY: u8 = 1 << 1;
+pub const DIRTY: u16 = 1 << 1;
 /// A device wrote memory since the line was last invalidated.
-pub const STALE: u8 = 1 << 2;
+pub const STALE: u16 = 1 << 2;
 /// A running job reads bytes of it.
-pub const LENT_TO_READ: u8 = 1 << 3;
+pub const LENT_TO_READ: u16 = 1 << 3;
 /// A running job writes bytes of it.
-pub const LENT_TO_WRITE: u8 = 1 << 4;
+pub const LENT_TO_WRITE: u16 = 1 << 4;
 /// Memory was stored to past the cache while the line may have been in it.
-pub const BYPASSED: u8 = 1 << 5;
+pub const BYPASSED: u16 = 1 << 5;
 /// Stored to, and not cleaned to the point of unification.
-pub const NOT_UNIFIED: u8 = 1 << 6;
+pub const NOT_UNIFIED: u16 = 1 << 6;
 /// Changed since the instruction cache last dropped it.
-pub const CODE_STALE: u8 = 1 << 7;
+pub const CODE_STALE: u16 = 1 << 7;
+/// An invalidate has dropped bytes of it that only the cache had, and that somebody may miss.
+pub const DROPPED: u16 = 1 << 8;
 
 /// What a load must find so that nothing is left to do but being counted.
-const QUIET_LOAD: u8 = CACHED | STALE | LENT_TO_WRITE | BYPASSED;
+const QUIET_LOAD: u16 = CACHED | STALE | LENT_TO_WRITE | BYPASSED | DROPPED;
 /// What a store must find: everything it would set, and nothing that it would violate.
-pub const STORED: u8 = CACHED | DIRTY | NOT_UNIFIED | CODE_STALE;
+pub const STORED: u16 = CACHED | DIRTY | NOT_UNIFIED | CODE_STALE;
 
 /// The lines of one page of RAM.
 #[derive(Clone, Debug)]
@@ -43,7 +45,7 @@ pub struct Page {
     /// Physical address.
     pub pa: u64,
     /// What holds for each line: the constants of this module.
-    pub flags: [u8; LINES],
+    pub flags: [u16; LINES],
     /// The bytes of each line that were stored and not cleaned; byte 0 is bit 0.
     pub dirty: [u64; LINES],
     /// How the page was last accessed by a CPU.
@@ -69,7 +71,7 @@ impl Page {
     /// Whether an uncached load changes and violates nothing.
     #[inline(always)]
     pub fn is_quiet_uncached_load(&self, line: usize) -> bool {
-        self.flags[line % LINES] & (DIRTY | LENT_TO_WRITE) == 0
+        self.flags[line % LINES] & (DIRTY | LENT_TO_WRITE | DROPPED) == 0
     }
 
     /// Notes a store of `mask` if it changes nothing but the mask of dirty bytes.
@@ -84,10 +86,11 @@ impl Page {
     }
 
     /// Whether memory a device writes here may hide behind a line of the cache. Where the CPUs' last
-    /// mapping is uncached and nothing was left behind in the cache, there is none.
+    /// mapping is uncached, or there was none yet because the MMU is off, and nothing was left behind in
+    /// the cache, there is none.
     pub fn may_hide(&self, line: usize) -> bool {
-        let uncached = matches!(self.seen, Some(Mapping::NonCacheable | Mapping::Device));
-        !uncached || self.flags[line] & CACHED != 0
+        let is_uncached = self.seen.is_some_and(|mapping| !mapping.is_cacheable());
+        !is_uncached || self.flags[line] & CACHED != 0
     }
 }
 

@@ -48,6 +48,11 @@ struct Place {
 pub struct Accounts {
     /// How much was seen.
     pub counts: Counts,
+    /// Why what was not found proves nothing.
+    pub blind: Option<String>,
+    /// Parts of jobs, and stores, that were too many to be remembered: what was wrong with them was not
+    /// found.
+    pub lost: u64,
     /// Jobs of each device that had any.
     pub jobs: BTreeMap<String, u64>,
 }
@@ -111,10 +116,13 @@ impl Reports {
             .collect();
         let _ = writeln!(
             text,
-            "{{\"end\":true,\"accesses\":{},\"walks\":{},\"lost\":{},\"findings\":{},\"jobs\":{{{}}}}}",
+            "{{\"end\":true,\"accesses\":{},\"walks\":{},\"unfollowed\":{},\"lost\":{},\"blind\":{},\
+             \"findings\":{},\"jobs\":{{{}}}}}",
             accounts.counts.accesses,
             accounts.counts.walks,
-            accounts.counts.lost,
+            accounts.counts.unfollowed,
+            accounts.lost,
+            or_null(accounts.blind.as_deref()),
             self.findings.len(),
             jobs.join(",")
         );
@@ -125,7 +133,6 @@ impl Reports {
 impl Finding {
     /// One line of JSON, without its end.
     pub fn to_json(&self) -> String {
-        let or_null = |text: Option<&str>| text.map_or_else(|| "null".to_owned(), quoted);
         let device = self.device.as_ref();
         format!(
             "{{\"kind\":{},\"pa\":\"{:#x}\",\"pc\":\"{:#x}\",\"symbol\":{},\"cpu\":{},\"device\":{},\
@@ -144,6 +151,10 @@ impl Finding {
             self.count
         )
     }
+}
+
+fn or_null(text: Option<&str>) -> String {
+    text.map_or_else(|| "null".to_owned(), quoted)
 }
 
 /// `text` as a string of JSON (RFC 8259, section 7).
@@ -220,15 +231,28 @@ pub(crate) mod tests {
             counts: Counts {
                 accesses: 7,
                 walks: 3,
-                lost: 1,
+                unfollowed: 1,
             },
+            blind: None,
+            lost: 4,
             jobs: BTreeMap::from([("edu".to_owned(), 2)]),
         };
         let text = reports.to_json(&accounts);
         assert_eq!(text.lines().count(), 2);
         assert_eq!(
             text.lines().last(),
-            Some(r#"{"end":true,"accesses":7,"walks":3,"lost":1,"findings":1,"jobs":{"edu":2}}"#)
+            Some(
+                r#"{"end":true,"accesses":7,"walks":3,"unfollowed":1,"lost":4,"blind":null,"findings":1,"jobs":{"edu":2}}"#
+            )
+        );
+        let blind = Accounts {
+            blind: Some("no \"RAM\"".to_owned()),
+            ..accounts
+        };
+        assert!(
+            reports
+                .to_json(&blind)
+                .contains(r#""lost":4,"blind":"no \"RAM\"","findings""#)
         );
     }
 }

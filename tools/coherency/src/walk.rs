@@ -62,9 +62,10 @@ pub struct Regime {
     pub has_upper_half: bool,
 }
 
-/// `SCTLR_ELx.M` and `.C` (Arm ARM D24.2.175).
+/// `SCTLR_ELx.M`, `.C` and `.I` (Arm ARM D24.2.175).
 const SCTLR_M: u64 = 1 << 0;
 const SCTLR_C: u64 = 1 << 2;
+const SCTLR_I: u64 = 1 << 12;
 
 /// Physical addresses without the extensions beyond 48 bits.
 const PA_MASK: u64 = (1 << 48) - 1;
@@ -98,6 +99,11 @@ impl Regime {
             pa: descriptor & PA_MASK & !((1 << shift) - 1) | offset,
             mapping: self.mapping(descriptor),
         })
+    }
+
+    /// Whether instructions are fetched through caches.
+    pub const fn fetches_cached(&self) -> bool {
+        self.sctlr & SCTLR_I != 0
     }
 
     /// Bits of an input address, and log2 of the granule, of one half.

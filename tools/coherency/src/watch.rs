@@ -3,42 +3,16 @@
 //! Most accesses change nothing. They end in [`Watch::load`] and [`Watch::store`] after a look at the
 //! translation and the line.
 
+mod proof;
+mod semihosting;
+
 use crate::checker::{Checker, Touch, Who};
-use crate::decode::{Operation, XZR};
+use crate::decode::{LineOp, Operation, XZR};
 use crate::lines::{LINE, PAGE, line_of, parts};
+use crate::register::{Register, Registers};
 use crate::tlb::{Class, Entry, Tlb};
 use crate::walk::{Regime, Translation};
-
-/// A register of the CPU that executes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Register {
-    /// `Xn`.
-    X(u8),
-    /// `PSTATE`, as `SPSR_ELx` holds it.
-    Cpsr,
-    /// `SCTLR_ELn`.
-    Sctlr(u8),
-    /// `TCR_ELn`.
-    Tcr(u8),
-    /// `TTBR0_ELn`.
-    Ttbr0(u8),
-    /// `TTBR1_ELn`.
-    Ttbr1(u8),
-    /// `MAIR_ELn`.
-    Mair(u8),
-    /// `HCR_EL2`.
-    Hcr,
-    /// `CTR_EL0`.
-    Ctr,
-    /// `MIDR_EL1`.
-    Midr,
-}
-
-/// The registers of the CPU that executes.
-pub trait Registers {
-    /// Reads one; 0 if there is none of the name.
-    fn read(&mut self, register: Register) -> u64;
-}
+use proof::Proof;
 
 /// An access, of which finding out costs time.
 pub trait MemoryAccess {
@@ -80,6 +54,9 @@ pub struct Watch {
     /// Who executed last.
     last: u32,
     counts: Counts,
+    /// The first register that could not be read when it was needed.
+    unreadable: Option<Register>,
+    proof: Proof,
 }
 
 /// How much was seen.
@@ -89,17 +66,10 @@ pub struct Counts {
     pub accesses: u64,
     /// Walks of the translation tables.
     pub walks: u64,
-    /// Accesses that were made although a walk finds nothing mapped. A few are translations that were
-    /// removed and are in QEMU's TLB still. Many mean that the tables are not in the RAM that the plugin
-    /// reads, or that a hypervisor's second stage lies behind them.
-    pub lost: u64,
-}
-
-impl Counts {
-    /// Whether most of what was looked for was not found.
-    pub fn is_blind(&self) -> bool {
-        self.lost > self.walks / 2
-    }
+    /// Accesses and maintenance that were made although a walk finds nothing mapped. A few are
+    /// translations that were removed and are in QEMU's TLB still. Many mean that the tables are not in
+    /// the RAM that the plugin reads, or that a hypervisor's second stage lies behind them.
+    pub unfollowed: u64,
 }
 
 /// Larger accesses than this are none.
@@ -113,6 +83,8 @@ impl Watch {
             vcpus: Vec::new(),
             last: 0,
             counts: Counts::default(),
+            unreadable: None,
+            proof: Proof::default(),
         }
     }
 
@@ -132,9 +104,33 @@ impl Watch {
         self.counts
     }
 
-    /// The report of the whole run.
-    pub fn to_json(&self) -> String {
-        self.checker.to_json(self.counts)
+    /// Why what was not found proves nothing.
+    pub fn blind(&self) -> Option<String> {
+        let Counts {
+            accesses,
+            walks,
+            unfollowed,
+        } = self.counts;
+        if let Some(register) = self.unreadable {
+            Some(format!("{register} could not be read"))
+        } else if accesses == 0 {
+            Some("no load or store was seen".to_owned())
+        } else if unfollowed > walks / 2 {
+            Some(format!(
+                "{unfollowed} accesses could not be followed to memory: is ram= QEMU's RAM, with \
+                 share=on?"
+            ))
+        } else if self.proof.fails() {
+            Some("ram= does not hold what was stored: is it QEMU's RAM, with share=on?".to_owned())
+        } else {
+            None
+        }
+    }
+
+    /// The report of the whole run, at its end.
+    pub fn end(&mut self) -> String {
+        let blind = self.blind();
+        self.checker.end(self.counts, blind)
     }
 
     /// A load was made by the instruction at `pc`.
@@ -216,7 +212,7 @@ impl Watch {
                 None => match self.fill(who.cpu, part.start, space, registers) {
                     Some(entry) => entry,
                     None => {
-                        self.counts.lost += 1;
+                        self.counts.unfollowed += 1;
                         continue;
                     }
                 },
@@ -235,6 +231,10 @@ impl Watch {
                 value: (wants_value && has_value).then(|| access.value()),
                 is_told,
             };
+            if is_store && has_value && !is_told && self.proof.wants_more() {
+                self.proof
+                    .try_with(&touch, access.value(), self.checker.memory());
+            }
             self.checker.access(who, &touch);
         }
         if self.checker.take_moved() {
@@ -250,8 +250,7 @@ impl Watch {
         space: u64,
         registers: &mut impl Registers,
     ) -> Option<Entry> {
-        let level = level(registers);
-        let Translation { pa, mapping } = self.walk(cpu, level, va, registers)?;
+        let Translation { pa, mapping } = self.walk(cpu, va, registers)?;
         let is_told = self.checker.wants_page(pa);
         let is_quick = !self.checker.wants_everything();
         let class = match self.checker.lines().find(pa) {
@@ -265,47 +264,42 @@ impl Watch {
         Some(tlb.insert(va, space, pa, mapping, class))
     }
 
-    fn walk(
-        &mut self,
-        cpu: u32,
-        level: u8,
-        va: u64,
-        registers: &mut impl Registers,
-    ) -> Option<Translation> {
+    fn walk(&mut self, cpu: u32, va: u64, registers: &mut impl Registers) -> Option<Translation> {
         self.counts.walks += 1;
-        let slot = &mut self.vcpus[cpu as usize].regimes[usize::from(level)];
-        let regime = match slot {
-            Some(regime) => *regime,
-            None => *slot.insert(read_regime(level, registers)?),
+        let level = self.level(registers)?;
+        let known = self.vcpus[cpu as usize].regimes[level];
+        let regime = match known {
+            Some(regime) => regime,
+            None => {
+                let regime = self.regime(level, registers)?;
+                self.vcpus[cpu as usize].regimes[level] = Some(regime);
+                regime
+            }
         };
         regime.translate(va, self.checker.memory())
+    }
+
+    /// The exception level: bits 3:2 of `PSTATE`.
+    fn level(&mut self, registers: &mut impl Registers) -> Option<usize> {
+        let cpsr = self.readable(registers.read(Register::Cpsr).ok_or(Register::Cpsr));
+        cpsr.map(|cpsr| (cpsr >> 2 & 3) as usize)
+    }
+
+    /// What translates at that level; `None` if it has a second stage.
+    fn regime(&mut self, level: usize, registers: &mut impl Registers) -> Option<Regime> {
+        self.readable(read_regime(level as u8, registers)).flatten()
+    }
+
+    fn readable<T>(&mut self, read: Result<T, Register>) -> Option<T> {
+        read.map_err(|register| self.unreadable.get_or_insert(register))
+            .ok()
     }
 
     /// An instruction is about to be executed that no access shows.
     pub fn execute(&mut self, who: Who, operation: Operation, registers: &mut impl Registers) {
         self.last = who.cpu;
         match operation {
-            Operation::Line(op, register) => {
-                let va = match register {
-                    XZR => 0,
-                    _ => registers.read(Register::X(register)),
-                };
-                let level = level(registers);
-                let space = u64::from(level);
-                let known = self.vcpus[who.cpu as usize].maintenance.find(va, space);
-                let entry = match known.copied() {
-                    Some(entry) => entry,
-                    None => match self.walk(who.cpu, level, va, registers) {
-                        Some(Translation { pa, mapping }) => {
-                            let tlb = &mut self.vcpus[who.cpu as usize].maintenance;
-                            tlb.insert(va, space, pa, mapping, Class::Ruled)
-                        }
-                        None => return,
-                    },
-                };
-                let pa = entry.pa + va % PAGE;
-                self.checker.maintain(who, op, pa, entry.mapping);
-            }
+            Operation::Line(op, register) => self.maintain(who, op, register, registers),
             Operation::SetWay(op) => self.checker.maintain_set_way(who, op),
             Operation::InvalidateAllCode => self.checker.invalidate_all_code(),
             Operation::Barrier(barrier) => self.checker.barrier(who, barrier),
@@ -317,16 +311,50 @@ impl Watch {
             }
             Operation::Translations { registers: false } => self.flush(),
             Operation::Level => {
-                if level(registers) > 1 {
+                if self.level(registers).is_none_or(|level| level > 1) {
                     self.vcpus[who.cpu as usize].flush();
                 }
             }
+            Operation::Call => {
+                for vcpu in &mut self.vcpus {
+                    vcpu.regimes = [None; 4];
+                    vcpu.flush();
+                }
+            }
+            Operation::Semihosting => self.semihosting(who, registers),
         }
+    }
+
+    fn maintain(&mut self, who: Who, op: LineOp, register: u8, registers: &mut impl Registers) {
+        let va = match register {
+            XZR => Some(0),
+            _ => self.readable(general(register, registers)),
+        };
+        let (Some(va), Some(level)) = (va, self.level(registers)) else {
+            self.counts.unfollowed += 1;
+            return;
+        };
+        let space = level as u64;
+        let known = self.vcpus[who.cpu as usize].maintenance.find(va, space);
+        let entry = match known.copied() {
+            Some(entry) => entry,
+            None => {
+                let Some(Translation { pa, mapping }) = self.walk(who.cpu, va, registers) else {
+                    self.counts.unfollowed += 1;
+                    return;
+                };
+                let tlb = &mut self.vcpus[who.cpu as usize].maintenance;
+                tlb.insert(va, space, pa, mapping, Class::Ruled)
+            }
+        };
+        let pa = entry.pa + va % PAGE;
+        self.checker.maintain(who, op, pa, entry.mapping);
     }
 
     /// Instructions at `pcs`, which ascend, are about to be translated by whoever executes.
     pub fn fetch(&mut self, pcs: impl Iterator<Item = u64>, registers: &mut impl Registers) {
-        let Some(regime) = read_regime(level(registers), registers) else {
+        let level = self.level(registers);
+        let Some(regime) = level.and_then(|level| self.regime(level, registers)) else {
             return;
         };
         let mut last = None;
@@ -336,7 +364,7 @@ impl Watch {
             }
             if let Some(found) = regime.translate(pc, self.checker.memory()) {
                 let who = Who { cpu: self.last, pc };
-                self.checker.fetch(who, found.pa);
+                self.checker.fetch(who, found.pa, regime.fetches_cached());
             }
         }
     }
@@ -353,14 +381,16 @@ fn is_in_line(va: u64, access: &impl MemoryAccess) -> bool {
     offset + MAX_SIZE <= LINE || offset + u64::from(access.size()) <= LINE
 }
 
-/// The exception level: bits 3:2 of `PSTATE`.
-fn level(registers: &mut impl Registers) -> u8 {
-    (registers.read(Register::Cpsr) >> 2 & 3) as u8
+fn general(number: u8, registers: &mut impl Registers) -> Result<u64, Register> {
+    let register = Register::X(number);
+    registers.read(register).ok_or(register)
 }
 
-/// The regime that translates data addresses at an exception level; `None` if it has a second stage.
-fn read_regime(level: u8, registers: &mut impl Registers) -> Option<Regime> {
-    let hcr = registers.read(Register::Hcr);
+/// The regime that translates data addresses at an exception level; none if it has a second stage. The
+/// error is a register that it takes and that is not to be had.
+fn read_regime(level: u8, registers: &mut impl Registers) -> Result<Option<Regime>, Register> {
+    // Without the register there is no EL2.
+    let hcr = registers.read(Register::Hcr).unwrap_or(0);
     let is_of_el2 = level == 0 && hcr & HCR_E2H != 0 && hcr & HCR_TGE != 0;
     let owner = match level {
         0 if is_of_el2 => 2,
@@ -368,21 +398,22 @@ fn read_regime(level: u8, registers: &mut impl Registers) -> Option<Regime> {
         level => level,
     };
     if owner == 1 && hcr & HCR_VM != 0 {
-        return None;
+        return Ok(None);
     }
     let has_upper_half = owner == 1 || owner == 2 && hcr & HCR_E2H != 0;
+    let mut read = |register| registers.read(register).ok_or(register);
     let upper = if has_upper_half {
-        registers.read(Register::Ttbr1(owner))
+        read(Register::Ttbr1(owner))?
     } else {
         0
     };
-    Some(Regime {
-        sctlr: registers.read(Register::Sctlr(owner)),
-        tcr: registers.read(Register::Tcr(owner)),
-        ttbr: [registers.read(Register::Ttbr0(owner)), upper],
-        mair: registers.read(Register::Mair(owner)),
+    Ok(Some(Regime {
+        sctlr: read(Register::Sctlr(owner))?,
+        tcr: read(Register::Tcr(owner))?,
+        ttbr: [read(Register::Ttbr0(owner))?, upper],
+        mair: read(Register::Mair(owner))?,
         has_upper_half,
-    })
+    }))
 }
 
 #[cfg(test)]

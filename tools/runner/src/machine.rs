@@ -299,7 +299,8 @@ mod tests {
         let mut settings = Settings::read(Board::Rpi4, |_| None).unwrap();
         settings.guest = Guest::Foreign;
         settings.watch = Some(Watch {
-            plugin: "a,b.so".into(),
+            plugin: Some("a,b.so".into()),
+            has_threads: false,
             shadow: true,
             coherent: false,
             suppress: Some("list".into()),
@@ -312,8 +313,15 @@ mod tests {
         std::fs::create_dir_all(&scratch).unwrap();
         let args = arguments(&settings, &firmware, &scratch).unwrap();
         let size = std::fs::metadata(scratch.join(RAM)).unwrap().len();
+        if let Some(watch) = &mut settings.watch {
+            watch.plugin = None;
+        }
+        let bare = arguments(&settings, &firmware, &scratch).unwrap();
         std::fs::remove_dir_all(&scratch).unwrap();
+        let at = args.iter().position(|word| word == "-plugin").unwrap();
+        assert_eq!([&args[..at], &args[at + 2..]].concat(), bare);
         let args: Vec<_> = args.into_iter().map(|a| a.into_string().unwrap()).collect();
+        assert_eq!(value(&args, "-accel"), ["tcg,thread=single"]);
         let path = scratch.display();
         assert_eq!(size, 2 << 30);
         assert_eq!(value(&args, "-machine"), ["raspi4b", "memory-backend=ram"]);

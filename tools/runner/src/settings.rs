@@ -30,6 +30,18 @@ pub(crate) enum SettingsError {
         /// What this board takes.
         allowed: &'static str,
     },
+    /// The value is right in itself, but not beside another setting.
+    #[error("{key}={value} with {with}: allowed is {allowed}")]
+    Together {
+        /// Name of the setting.
+        key: &'static str,
+        /// What was given.
+        value: String,
+        /// What it was combined with.
+        with: &'static str,
+        /// What is right instead.
+        allowed: &'static str,
+    },
     /// A file named by a setting cannot be used.
     #[error("{key}={path}: {cause}")]
     File {

@@ -25,8 +25,7 @@ const CS_END: u32 = 1 << 1;
 const TI_INCREMENT: u32 = 1 << 4 | 1 << 8;
 const TI_ROWS: u32 = 1 << 1;
 
-/// Where in its memory the channel has control blocks and its side of a copy.
-const BLOCK_SIZE: u64 = 32;
+/// Where in its memory the channel has its side of a copy. The control block is at the start.
 const SCRATCH: u64 = 2048;
 
 /// The last address of the bus, and the window through which masters see memory.
@@ -81,18 +80,18 @@ impl Bcm2711Dma {
         self.memory.dma_addr().get() + SCRATCH
     }
 
-    /// Bus address of the channel's control block `index`.
-    pub(in crate::corpus) fn block_bus(&self, index: u64) -> u64 {
-        self.memory.dma_addr().get() + index * BLOCK_SIZE
+    /// Bus address of the channel's own control block.
+    pub(in crate::corpus) fn block_bus(&self) -> u64 {
+        self.memory.dma_addr().get()
     }
 
-    /// Writes control block `index`, and waits until it is in memory.
-    pub(in crate::corpus) fn write_block(&self, index: usize, block: &Block) {
-        let first = index * BLOCK_SIZE as usize / size_of::<u32>();
+    /// Writes the channel's own control block, and waits until it is in memory.
+    pub(in crate::corpus) fn write_block(&self, block: &Block) {
         let words = self.memory.va().as_ptr::<u32>();
         for (at, word) in block.words().into_iter().enumerate() {
-            // SAFETY: the words lie in the page, which is mapped, aligned and this value's.
-            unsafe { words.add(first + at).write_volatile(word) };
+            // SAFETY: the eight words are the first of this value's page, which is mapped and to which only
+            // volatile accesses go.
+            unsafe { words.add(at).write_volatile(word) };
         }
         barrier::dsb_sy();
     }
@@ -136,12 +135,12 @@ impl Port for Bcm2711Dma {
             len,
             ..Block::default()
         };
-        self.write_block(0, &block);
+        self.write_block(&block);
     }
 
     #[inline(always)]
     fn ring(&self) {
-        self.ring_at(self.block_bus(0));
+        self.ring_at(self.block_bus());
     }
 
     fn finish(&self) {

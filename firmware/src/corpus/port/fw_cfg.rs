@@ -61,7 +61,8 @@ impl Port for FwCfg {
     fn prepare(&self, _: Way, at: u64, len: usize) {
         let descriptor = self.descriptor.va().as_ptr::<u32>();
         for (index, word) in Self::words(at, len).into_iter().enumerate() {
-            // SAFETY: the words lie in the page, which is mapped, aligned and this value's.
+            // SAFETY: the four words are the first of this value's page, which is mapped and to which only
+            // volatile accesses go.
             unsafe { descriptor.add(index).write_volatile(word) };
         }
         barrier::dsb_sy();

@@ -16,12 +16,18 @@ pub(in crate::corpus) struct Second {
 
 impl Second {
     /// Maps `frames` once more, as `attributes` say.
-    pub(in crate::corpus) fn map(
+    ///
+    /// # Safety
+    ///
+    /// As long as the mapping is there, nobody but the caller accesses the frames, and the caller by
+    /// volatile accesses only or by executing them. If the types differ, no line of them is in a cache when the
+    /// mapping ends.
+    pub(in crate::corpus) unsafe fn map(
         frames: PhysRange,
         attributes: Attributes,
     ) -> Result<Self, MapError> {
-        // SAFETY: breaking the rule is what the seeds are for. The frames are the seed's own, which
-        // drops their lines before anybody else has them; QEMU keeps one copy of every byte.
+        // SAFETY: the range of addresses is used by no other mapping. That the frames are of two types for
+        // a while is the caller's responsibility.
         unsafe {
             machine()
                 .tables
@@ -42,7 +48,7 @@ impl Second {
 
 impl Drop for Second {
     fn drop(&mut self) {
-        // SAFETY: nothing refers to the mapping any more. It is whole.
+        // SAFETY: `map` made the mapping, of this size, and its address is lent with the value only.
         let _ = unsafe { machine().tables.lock().unmap(ADDRESS, self.size) };
     }
 }

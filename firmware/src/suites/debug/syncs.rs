@@ -34,6 +34,9 @@ pub(super) fn unallocated(twin: Twin) -> Outcome {
 
 pub(super) fn outside(twin: Twin) -> Outcome {
     let lent = check_ok!(Lent::new(&WIDE, LEN));
+    // Cleaned, so that nothing is lost with the line that is taken too much.
+    let whole = lent.map_checked(Kind::Single, 0..LEN, ToDevice);
+    lent.unmap(Kind::Single, whole, LEN, ToDevice);
     let end = twin.pick(128, 192);
     let (addr, mapped) = here!(lent.map_checked(Kind::Single, 0..128, FromDevice));
     let (found, at) = here!(reported(|| lent.sync_range(addr, 64..end, FromDevice)));

@@ -85,7 +85,8 @@ pub(super) fn planted() -> Outcome {
     use crate::check;
     use crate::handed::write_back;
     use crate::memory::contiguous::Contiguous;
-    use crate::report::{self, Provoked, Stop};
+    use crate::provocation::{Kind, Provoked, Wrong};
+    use crate::report::{self, Stop};
     use hal::arch::barrier;
     use hal::mm;
     use hal::mmu::{Access, Attributes, Level};
@@ -103,15 +104,20 @@ pub(super) fn planted() -> Outcome {
     let frames = page.frames();
     let plant = check_ok!(Plant::new(SCRATCH, frames, attributes, Level::L3));
     let found = mappings_of(frames.start);
-    let provoked = Provoked::begin(format_args!(
-        "hazard=H6 method=cma-map direction=both wrong=any planted"
-    ));
     page.fill(NEW);
     barrier::dsb_sy();
+    let wrong = Wrong {
+        kinds: &[Kind::Mismatched],
+        place: "fault_probe_read_u8",
+    };
+    let provoked = Provoked::begin_planted(
+        format_args!("hazard=H6 method=cma-map direction=both"),
+        wrong,
+    );
     let through_alias = probe::read_u8(SCRATCH);
+    drop(provoked);
     let removed = plant.remove();
     write_back(page.va(), LEN);
-    drop(provoked);
     check_ok!(removed);
     let through_alias = check_ok!(through_alias.map_err(probe::in_words)) as u8;
     check!(

@@ -7,7 +7,8 @@ use crate::dma_debug::Unchecked;
 use crate::experiment::{Crossover, Method};
 use crate::failslab::lightly;
 use crate::handed::{Fault, Handed, Meanwhile, write_back};
-use crate::report::{self, Outcome, Provoked};
+use crate::provocation::{DOORBELL, Kind, Provoked, Wrong};
+use crate::report::{self, Outcome};
 use core::cell::Cell;
 use core::hint::black_box;
 use hal::addr::PAGE_SIZE;
@@ -178,21 +179,19 @@ fn measure(
                     maintain
                 }
             };
-            let provoked = method.is_raw().then(|| {
-                let name = method.name();
-                Provoked::begin(format_args!("cost method={name} size={size} wrong=any"))
-            });
             let dma = match round == rounds {
-                true => copy_to(meter, engine, memory, size)?,
+                true => {
+                    let _provoked = method.is_raw().then(|| provoked(method, size));
+                    copy_to(meter, engine, memory, size)?
+                }
                 false => 0,
             };
             let bytes = &memory.bytes()[..size];
             let (read, read_back) = meter.of(|| sum(bytes));
             black_box(read_back);
-            if provoked.is_some() {
+            if method.is_raw() {
                 write_back(memory.va(), size);
             }
-            drop(provoked);
             Ok(Cost {
                 alloc,
                 fill,
@@ -211,6 +210,16 @@ fn measure(
         });
     }
     Ok(cheapest)
+}
+
+/// What was filled is not cleaned before the engine writes it.
+fn provoked(method: Method, size: usize) -> Provoked {
+    let wrong = Wrong {
+        kinds: &[Kind::WritesDirty],
+        place: DOORBELL,
+    };
+    let name = method.name();
+    Provoked::begin(format_args!("cost method={name} size={size}"), wrong)
 }
 
 /// Every byte, eight at a time.

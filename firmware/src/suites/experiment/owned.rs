@@ -2,13 +2,17 @@
 //! is done all the same, and what is on record of who owns what.
 
 use super::caches::observable;
-use super::{NOTHING_SEEN, Role, announced, each_method, engine, evidence, method, put, together};
+use super::{
+    Attempt, NOTHING_SEEN, Role, each_method, engine, evidence, is_cached, method, put, together,
+    writes_at_once,
+};
 use crate::diagnosis::Diagnosis;
 use crate::experiment::{Cell, Direction, Finding, Hazard, Method, Observed};
 use crate::handed::{Fault, Handed, Meanwhile, Window, ended, scene, write_back};
 use crate::machine::machine;
 use crate::memory::Object;
 use crate::pattern::{self, CANARY, Expected, Over, POISON};
+use crate::provocation::{DOORBELL, Kind, Provoked, Wrong};
 use crate::report::{self, Outcome, Stop};
 use crate::{check, check_ok};
 use core::ops::Range;
@@ -18,7 +22,6 @@ use hal::dma::debug::{self, Call};
 use hal::dma::direction::DirectionKind;
 use hal::dma::{Device, DmaEngine};
 use hal::mm::Gfp;
-use hal::mmu::MemoryType;
 
 const LEN: usize = PAGE_SIZE;
 
@@ -114,12 +117,14 @@ fn touch(
     let meanwhile = Meanwhile::Accessed(&store);
     let va = memory.va();
     let mut there = machine().pool.alloc(engine.device(), LEN)?;
-    let provoked = announced(Hazard::TouchedWhileOwned, method, direction, Role::Cell);
     let diagnosis = match direction {
         Direction::ToDevice => {
             there.as_mut_slice().fill(POISON);
             pattern::fill(&mut memory.bytes()[..LEN], seed);
-            let sent = memory.send(engine, 0..LEN, &mut there.part_mut(0, LEN)?, meanwhile);
+            let mut to = there.part_mut(0, LEN)?;
+            let provoked = announced(engine, method, direction, va);
+            let sent = memory.send(engine, 0..LEN, &mut to, meanwhile);
+            drop(provoked);
             let arrived = scene(&there.as_slice()[..LEN], 0, va, DirectionKind::ToDevice);
             ended(sent, arrived, &in_time)?;
             arrived.diagnose(&versions)
@@ -127,7 +132,10 @@ fn touch(
         _ => {
             memory.bytes()[..LEN].fill(POISON);
             pattern::fill(&mut there.as_mut_slice()[..LEN], seed);
-            let received = memory.receive(engine, 0..LEN, &there.part(0, LEN)?, meanwhile);
+            let source = there.part(0, LEN)?;
+            let provoked = announced(engine, method, direction, va);
+            let received = memory.receive(engine, 0..LEN, &source, meanwhile);
+            drop(provoked);
             let read = scene(&memory.bytes()[..LEN], 0, va, DirectionKind::FromDevice);
             ended(received, read, &in_time)?;
             read.diagnose(&versions)
@@ -137,11 +145,42 @@ fn touch(
     if method.is_raw() {
         write_back(va, LEN);
     }
-    drop(provoked);
     Ok(Sight {
         diagnosis,
-        is_cached: translate::read_el1(va).memory_type() == Some(MemoryType::NormalWriteBack),
+        is_cached: is_cached(va),
     })
+}
+
+/// Says what is wrong with having the engine work on the memory at `va` while the CPU stores to it: the
+/// stores themselves, and what they leave in the cache before the doorbell.
+fn announced(
+    engine: &dyn DmaEngine,
+    method: Method,
+    direction: Direction,
+    va: VirtAddr,
+) -> Option<Provoked> {
+    const STORES: &str = "fault_probe_write_u8";
+    /// [`DOORBELL`] and [`STORES`].
+    const BOTH: &str = "edu::Inner::start_step,LegacyRegisters::start,fault_probe_write_u8";
+
+    let is_read = direction == Direction::ToDevice;
+    let dirty = match is_read {
+        true => Kind::ReadsDirty,
+        false => Kind::WritesDirty,
+    };
+    let attempt = Attempt {
+        hazard: Hazard::TouchedWhileOwned,
+        method,
+        direction,
+        role: Role::Cell,
+    };
+    let (kinds, place) = match (is_read || writes_at_once(engine), is_cached(va)) {
+        (true, true) => (&[Kind::Touched, dirty][..], BOTH),
+        (true, false) => (&[Kind::Touched][..], STORES),
+        (false, true) => (&[dirty][..], DOORBELL),
+        (false, false) => return None,
+    };
+    Some(attempt.announce(Wrong { kinds, place }))
 }
 
 /// The record of `device` having the page at `va`, if there is one.

@@ -4,19 +4,22 @@ use super::super::phantom::Narrowed;
 use super::caches::{evict, observable};
 use super::judge::{Broken, Sight};
 use super::method;
-use super::{NOTHING_SEEN, Role, announced, blocks, each_method, engine, put};
+use super::{
+    Attempt, NOTHING_SEEN, Role, blocks, each_method, engine, is_cached, put, writes_at_once,
+};
 use crate::diagnosis::{Diagnosis, Flaw, Scene};
-use crate::experiment::{Cell, Direction, Finding, Hazard, Method};
+use crate::experiment::{Cell, Finding, Hazard, Method};
 use crate::handed::{
     Bare, Fault, Handed, Meanwhile, Upkeep, Window, ended, invalidate_by_hand, scene, write_back,
 };
 use crate::machine::machine;
 use crate::pattern::{self, CANARY, LaidOut, Over, POISON};
+use crate::provocation::{DOORBELL, Kind, Provoked, Wrong};
 use crate::report::{self, Outcome, Stop};
 use crate::{check, check_ok};
 use core::hint::black_box;
 use core::ops::Range;
-use hal::addr::PAGE_SIZE;
+use hal::addr::{PAGE_SIZE, VirtAddr};
 use hal::arch::translate;
 use hal::dma::direction::DirectionKind;
 use hal::dma::maintenance::line_size;
@@ -24,6 +27,9 @@ use hal::dma::{Coherent, DmaEngine};
 
 /// Bytes of a buffer.
 const LEN: usize = PAGE_SIZE;
+
+/// Where the CPU compares what the engine wrote.
+const COMPARISON: &str = "Tally::of,shape::flaw";
 
 /// Tries at most of a wrong way where caches can be seen: a line may be evicted in time, by luck.
 const TRIES: usize = 8;
@@ -83,14 +89,13 @@ pub(super) fn planted(hazard: Hazard) -> Outcome {
         );
     }
     if hazard == Hazard::SharedLine {
-        let method = Method::KmallocRaw;
+        let attempt = attempt(hazard, Method::KmallocRaw, Role::Planted);
         let lost = |memory: &mut dyn Handed| {
-            let _provoked = announced(hazard, method, hazard.directions()[0], Role::Planted);
-            let found = without_neighbours(engine, memory, part(hazard));
-            settle(method, memory);
+            let found = without_neighbours(attempt, engine, memory, part(hazard));
+            write_back(memory.va(), LEN);
             found
         };
-        let found = check_ok!(method::with(method, engine.device(), LEN, lost)).flatten();
+        let found = check_ok!(method::with(attempt.method, engine.device(), LEN, lost)).flatten();
         let found = found.map(|found| found.flaw);
         check!(
             found == Some(Flaw::LostNeighbour),
@@ -132,14 +137,14 @@ fn look(
     if (hazard, method) == (Hazard::SharedLine, Method::Pool) {
         return blocks::look(engine);
     }
+    let attempt = attempt(hazard, method, role);
     let tries = if caches && method.is_raw() { TRIES } else { 1 };
     let mut sight = None;
     for _ in 0..tries {
         let part = part(hazard);
         let once = |memory: &mut dyn Handed| {
-            let _provoked = announced(hazard, method, hazard.directions()[0], role);
-            let sight = provoke(hazard, method, engine, memory, part.clone());
-            settle(method, memory);
+            let sight = provoke(attempt, engine, memory, part.clone());
+            settle(attempt, memory);
             sight
         };
         sight = method::with(method, engine.device(), LEN, once)?;
@@ -150,12 +155,28 @@ fn look(
     Ok(sight)
 }
 
-/// Writes the lines of memory that was handed over bare back and drops them: nothing of it is to be met
-/// by the memory's next owner.
-fn settle(method: Method, memory: &dyn Handed) {
-    if method.is_raw() {
-        write_back(memory.va(), LEN);
+fn attempt(hazard: Hazard, method: Method, role: Role) -> Attempt {
+    Attempt {
+        hazard,
+        method,
+        direction: hazard.directions()[0],
+        role,
     }
+}
+
+/// Writes the lines of memory that was handed over bare back and drops them: nothing of it is to be met
+/// by the memory's next owner. A shared line that was left alone goes over what the device wrote.
+fn settle(attempt: Attempt, memory: &dyn Handed) {
+    if !attempt.method.is_raw() {
+        return;
+    }
+    let _provoked = match attempt.hazard {
+        Hazard::SharedLine if !is_invalidated_by_hand(attempt) => {
+            attempt.announce_if_raw(Kind::WritesDirty, "handed::write_back")
+        }
+        _ => None,
+    };
+    write_back(memory.va(), LEN);
 }
 
 /// The bytes that change hands: all, or some that share their first and their last line.
@@ -169,14 +190,13 @@ fn part(hazard: Hazard) -> Range<usize> {
 
 /// Whether the wrong way of `method` is to invalidate a shared line: the neighbour is lost. The
 /// other wrong way is to do nothing, and the neighbour's line is evicted over what the device wrote.
-fn is_invalidated_by_hand(hazard: Hazard, method: Method) -> bool {
-    hazard == Hazard::SharedLine && method == Method::KmallocRaw
+fn is_invalidated_by_hand(attempt: Attempt) -> bool {
+    attempt.hazard == Hazard::SharedLine && attempt.method == Method::KmallocRaw
 }
 
-/// Provokes `hazard` in `memory`, has the engine copy, and compares.
+/// Provokes the hazard in `memory`, has the engine copy, and compares.
 fn provoke(
-    hazard: Hazard,
-    method: Method,
+    attempt: Attempt,
     engine: &dyn DmaEngine,
     memory: &mut dyn Handed,
     part: Range<usize>,
@@ -184,13 +204,13 @@ fn provoke(
     let device = engine.device();
     let mut there = machine().pool.alloc(device, LEN)?;
     lay_out(memory);
-    let by_hand = is_invalidated_by_hand(hazard, method);
-    let (direction, upkeep) = match hazard {
-        Hazard::DirtyLine => (Direction::ToDevice, send_dirty(engine, memory, &mut there)?),
-        _ => {
-            let upkeep = receive(hazard, by_hand, engine, memory, part.clone(), &mut there)?;
-            (Direction::FromDevice, upkeep)
-        }
+    let Attempt {
+        hazard, direction, ..
+    } = attempt;
+    let by_hand = is_invalidated_by_hand(attempt);
+    let upkeep = match hazard {
+        Hazard::DirtyLine => send_dirty(attempt, engine, memory, &mut there)?,
+        _ => receive(attempt, engine, memory, part.clone(), &mut there)?,
     };
     let va = memory.va() + part.start;
     let diagnosis = match hazard {
@@ -199,7 +219,7 @@ fn provoke(
             let bytes = &there.as_slice()[..part.len()];
             scene(bytes, 0, va, DirectionKind::ToDevice).diagnose(&LaidOut(machine().seed))
         }
-        _ => received(engine, memory, part.clone(), &mut there)?,
+        _ => received(attempt, engine, memory, part.clone(), &mut there)?,
     };
     Ok(Sight {
         hazard,
@@ -223,6 +243,7 @@ fn lay_out(memory: &mut dyn Handed) {
 
 /// What is seen of a whole copy whose neighbours' stores were lost.
 fn without_neighbours(
+    attempt: Attempt,
     engine: &dyn DmaEngine,
     memory: &mut dyn Handed,
     part: Range<usize>,
@@ -230,11 +251,12 @@ fn without_neighbours(
     let mut there = machine().pool.alloc(engine.device(), LEN)?;
     lay_out(memory);
     pattern::fill(&mut memory.bytes()[part.clone()], machine().seed);
-    received(engine, memory, part, &mut there)
+    received(attempt, engine, memory, part, &mut there)
 }
 
 /// What is wrong with the bytes that the engine wrote, if anything. Then memory is looked at too.
 fn received(
+    attempt: Attempt,
     engine: &dyn DmaEngine,
     memory: &mut dyn Handed,
     part: Range<usize>,
@@ -243,13 +265,14 @@ fn received(
     let (at, len, va) = (part.start, part.len(), memory.va() + part.start);
     let (direction, expected) = (DirectionKind::FromDevice, LaidOut(machine().seed));
     let bytes = &memory.bytes()[..part.end + part.start];
-    if scene(bytes, at, va, direction)
-        .diagnose(&expected)
-        .is_none()
-    {
+    let provoked = (!is_invalidated_by_hand(attempt))
+        .then(|| attempt.announce_if_raw(Kind::Stale, COMPARISON));
+    let diagnosis = scene(bytes, at, va, direction).diagnose(&expected);
+    drop(provoked);
+    if diagnosis.is_none() {
         return Ok(None);
     }
-    in_ram(engine, memory, part.clone(), there)?;
+    in_ram(attempt, engine, memory, part.clone(), there)?;
     let bytes = &memory.bytes()[..part.end + part.start];
     let scene = Scene {
         in_ram: Some(&there.as_slice()[..len]),
@@ -260,6 +283,7 @@ fn received(
 
 /// H1: stores that stay in the cache, then a device that reads.
 fn send_dirty(
+    attempt: Attempt,
     engine: &dyn DmaEngine,
     memory: &mut dyn Handed,
     there: &mut Coherent,
@@ -267,12 +291,10 @@ fn send_dirty(
     there.as_mut_slice().fill(CANARY);
     pattern::fill(&mut memory.bytes()[..LEN], machine().seed);
     let va = memory.va();
-    let sent = memory.send(
-        engine,
-        0..LEN,
-        &mut there.part_mut(0, LEN)?,
-        Meanwhile::Nothing,
-    );
+    let mut to = there.part_mut(0, LEN)?;
+    let provoked = attempt.announce_if_raw(Kind::ReadsDirty, DOORBELL);
+    let sent = memory.send(engine, 0..LEN, &mut to, Meanwhile::Nothing);
+    drop(provoked);
     let arrived = scene(&there.as_slice()[..LEN], 0, va, DirectionKind::ToDevice);
     let expected = Over {
         seed: machine().seed,
@@ -283,14 +305,14 @@ fn send_dirty(
 
 /// H2 to H5: lines in the cache, and a device that writes behind them.
 fn receive(
-    hazard: Hazard,
-    by_hand: bool,
+    attempt: Attempt,
     engine: &dyn DmaEngine,
     memory: &mut dyn Handed,
     part: Range<usize>,
     there: &mut Coherent,
 ) -> Result<Upkeep, Fault> {
     pattern::fill(&mut there.as_mut_slice()[..part.len()], machine().seed);
+    let hazard = attempt.hazard;
     match hazard {
         Hazard::StaleLine => memory.bytes().iter().step_by(line_size()).for_each(|byte| {
             black_box(*byte);
@@ -308,7 +330,9 @@ fn receive(
         _ => Meanwhile::Nothing,
     };
     let source = there.part(0, part.len())?;
+    let provoked = announced(attempt, engine, memory.va());
     let received = memory.receive(engine, part.clone(), &source, meanwhile);
+    drop(provoked);
     let va = memory.va() + part.start;
     let bytes = &memory.bytes()[part.clone()];
     let read = scene(bytes, 0, va, DirectionKind::FromDevice);
@@ -316,17 +340,42 @@ fn receive(
     match hazard {
         Hazard::Eviction => {
             evict()?;
-            in_ram(engine, memory, part, there)?;
+            in_ram(attempt, engine, memory, part, there)?;
         }
-        Hazard::SharedLine if by_hand => invalidate_by_hand(memory.bytes(), part),
+        Hazard::SharedLine if is_invalidated_by_hand(attempt) => {
+            let _provoked = attempt.announce_if_raw(Kind::Neighbour, "window::invalidate_by_hand");
+            invalidate_by_hand(memory.bytes(), part);
+        }
         Hazard::SharedLine => evict()?,
         _ => {}
     }
     Ok(upkeep)
 }
 
+/// Says what is wrong with having the engine write the memory at `va`, if anything is.
+fn announced(attempt: Attempt, engine: &dyn DmaEngine, va: VirtAddr) -> Option<Provoked> {
+    match attempt.hazard {
+        Hazard::Eviction | Hazard::SharedLine => {
+            attempt.announce_if_raw(Kind::WritesDirty, DOORBELL)
+        }
+        Hazard::Prefetch => {
+            // The lines are loaded while the engine writes, and before they are taken back.
+            let kinds = match (writes_at_once(engine), is_cached(va)) {
+                (true, true) => &[Kind::Touched, Kind::Stale][..],
+                (true, false) => &[Kind::Touched],
+                (false, true) => &[Kind::Stale],
+                (false, false) => return None,
+            };
+            let place = "fault_probe_read_u8";
+            Some(attempt.announce(Wrong { kinds, place }))
+        }
+        _ => None,
+    }
+}
+
 /// Has the engine copy what memory holds, whatever the caches do, to `there`.
 fn in_ram(
+    attempt: Attempt,
     engine: &dyn DmaEngine,
     memory: &mut dyn Handed,
     part: Range<usize>,
@@ -334,11 +383,8 @@ fn in_ram(
 ) -> Result<(), Fault> {
     let len = part.len();
     there.as_mut_slice().fill(POISON);
-    Bare(memory).send(
-        engine,
-        part,
-        &mut there.part_mut(0, len)?,
-        Meanwhile::Nothing,
-    )?;
+    let mut to = there.part_mut(0, len)?;
+    let _provoked = attempt.announce_if_raw(Kind::ReadsDirty, DOORBELL);
+    Bare(memory).send(engine, part, &mut to, Meanwhile::Nothing)?;
     Ok(())
 }

@@ -7,7 +7,8 @@ use super::changes::Frames;
 use crate::machine::machine;
 use crate::memory::Pages;
 use crate::memory::local::{self, LocalPage};
-use crate::report::{Outcome, Provoked, Stop, diagnostic};
+use crate::provocation::{Kind, Provoked, Wrong};
+use crate::report::{Outcome, Stop, diagnostic};
 use crate::{check, check_ok, check_served};
 use core::sync::atomic::{AtomicBool, Ordering};
 use hal::addr::{PAGE_SIZE, Pfn, VirtAddr};
@@ -77,9 +78,6 @@ pub(super) fn shows_its_page() -> Outcome {
 }
 
 pub(super) fn shows_its_page_planted() -> Outcome {
-    let _provoked = Provoked::begin(format_args!(
-        "test=kmap wrong=mismatched-attributes planted"
-    ));
     let frames = check_ok!(Frames::alloc(0));
     let frame = frames.range().start.pfn();
     // The last page of the window is no slot's.
@@ -100,7 +98,16 @@ pub(super) fn shows_its_page_planted() -> Outcome {
         let plant = check_ok!(Plant::new(va, frames.range(), attributes, Level::L3));
         let wrong = wrong_mapping(va, frame);
         let other = wrong_mapping(va, frame + 1);
-        let reader = check_ok!(first_core_with(va));
+        let provoked = (memory_type == MemoryType::NormalNonCacheable).then(|| {
+            let wrong = Wrong {
+                kinds: &[Kind::Mismatched],
+                place: "fault_probe_read_u8",
+            };
+            Provoked::begin_planted(format_args!("test=kmap"), wrong)
+        });
+        let reader = first_core_with(va);
+        drop(provoked);
+        let reader = check_ok!(reader);
         check_ok!(plant.remove());
         check!(wrong == Some(what), "{what} is taken for {wrong:?}");
         check!(other == Some("another frame"), "{other:?}");

@@ -7,13 +7,15 @@ use crate::checker::{Checker, Cores, Machine, Who};
 use crate::decode::{self, Operation};
 use crate::memory::RamFile;
 use crate::options::Options;
+use crate::register::{Register, Registers};
 use crate::report::{Finding, Suppressions};
-use crate::watch::{Register, Registers, Watch};
+use crate::watch::Watch;
 use std::cell::UnsafeCell;
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::fs::File;
 use std::io::Write;
+use std::sync::OnceLock;
 use std::thread::ThreadId;
 
 /// QEMU looks for the version of the interface that a plugin was made for.
@@ -36,18 +38,20 @@ struct Running {
     /// Operations by the number that their callbacks carry.
     operations: Vec<(u64, Operation)>,
     known: HashMap<(u64, u32), usize>,
-    thread: ThreadId,
     options: Options,
 }
 
 struct Global(UnsafeCell<Option<State>>);
 
-// SAFETY: QEMU calls from one thread at a time. With `thread=single` all CPUs are one thread, which
-// `vcpu_init` checks before any of them executes, and the other callbacks are made while that thread
-// waits or has ended.
+// SAFETY: QEMU calls from one thread at a time. With `thread=single` all CPUs are one thread: `vcpu_init`
+// ends the process on any other before that executes or gets here, by `OWNER`, which threads may ask at
+// the same time. The other callbacks are made while that thread waits or has ended.
 unsafe impl Sync for Global {}
 
 static STATE: Global = Global(UnsafeCell::new(None));
+
+/// The thread that all CPUs are on.
+static OWNER: OnceLock<ThreadId> = OnceLock::new();
 
 /// The state.
 ///
@@ -123,28 +127,32 @@ unsafe extern "C" fn qemu_plugin_install(
 
 /// A CPU is there, and this is its thread.
 extern "C" fn vcpu_init(_: PluginId, cpu: c_uint) {
+    // Before anything that threads share is touched.
+    let thread = std::thread::current().id();
+    if *OWNER.get_or_init(|| thread) != thread {
+        refuse(
+            "More than one thread runs guest code: the order of their accesses cannot be seen; use \
+             -accel tcg,thread=single or -icount",
+        );
+    }
     // SAFETY: callbacks do not nest.
     let state = unsafe { state() };
     if let Some(State::Installed(options)) = state {
         let running = start(options.clone()).unwrap_or_else(|what| refuse(&what));
         *state = Some(State::Running(Box::new(running)));
     }
-    let Some(State::Running(running)) = state else {
-        return;
-    };
-    if std::thread::current().id() != running.thread {
-        refuse(
-            "several CPUs run in threads of their own (MTTCG), and their order cannot be seen: \
-             use -accel tcg,thread=single or -icount",
-        );
+    if let Some(State::Running(running)) = state {
+        running.watch.add_cpu(cpu);
     }
-    running.watch.add_cpu(cpu);
 }
 
 /// Makes what [`Options`] say, now that QEMU has made RAM.
 fn start(options: Options) -> Result<Running, String> {
     let named =
         |path: &std::path::Path, what: std::io::Error| format!("{}: {what}", path.display());
+    // First, so that no report of an earlier run is left when this one is refused.
+    let mut out = File::create(&options.out).map_err(|what| named(&options.out, what))?;
+    let mut registers = Handles::find()?;
     let board = board::find(&options.board).ok_or_else(|| {
         format!(
             "board={}: unknown; there are {}",
@@ -161,9 +169,9 @@ fn start(options: Options) -> Result<Running, String> {
             Suppressions::parse(&text).map_err(|what| format!("{}: {what}", path.display()))?
         }
     };
-    let mut out = File::create(&options.out).map_err(|what| named(&options.out, what))?;
     let machine = Machine {
         ram: board.ram(ram.range()),
+        readable: board.readable(registers.read(Register::Sctlr(3)).is_some()),
         memory: Box::new(ram),
         devices: board.devices,
         uart: board.uart,
@@ -171,21 +179,19 @@ fn start(options: Options) -> Result<Running, String> {
         shadow: options.shadow,
     };
     let show = move |finding: &Finding| {
-        // What cannot be written now is written at the end, or that fails and is reported.
+        // What cannot be written now is written at the end, or that fails and QEMU with it.
         let _ = writeln!(out, "{}", finding.to_json()).and_then(|()| out.flush());
     };
     let mut checker = Checker::new(machine, suppressions, show);
-    let mut registers = Handles::find();
     // CTR_EL0 (Arm ARM D24.2.34): DIC, IDC and DminLine.
     let ctr = registers.read(Register::Ctr);
-    let midr = registers.read(Register::Midr);
+    let ctr = ctr.ok_or("QEMU does not let CTR_EL0 be read")?;
     checker.set_cores(Cores {
         sees_stores: ctr >> 28 & 1 == 1,
         sees_memory: ctr >> 29 & 1 == 1,
-        zero_block: zero_block(midr),
     });
     let line = 4 << (ctr >> 16 & 0xF);
-    if ctr != 0 && line != crate::lines::LINE {
+    if line != crate::lines::LINE {
         return Err(format!("the CPU's lines have {line} bytes, not 64"));
     }
     Ok(Running {
@@ -193,20 +199,8 @@ fn start(options: Options) -> Result<Running, String> {
         registers,
         operations: Vec::new(),
         known: HashMap::new(),
-        thread: std::thread::current().id(),
         options,
     })
-}
-
-/// What `DC ZVA` stores on QEMU's model of a core. `DCZID_EL0` itself is not to be read from outside.
-const fn zero_block(midr: u64) -> u64 {
-    // Implementer and part number (MIDR_EL1).
-    match (midr >> 24 & 0xFF, midr >> 4 & 0xFFF) {
-        // `max`, and Fujitsu's A64FX (QEMU `target/arm/tcg/cpu64.c`).
-        (0, 0x051) => 512,
-        (0x46, 0x001) => 256,
-        _ => 64,
-    }
 }
 
 /// A block of instructions is being translated.
@@ -278,7 +272,7 @@ unsafe fn instrument(running: &mut Running, instruction: qemu::Instruction) {
         running.operations.len() - 1
     });
     let flags = match operation {
-        Operation::Line(..) | Operation::Level => qemu::READS_REGISTERS,
+        Operation::Line(..) | Operation::Level | Operation::Semihosting => qemu::READS_REGISTERS,
         _ => qemu::NO_REGISTERS,
     };
     // SAFETY: as above.
@@ -333,19 +327,13 @@ extern "C" fn executed(cpu: c_uint, number: *mut c_void) {
 extern "C" fn end(_: PluginId, _: *mut c_void) {
     // SAFETY: callbacks do not nest, and no CPU executes any more.
     let state = unsafe { state() };
-    if let Some(State::Running(running)) = state.replace(State::Ended) {
-        let counts = running.watch.counts();
-        if counts.is_blind() {
-            eprintln!(
-                "coherency: {} accesses could not be followed to memory: is {} QEMU's RAM, with \
-                 share=on?",
-                counts.lost,
-                running.options.ram.display()
-            );
-        }
-        let written = std::fs::write(&running.options.out, running.watch.to_json());
-        if let Err(what) = written {
+    if let Some(State::Running(mut running)) = state.replace(State::Ended) {
+        let report = running.watch.end();
+        if let Err(what) = std::fs::write(&running.options.out, report) {
             refuse(&format!("{}: {what}", running.options.out.display()));
+        }
+        if let Some(why) = running.watch.blind() {
+            refuse(&format!("{why}; nothing is proved"));
         }
     }
 }

@@ -4,8 +4,8 @@ use super::{Checker, Problem, Who};
 use crate::device::{Access, Does};
 use crate::kind::Kind;
 use crate::lines::{
-    self, BYPASSED, CACHED, CODE_STALE, DIRTY, LENT_TO_READ, LENT_TO_WRITE, LINE, NOT_UNIFIED,
-    STALE, line_of,
+    self, BYPASSED, CACHED, CODE_STALE, DIRTY, DROPPED, LENT_TO_READ, LENT_TO_WRITE, LINE,
+    NOT_UNIFIED, STALE, line_of,
 };
 use crate::walk::Mapping;
 use std::ops::Range;
@@ -42,11 +42,18 @@ struct Violations {
     mismatch: Option<&'static str>,
 }
 
+/// The line with older bytes may go to memory any time after a store to others of it.
+pub(super) const WRITTEN_BACK: &str =
+    "DC CIVAC by VA between the uncached store and the cached one to the same line";
+
 impl Checker {
     /// Takes notice of a load or store.
     pub fn access(&mut self, who: Who, touch: &Touch) {
+        let mut fetched = None;
         for bytes in lines::parts(touch.range(), LINE) {
-            self.access_line(who, touch, &bytes);
+            if self.access_line(who, touch, &bytes) {
+                fetched = Some(bytes.start / LINE);
+            }
         }
         self.compare(who, touch);
         if !touch.is_told {
@@ -58,23 +65,37 @@ impl Checker {
             }
             return;
         }
-        let access = Access {
-            cpu: who.cpu,
-            pa: touch.pa,
-            size: touch.size,
-            is_store: touch.is_store,
-            value: touch.value.unwrap_or_default() as u64,
-        };
+        self.learned = fetched;
         for model in 0..self.models.len() {
             if self.models[model].watches(&touch.range()) {
+                self.tell(who, model, touch);
+            }
+        }
+        self.learned = None;
+    }
+
+    fn tell(&mut self, who: Who, model: usize, touch: &Touch) {
+        match touch.value {
+            Some(value) => {
+                let access = Access {
+                    cpu: who.cpu,
+                    pa: touch.pa,
+                    size: touch.size,
+                    is_store: touch.is_store,
+                    // CAST: the low half.
+                    value: value as u64,
+                };
                 self.device_access(who, model, &access);
             }
+            // No model is told of a value that may not be.
+            None => self.lost += 1,
         }
     }
 
-    fn access_line(&mut self, who: Who, touch: &Touch, bytes: &Range<u64>) {
+    /// Returns whether a load has fetched the line: it was in no cache.
+    fn access_line(&mut self, who: Who, touch: &Touch, bytes: &Range<u64>) -> bool {
         let Some(index) = self.lines.find(bytes.start) else {
-            return;
+            return false;
         };
         let page = self.lines.page(index);
         page.seen = Some(touch.mapping);
@@ -89,11 +110,25 @@ impl Checker {
             LENT_TO_WRITE
         };
         found.is_lent = *flags & lent != 0;
+        let is_dropped = *flags & DROPPED != 0;
+        let is_fetched =
+            !touch.is_store && touch.mapping.is_cacheable() && *flags & (CACHED | STALE) == 0;
+        let hidden = match *flags & BYPASSED {
+            0 => 0,
+            _ => self
+                .bypassed
+                .get(&(bytes.start / LINE))
+                .copied()
+                .unwrap_or(0),
+        };
+        let mut covered = 0;
         if touch.mapping.is_cacheable() {
-            if *flags & BYPASSED != 0 {
+            if touch.is_store {
+                covered = hidden & mask;
+            } else if hidden & mask != 0 {
                 found.mismatch =
-                    Some("DC CIVAC by VA between the uncached store and the cached access");
-                *flags &= !BYPASSED;
+                    Some("DC CIVAC by VA between the uncached store and the cached load");
+                covered = hidden;
             }
             *flags |= CACHED;
             if touch.is_store {
@@ -115,15 +150,42 @@ impl Checker {
                     Some("DC CIVAC by VA between the cached store and the uncached one");
             } else if *flags & CACHED != 0 {
                 *flags |= BYPASSED;
+                *self.bypassed.entry(bytes.start / LINE).or_default() |= mask;
             }
             *flags |= CODE_STALE;
         } else if *dirty & mask != 0 {
             found.mismatch = Some("DC CVAC by VA between the cached store and the uncached load");
+        } else if *dirty != 0 && hidden & mask != 0 {
+            found.mismatch = Some(WRITTEN_BACK);
+            covered = hidden;
+        }
+        if covered != 0 {
+            self.cover(bytes.start, covered);
         }
         if touch.is_store && (self.is_coherent || !touch.mapping.is_cacheable()) {
             self.pending(who.cpu).stored.add(bytes.clone());
         }
+        if is_dropped && touch.is_store {
+            self.replace_dropped(bytes.start, mask);
+        } else if is_dropped {
+            self.miss_dropped(bytes.start, mask);
+        }
         self.report_access(who, touch, bytes, &found);
+        is_fetched
+    }
+
+    /// Of the line of `pa`, `bytes` that were stored past the cache are known to it, or were reported.
+    pub(super) fn cover(&mut self, pa: u64, bytes: u64) {
+        let Some(hidden) = self.bypassed.get_mut(&(pa / LINE)) else {
+            return;
+        };
+        *hidden &= !bytes;
+        if *hidden == 0 {
+            self.bypassed.remove(&(pa / LINE));
+            if let Some(index) = self.lines.find(pa) {
+                self.lines.page(index).flags[line_of(pa)] &= !BYPASSED;
+            }
+        }
     }
 
     fn report_access(&mut self, who: Who, touch: &Touch, bytes: &Range<u64>, found: &Violations) {
@@ -206,15 +268,17 @@ impl Checker {
         }
     }
 
-    /// Takes notice of an instruction that is fetched at `pa`.
-    pub fn fetch(&mut self, who: Who, pa: u64) {
+    /// Takes notice of an instruction that is fetched at `pa`, through caches or past them
+    /// (`SCTLR_ELx.I`). Past them nothing old is found but what a clean has not written back; the
+    /// instruction cache is not looked at, nor filled, by any core of QEMU's.
+    pub fn fetch(&mut self, who: Who, pa: u64, is_cached: bool) {
         let Some(index) = self.lines.find(pa) else {
             return;
         };
         let flags = &mut self.lines.page(index).flags[line_of(pa)];
-        let missing = if *flags & NOT_UNIFIED != 0 && !self.cores.sees_stores {
+        let missing = if *flags & NOT_UNIFIED != 0 && (!self.cores.sees_stores || !is_cached) {
             "DC CVAU by VA after the store, then DSB, IC IVAU, DSB, ISB"
-        } else if *flags & CODE_STALE != 0 && !self.cores.sees_memory {
+        } else if *flags & CODE_STALE != 0 && !self.cores.sees_memory && is_cached {
             "IC IVAU by VA after the line was changed and cleaned, then DSB, ISB"
         } else {
             return;

@@ -65,6 +65,10 @@ impl Checker {
                 }
                 Event::Extended { job, spans } => self.started(who, model, job, spans),
                 Event::Completed { job } => self.completed(model, job),
+                Event::Read { spans } => {
+                    self.check(who, model, spans);
+                }
+                Event::LeftOut { count } => self.lost += count,
                 Event::Wrong {
                     kind,
                     address,
@@ -95,14 +99,17 @@ impl Checker {
         self.report(who, problem);
     }
 
-    /// A doorbell: `spans` are the device's from here on.
-    pub(super) fn started(&mut self, who: Who, model: usize, id: JobId, spans: Vec<Span>) {
-        let (spans, outside): (Vec<_>, Vec<_>) = spans
+    /// What the device is to find, against what is there. Returns what of it is RAM.
+    fn check(&mut self, who: Who, model: usize, spans: Vec<Span>) -> Vec<Span> {
+        let (spans, others): (Vec<_>, Vec<_>) = spans
             .into_iter()
             .filter(|span| !span.pa.is_empty())
             .partition(|span| self.lines.is_ram(&span.pa));
-        for span in outside {
-            self.wrong(who, model, Kind::DmaOutsideMemory, span.pa.start, span.role);
+        for span in others {
+            let holds = |own: &Range<u64>| own.start <= span.pa.start && span.pa.end <= own.end;
+            if span.does == Does::Writes || !self.readable.iter().any(holds) {
+                self.wrong(who, model, Kind::DmaOutsideMemory, span.pa.start, span.role);
+            }
         }
         for span in &spans {
             self.check_order(who, model, span);
@@ -110,6 +117,13 @@ impl Checker {
                 self.check_dirty(who, model, span);
             }
         }
+        self.lend_dropped(&spans);
+        spans
+    }
+
+    /// A doorbell: `spans` are the device's from here on.
+    pub(super) fn started(&mut self, who: Who, model: usize, id: JobId, spans: Vec<Span>) {
+        let spans = self.check(who, model, spans);
         for span in &spans {
             lend(&mut self.lines, span);
             if span.does == Does::Writes {
@@ -211,13 +225,15 @@ impl Checker {
     /// The device may have written all of `span`.
     fn write(&mut self, span: &Span) {
         let is_coherent = self.is_coherent;
+        let learned = self.learned;
         let partial = &mut self.partial;
         self.lines.each(&span.pa, |page, line, mask| {
             page.flags[line] |= CODE_STALE;
-            if is_coherent || !page.may_hide(line) {
+            let key = (page.pa + line as u64 * LINE) / LINE;
+            // A line that was fetched with the word that tells of the end is as new as that.
+            if is_coherent || !page.may_hide(line) || learned == Some(key) {
                 return;
             }
-            let key = (page.pa + line as u64 * LINE) / LINE;
             let was_stale = page.flags[line] & STALE != 0;
             page.flags[line] |= STALE;
             if mask == !0 {

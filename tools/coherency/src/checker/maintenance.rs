@@ -10,13 +10,13 @@ use crate::lines::{
 };
 use crate::walk::Mapping;
 
-use super::access::Touch;
+use super::access::{Touch, WRITTEN_BACK};
 
 /// Fewer operations by set and way than this are of no cache that is: 16 KiB of 64-byte lines.
 const MIN_SWEEP: u32 = 256;
 
 /// Bits of a line that say that it is in a cache.
-const IN_CACHE: u8 = CACHED | DIRTY | STALE | BYPASSED | NOT_UNIFIED;
+const IN_CACHE: u16 = CACHED | DIRTY | STALE | BYPASSED | NOT_UNIFIED;
 
 impl Checker {
     /// Takes notice of an operation on the line at `pa`, whose address has `mapping`.
@@ -66,6 +66,11 @@ impl Checker {
         } else {
             self.dropped(start, flags);
         }
+        let hidden = self.bypassed.get(&(start / LINE)).copied().unwrap_or(0);
+        if op != LineOp::Clean || dirty != 0 {
+            // The cache has dropped its bytes, or written them over those in memory.
+            self.cover(start, !0);
+        }
         self.pending(who.cpu).maintained.add(start..start + LINE);
         if self.touched.remove(&(start / LINE)) {
             // The store that is to blame was reported.
@@ -83,15 +88,18 @@ impl Checker {
             missing,
         };
         if op == LineOp::Invalidate {
-            if dirty & !device_bytes != 0 {
-                let mut problem = report(
+            let lost = dirty & !device_bytes;
+            if lost != 0 {
+                let problem = report(
                     Kind::InvalidateDestroysNeighbour,
                     writer,
                     "lines of its own for the buffer, or DC CVAC before the transfer",
                 );
-                problem.pa = start + u64::from((dirty & !device_bytes).trailing_zeros());
-                self.report(who, problem);
+                self.drop_bytes(who, start, lost, problem);
             }
+        } else if hidden != 0 && dirty != 0 {
+            let problem = report(Kind::MismatchedAttributes, None, WRITTEN_BACK);
+            self.report(who, problem);
         } else if device_bytes & !dirty != 0 && !self.is_coherent {
             // The line covers bytes of the device with older ones.
             let problem = report(
@@ -159,6 +167,7 @@ impl Checker {
         }
         if sweep.invalidates {
             self.partial.clear();
+            self.bypassed.clear();
             if let Some(shadow) = &mut self.shadow {
                 shadow.clear();
             }
@@ -167,7 +176,7 @@ impl Checker {
 
     /// The line at `start` was written to memory. Of a device's bytes those that the CPU had stored to
     /// are the same everywhere now; `left` are still old in the cache.
-    fn cleaned(&mut self, start: u64, left: u64, was_stale: bool) {
+    pub(super) fn cleaned(&mut self, start: u64, left: u64, was_stale: bool) {
         if !was_stale {
             return;
         }
@@ -182,7 +191,7 @@ impl Checker {
     }
 
     /// The line at `start`, of which `flags` held, is in no cache any more.
-    fn dropped(&mut self, start: u64, flags: u8) {
+    fn dropped(&mut self, start: u64, flags: u16) {
         if flags & STALE != 0 {
             self.partial.remove(&(start / LINE));
         }
@@ -191,12 +200,11 @@ impl Checker {
         }
     }
 
-    /// `DC ZVA` is a store of a whole block.
-    fn zero(&mut self, who: Who, at: u64, mapping: Mapping) {
+    /// `DC ZVA` is a store of a whole block (`DCZID_EL0`): a line, on every core of QEMU's whose lines
+    /// have as many bytes as [`LINE`].
+    fn zero(&mut self, who: Who, start: u64, mapping: Mapping) {
         const STEP: u8 = 16;
-        let block = self.cores.zero_block;
-        let start = at / block * block;
-        for pa in (start..start + block).step_by(usize::from(STEP)) {
+        for pa in (start..start + LINE).step_by(usize::from(STEP)) {
             let touch = Touch {
                 pa,
                 size: STEP,
@@ -211,4 +219,4 @@ impl Checker {
 }
 
 /// Bits that only the devices' jobs set and clear.
-pub(super) const LENT: u8 = LENT_TO_READ | LENT_TO_WRITE;
+pub(super) const LENT: u16 = LENT_TO_READ | LENT_TO_WRITE;

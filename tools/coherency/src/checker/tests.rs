@@ -1,9 +1,11 @@
 //! For each kind a wrong sequence, which is found, and the right one, in which nothing is.
 
 mod barriers;
+mod dropped;
 mod kinds;
 mod ownership;
 mod shadows;
+mod strangers;
 
 use super::*;
 use crate::decode::{LineOp, Operation, decode};
@@ -18,6 +20,9 @@ const RAM_SIZE: u64 = 1 << 20;
 /// Registers of the device: a store rings its bell, a load of 1 is its end.
 const DOORBELL: u64 = 0x1000_0000;
 const STATUS: u64 = 0x1000_0008;
+
+/// Memory that devices read only.
+const FLASH: Range<u64> = 0..0x400_0000;
 
 const UART: u64 = 0x0900_0000;
 
@@ -66,6 +71,12 @@ impl Device for Engine {
             (STATUS, false, 1) => events.push(Event::Completed {
                 job: JobId(self.jobs),
             }),
+            // A word in memory that tells of the end.
+            (pa, false, 1) if self.watched.iter().any(|word| word.start == pa) => {
+                events.push(Event::Completed {
+                    job: JobId(self.jobs),
+                });
+            }
             (STATUS, true, address) => events.push(Event::Wrong {
                 kind: Kind::WrongBusAlias,
                 address,
@@ -98,6 +109,7 @@ impl Rig {
         };
         let mut machine = Machine {
             ram: vec![RAM..RAM + RAM_SIZE],
+            readable: vec![FLASH],
             memory: Box::new(Zeros),
             devices: vec![Box::new(engine)],
             uart: Some(UART),
@@ -216,6 +228,12 @@ impl Rig {
         self
     }
 
+    /// The run ends: what was waited for does not come.
+    pub(super) fn finish(&mut self) -> &mut Self {
+        self.checker.end(Counts::default(), None);
+        self
+    }
+
     /// What was found: the kind and the instruction.
     pub(super) fn found(&self) -> Vec<(Kind, u64)> {
         let findings = self.checker.findings().iter();
@@ -257,6 +275,23 @@ fn the_shown_findings_are_those_kept() {
     assert_eq!(finding.device, Some(("engine".to_owned(), "source")));
     assert_eq!(finding.mapping, "Normal write-back");
     assert_eq!(finding.pa, BUFFER.start);
-    let json = rig.checker.to_json(Counts::default());
+    let json = rig.checker.end(Counts::default(), None);
     assert!(json.ends_with("\"findings\":1,\"jobs\":{\"engine\":1}}\n"));
+}
+
+#[test]
+fn a_device_is_not_told_of_a_value_that_may_not_be() {
+    let mut rig = Rig::new();
+    let who = rig.who();
+    let touch = Touch {
+        pa: DOORBELL,
+        size: 4,
+        mapping: Mapping::Device,
+        is_store: true,
+        value: None,
+        is_told: true,
+    };
+    rig.checker.access(who, &touch);
+    let json = rig.checker.end(Counts::default(), None);
+    assert!(json.contains("\"lost\":1,") && json.contains("\"jobs\":{}"));
 }

@@ -16,6 +16,7 @@ pub(super) struct Found {
     /// The last span of each role and direction.
     latest: Vec<usize>,
     wrong: Vec<Event>,
+    left_out: u64,
 }
 
 impl Found {
@@ -40,7 +41,14 @@ impl Found {
                 None => self.latest.push(spans.len()),
             }
             spans.push(Span { pa, does, role });
+        } else {
+            self.left_out += 1;
         }
+    }
+
+    /// The job goes on, and is not followed further.
+    pub(super) fn leave_out(&mut self) {
+        self.left_out += 1;
     }
 
     /// Adds an address that the device must not be given.
@@ -57,18 +65,29 @@ impl Found {
 
     /// Tells of it all as the beginning of a job.
     pub(super) fn start(self, job: JobId, events: &mut Vec<Event>) {
-        let spans = self.spans;
-        events.push(Event::Started { job, spans });
-        events.extend(self.wrong);
+        self.tell(|spans| Some(Event::Started { job, spans }), events);
     }
 
     /// Tells of it all as more of a job.
     pub(super) fn extend(self, job: JobId, events: &mut Vec<Event>) {
-        let spans = self.spans;
-        if !spans.is_empty() {
-            events.push(Event::Extended { job, spans });
-        }
+        let extended =
+            |spans: Vec<_>| (!spans.is_empty()).then_some(Event::Extended { job, spans });
+        self.tell(extended, events);
+    }
+
+    /// Tells of it all as what the device has read and does not keep.
+    pub(super) fn read(self, events: &mut Vec<Event>) {
+        self.tell(|spans| Some(Event::Read { spans }), events);
+    }
+
+    fn tell(self, what: impl FnOnce(Vec<Span>) -> Option<Event>, events: &mut Vec<Event>) {
+        events.extend(what(self.spans));
         events.extend(self.wrong);
+        if self.left_out != 0 {
+            events.push(Event::LeftOut {
+                count: self.left_out,
+            });
+        }
     }
 }
 
@@ -127,6 +146,7 @@ mod tests {
             found.wrong(Kind::WrongBusAlias, at, "source");
         }
         assert_eq!(found.wrong.len(), MAX_WRONG);
+        assert_eq!(found.left_out, MAX_SPANS as u64);
         assert_eq!(spans(found).len(), MAX_SPANS);
     }
 }

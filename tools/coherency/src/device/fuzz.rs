@@ -124,6 +124,8 @@ impl Watch {
                 Event::Completed { job } => {
                     assert!(self.running.remove(&job), "{job:?} ends twice");
                 }
+                Event::Read { spans } => check(&spans),
+                Event::LeftOut { count } => assert_ne!(count, 0),
                 Event::Wrong { .. } | Event::Moved => {}
             }
         }

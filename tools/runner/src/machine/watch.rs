@@ -11,8 +11,10 @@ pub(crate) const FINDINGS: &str = "findings.jsonl";
 /// A plugin and what it is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Watch {
-    /// The shared object.
-    pub(crate) plugin: PathBuf,
+    /// The shared object; `None` for the same machine without it, to compare with.
+    pub(crate) plugin: Option<PathBuf>,
+    /// Whether cores run in threads of their own, which the plugin must refuse.
+    pub(crate) has_threads: bool,
     /// Whether loads are compared with what the CPU had seen.
     pub(crate) shadow: bool,
     /// Whether the devices snoop.
@@ -38,11 +40,15 @@ impl Watch {
             args.ram_file(mib, &ram, true);
         }
         // The plugin takes one core at a time for granted. With -icount it is so anyway.
-        args.pair("-accel", "tcg,thread=single");
+        let threads = if self.has_threads { "multi" } else { "single" };
+        args.pair("-accel", format!("tcg,thread={threads}"));
+        let Some(path) = &self.plugin else {
+            return Ok(());
+        };
         let switch = |on| if on { "on" } else { "off" };
         let mut plugin = format!(
             "{},board={},ram={},out={},shadow={},coherent={}",
-            in_option(&self.plugin),
+            in_option(path),
             match board {
                 Board::QemuVirt => "virt",
                 Board::Rpi4 => "raspi4b",

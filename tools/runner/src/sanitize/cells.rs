@@ -1,63 +1,36 @@
 //! The experiment's table with what the plugin found put in.
 //!
-//! The firmware announces each provocation with a line
-//!
-//! ```text
-//! # cell hazard=H1 method=kmalloc-raw direction=to-device wrong=any
-//! ```
-//!
-//! with the kind that may be found, or `any`, with ` planted` at its end if it is the hazard's planted
-//! twin, and ends it with `# cell end`. A cell that was not observable on the machine
-//! becomes one that was seen by the sanitizer if the plugin reported in it, and the twin of its hazard
-//! was found in the same run: a plugin that finds nothing planted has no say.
+//! A cell that was not observable on the machine becomes one that was seen by the sanitizer if the plugin
+//! reported in it, and the twin of its hazard was found in the same run: a plugin that finds nothing planted
+//! has no say.
 
+use super::announcement::{self, Announcement, is_provoked};
 use super::findings::Finding;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// How the line that announces a provocation starts.
-const CELL: &str = "# cell ";
-/// The kinds that are provoked: this one or all.
-const WRONG: &str = " wrong=";
-const ANY: &str = "any";
-/// How it ends if it is a planted twin's.
-const PLANTED: &str = " planted";
-/// How the line with a cell's result starts.
-const RESULT: &str = "# experiment ";
+/// How the line with a cell's result starts, and each of the experiment's.
+const RESULT: &str = "# experiment hazard=";
+const EXPERIMENT: &str = "# experiment ";
+/// How the line with their number starts.
+const TOTALS: &str = "# experiment data=";
+/// Results of a cell that is as it should be.
+const RIGHT: [&str; 2] = ["right", "refused"];
+/// How a cell is known that is not.
+const NOT_OBSERVABLE: &str = "not-observable";
+/// The hazard that only a build with seeds provokes: that a barrier is missing is not to be had from a
+/// driver that is as it should be.
+const ORDER: &str = "H7";
 
-/// Whether a finding was provoked, and the firmware had said so.
-pub(super) fn is_provoked(finding: &Finding) -> bool {
-    let announcement = finding.console.as_deref().and_then(Announcement::parse);
-    announcement.is_some_and(|said| {
-        let mut kinds = said.wrong.split(',');
-        kinds.any(|kind| kind == ANY || kind == finding.kind)
-    })
-}
-
-/// What the firmware said before it went wrong.
-struct Announcement<'a> {
-    /// Hazard, method and direction.
-    cell: &'a str,
-    wrong: &'a str,
-    is_planted: bool,
-}
-
-impl<'a> Announcement<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
-        let words = line.strip_prefix(CELL)?;
-        let planted = words.strip_suffix(PLANTED);
-        let (cell, wrong) = planted.unwrap_or(words).split_once(WRONG)?;
-        Some(Self {
-            cell,
-            wrong,
-            is_planted: planted.is_some(),
-        })
-    }
-
-    /// Its first word, `hazard=H1`.
-    fn hazard(&self) -> &'a str {
-        self.cell.split(' ').next().unwrap_or_default()
-    }
+/// How much of the experiment is in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// All of it, but for what only a build with seeds provokes.
+    Whole,
+    /// What was asked for.
+    Part,
+    /// What a build with seeds provokes.
+    Seeds,
 }
 
 /// A cell's result.
@@ -74,7 +47,7 @@ struct Cell<'a> {
 
 impl<'a> Cell<'a> {
     fn parse(line: &'a str) -> Option<Self> {
-        let words = line.trim().strip_prefix(RESULT)?;
+        let words = line.trim().strip_prefix(EXPERIMENT)?;
         let (words, evidence) = words.split_once(" evidence=")?;
         let mut words = words.split(' ');
         let mut value = |key: &str| words.next()?.strip_prefix(key)?.strip_prefix('=');
@@ -134,7 +107,7 @@ impl fmt::Display for Cell<'_> {
         } = self;
         write!(
             f,
-            "{RESULT}hazard={hazard} method={method} direction={direction} expected={expected} \
+            "{RESULT}{hazard} method={method} direction={direction} expected={expected} \
              observed={observed} how={how} evidence=\"{evidence}\""
         )
     }
@@ -143,7 +116,10 @@ impl fmt::Display for Cell<'_> {
 /// What the experiment calls what the plugin found.
 fn observed(kind: &str) -> &'static str {
     match kind {
-        "device-reads-dirty-line" | "device-writes-dirty-line" | "stale-read" => "stale",
+        "device-reads-dirty-line"
+        | "device-writes-dirty-line"
+        | "stale-read"
+        | "doorbell-without-barrier" => "stale",
         "invalidate-destroys-neighbour" => "lost",
         "touched-while-owned" => "torn",
         "dma-outside-memory" | "wrong-bus-alias" => "elsewhere",
@@ -153,14 +129,18 @@ fn observed(kind: &str) -> &'static str {
 
 /// The cells of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Cells<'a>(Vec<Cell<'a>>);
+pub(super) struct Cells<'a> {
+    list: Vec<Cell<'a>>,
+    /// What is not as was announced or expected, a sentence each.
+    pub(super) objections: Vec<String>,
+}
 
 impl<'a> Cells<'a> {
     /// Those of `report`, with the findings put in.
-    pub(super) fn new(report: &'a str, findings: &[Finding]) -> Self {
+    pub(super) fn new(report: &'a str, findings: &[Finding], extent: Extent) -> Self {
         let mut reported: BTreeMap<&str, Vec<&Finding>> = BTreeMap::new();
         let mut twins = BTreeSet::<&str>::new();
-        for finding in findings {
+        for finding in findings.iter().filter(|finding| is_provoked(finding)) {
             let console = finding.console.as_deref();
             match console.and_then(Announcement::parse) {
                 Some(said) if said.is_planted => drop(twins.insert(said.hazard())),
@@ -168,10 +148,10 @@ impl<'a> Cells<'a> {
                 None => {}
             }
         }
-        let mut cells: Vec<_> = report.lines().filter_map(Cell::parse).collect();
-        for cell in &mut cells {
+        let mut list: Vec<_> = report.lines().filter_map(Cell::parse).collect();
+        for cell in &mut list {
             let hazard = format!("hazard={}", cell.hazard);
-            if cell.how != "not-observable" || !twins.contains(&*hazard) {
+            if cell.how != NOT_OBSERVABLE || !twins.contains(&*hazard) {
                 continue;
             }
             let found = reported.get(&*cell.announced()).into_iter().flatten();
@@ -186,19 +166,69 @@ impl<'a> Cells<'a> {
                 cell.evidence = format!("{} in {function}, {} findings", one.kind, found.count());
             }
         }
-        Self(cells)
+        let mut objections = miscounted(report, list.len(), extent);
+        objections.extend(announcement::objections(report, findings));
+        objections.extend(not_seen(&list, extent));
+        Self { list, objections }
     }
 
     /// Whether there are none.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.list.is_empty()
     }
 
     /// How many are known in each way: by data, by structure, by the plugin, not at all.
     fn counts(&self) -> [usize; 4] {
         ["data", "structural", "sanitizer", "not-observable"]
-            .map(|how| self.0.iter().filter(|cell| cell.how == how).count())
+            .map(|how| self.list.iter().filter(|cell| cell.how == how).count())
     }
+}
+
+/// Why the results are not all, if they are not: there are none, the experiment counts others than
+/// `report` has, or not all of those were understood, which are `count`.
+fn miscounted(report: &str, count: usize, extent: Extent) -> Vec<String> {
+    if count == 0 && extent != Extent::Part {
+        return vec!["the experiment has no cells".into()];
+    }
+    let lines = report.lines().map(str::trim);
+    let results = (lines.clone()).filter(|line| line.starts_with(RESULT));
+    let results = results.count();
+    let number = |word: &str| {
+        let (how, number) = word.split_once('=')?;
+        let is_known = ["data", "structural", NOT_OBSERVABLE].contains(&how);
+        number.parse::<usize>().ok().filter(|_| is_known)
+    };
+    let totals: Vec<_> = lines.filter(|line| line.starts_with(TOTALS)).collect();
+    let words = totals.iter().flat_map(|line| line.split(' '));
+    let counted: usize = words.filter_map(number).sum();
+    // A part of it prints none.
+    let is_counted = counted == count || totals.is_empty() && extent != Extent::Whole;
+    if is_counted && results == count {
+        return Vec::new();
+    }
+    vec![format!(
+        "the experiment counts {counted} cells, its report has {results}, of which {count} are \
+         understood"
+    )]
+}
+
+/// Each cell that is not what is expected of it, and each wrong one in which nothing was seen: every
+/// device that the experiment drives has a model.
+fn not_seen(cells: &[Cell<'_>], extent: Extent) -> Vec<String> {
+    let objection = |cell: &Cell<'_>| {
+        let Cell {
+            expected, observed, ..
+        } = cell;
+        let name = cell.announced();
+        if cell.how != NOT_OBSERVABLE {
+            return (expected != observed)
+                .then(|| format!("{name}: expected was {expected}, observed {observed}"));
+        }
+        let is_tried = cell.hazard != ORDER || extent == Extent::Seeds;
+        let is_seen = RIGHT.contains(expected) || !is_tried;
+        (!is_seen).then(|| format!("{name}: expected was {expected}, and nothing was found there"))
+    };
+    cells.iter().filter_map(objection).collect()
 }
 
 /// Characters in the first column of the table, and in each other.
@@ -208,12 +238,12 @@ const COLUMN: usize = 7;
 /// Each cell that the plugin has changed, then the table.
 impl fmt::Display for Cells<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for cell in self.0.iter().filter(|cell| cell.how == "sanitizer") {
+        for cell in self.list.iter().filter(|cell| cell.how == "sanitizer") {
             writeln!(f, "{cell}")?;
         }
         // In the order of the report.
         let (mut columns, mut methods) = (Vec::new(), Vec::new());
-        for cell in &self.0 {
+        for cell in &self.list {
             let column = (cell.hazard, cell.direction);
             if !columns.contains(&column) {
                 columns.push(column);
@@ -235,7 +265,7 @@ impl fmt::Display for Cells<'_> {
         for method in methods {
             write!(f, "{method:NAME$}")?;
             for column in &columns {
-                let mut cells = self.0.iter();
+                let mut cells = self.list.iter();
                 let cell = cells
                     .find(|cell| cell.method == method && (cell.hazard, cell.direction) == *column);
                 write!(f, "{:>COLUMN$}", cell.map_or("-".into(), Cell::short))?;
@@ -256,92 +286,4 @@ impl fmt::Display for Cells<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::findings::tests::finding;
-    use super::*;
-
-    const REPORT: &str = "\
-# cell hazard=H1 method=kmalloc-raw direction=to-device wrong=any
-  # experiment hazard=H1 method=kmalloc-raw direction=to-device expected=stale observed=unknown how=not-observable evidence=\"Normal-WB; clean missing\"
-# cell hazard=H1 method=kmalloc-map direction=to-device wrong=any
-  # experiment hazard=H1 method=kmalloc-map direction=to-device expected=right observed=right how=structural evidence=\"64/64\"
-# cell hazard=H2 method=kmalloc-raw direction=from-device wrong=any
-  # experiment hazard=H2 method=kmalloc-raw direction=from-device expected=stale observed=unknown how=not-observable evidence=\"x\"
-";
-
-    const RAW: &str = "# cell hazard=H1 method=kmalloc-raw direction=to-device wrong=any";
-    const TWIN: &str = "# cell hazard=H1 method=kmalloc-raw direction=to-device wrong=any planted";
-    const OTHER: &str = "# cell hazard=H2 method=kmalloc-raw direction=from-device wrong=any";
-
-    fn dirty(console: &str) -> Finding {
-        finding(
-            "device-reads-dirty-line",
-            Some("edu"),
-            "start_step",
-            console,
-        )
-    }
-
-    fn counts(findings: &[Finding]) -> [usize; 4] {
-        Cells::new(REPORT, findings).counts()
-    }
-
-    #[test]
-    fn a_cell_in_which_something_was_found_is_seen_if_its_twin_was() {
-        assert_eq!(counts(&[dirty(RAW), dirty(TWIN)]), [0, 1, 1, 1]);
-        let touched = finding("touched-while-owned", None, "load_lines", RAW);
-        let cells = Cells::new(REPORT, &[touched.clone(), dirty(RAW), dirty(TWIN)]);
-        assert_eq!(cells.0[0].observed, "stale");
-        let cells = Cells::new(REPORT, &[touched, dirty(TWIN)]);
-        assert_eq!(cells.0[0].observed, "torn");
-        let cells = Cells::new(REPORT, &[dirty(RAW), dirty(TWIN)]);
-        assert_eq!(
-            cells.0[0].to_string(),
-            "# experiment hazard=H1 method=kmalloc-raw direction=to-device expected=stale \
-             observed=stale how=sanitizer evidence=\"device-reads-dirty-line in start_step, 1 \
-             findings\""
-        );
-    }
-
-    #[test]
-    fn without_its_twin_nothing_changes() {
-        for findings in [
-            vec![dirty(RAW)],
-            vec![dirty(TWIN)],
-            vec![dirty(OTHER), dirty(TWIN)],
-            vec![],
-        ] {
-            assert_eq!(counts(&findings), [0, 1, 0, 2]);
-        }
-    }
-
-    #[test]
-    fn only_what_was_announced_is_provoked() {
-        let touch = "# cell hazard=H5 method=coherent direction=from-device wrong=stale-read";
-        assert!(is_provoked(&dirty(RAW)) && is_provoked(&dirty(TWIN)));
-        assert!(!is_provoked(&dirty(touch)));
-        assert!(is_provoked(&dirty(&format!(
-            "{touch},device-reads-dirty-line"
-        ))));
-        assert!(!is_provoked(&dirty("# cell end")) && !is_provoked(&dirty("ok 1 mmu")));
-    }
-
-    #[test]
-    fn the_table_has_a_row_for_each_method() {
-        let cells = Cells::new(REPORT, &[dirty(RAW), dirty(TWIN)]);
-        let table = cells.to_string();
-        let rows: Vec<_> = table.lines().skip(1).collect();
-        assert_eq!(
-            rows[0].split_whitespace().collect::<Vec<_>>(),
-            ["H1>", "H2<"]
-        );
-        assert_eq!(
-            rows[1].split_whitespace().collect::<Vec<_>>(),
-            ["kmalloc-raw", "old/z", "?"]
-        );
-        assert_eq!(
-            rows[2].split_whitespace().collect::<Vec<_>>(),
-            ["kmalloc-map", "ok/s", "-"]
-        );
-    }
-}
+mod tests;

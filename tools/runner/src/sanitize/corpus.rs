@@ -1,18 +1,57 @@
 //! The seeded bugs that a report announces, and what became of each.
 
 use super::findings::Finding;
-use super::source::last_part;
+use crate::settings::Board;
 use std::fmt;
 use std::ops::Add;
 
 /// How a line that announces a seed starts.
 const SEED: &str = "# seed ";
 
-/// The line with which a run says how many there were.
+/// How the lines start with which a run says how many there were, and what is next in the first of them.
 const COUNTS: &str = "# corpus ";
+const PLANTED: &str = "planted=";
 
-/// The kind of a seed in which nothing must be found.
+/// How the line starts that says why a seed was skipped that should have run.
+const SKIPPED: &str = "# skipped ";
+
+/// The kind of a seed in which nothing must be found, and the device of one that needs none.
 const NOTHING: &str = "none";
+
+/// How many bugs and right twins the firmware of each board has. One that is skipped would else be
+/// missed by nobody.
+const QEMU_VIRT: Planted = Planted {
+    bugs: 43,
+    twins: 12,
+};
+const RPI4: Planted = Planted {
+    bugs: 48,
+    twins: 14,
+};
+
+/// How many seeds there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Planted {
+    bugs: usize,
+    twins: usize,
+}
+
+impl Planted {
+    /// In the firmware of `board`.
+    const fn of(board: Board) -> Self {
+        match board {
+            Board::QemuVirt => QEMU_VIRT,
+            Board::Rpi4 => RPI4,
+        }
+    }
+}
+
+/// As the run counts them.
+impl fmt::Display for Planted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{PLANTED}{} twins={}", self.bugs, self.twins)
+    }
+}
 
 /// A seed, as it was announced.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,13 +82,11 @@ impl<'a> Seed<'a> {
         })
     }
 
-    /// Whether it was found here: of one of its kinds, by its device, in its function. Where no device is
-    /// needed, a report may name who wrote the memory last.
+    /// Whether it was found here: of one of its kinds, by its device or none, in its function.
     fn is_about(&self, finding: &Finding) -> bool {
         self.kinds.contains(&&*finding.kind)
-            && (self.device == NOTHING || finding.device.as_deref() == Some(self.device))
-            && (finding.frames.iter())
-                .any(|frame| self.places.contains(&last_part(&frame.function)))
+            && finding.device.as_deref().unwrap_or(NOTHING) == self.device
+            && self.places.iter().any(|place| finding.is_in(place))
     }
 }
 
@@ -123,8 +160,20 @@ pub(super) struct Judgement<'a> {
 }
 
 impl<'a> Judgement<'a> {
-    /// Compares what `report` announces with the findings.
-    pub(super) fn new(report: &'a str, findings: &'a [Finding]) -> Self {
+    /// Compares what `report` announces with the findings, and with what `board` has.
+    pub(super) fn new(
+        board: Board,
+        report: &'a str,
+        findings: impl IntoIterator<Item = &'a Finding>,
+    ) -> Self {
+        Self::with(Planted::of(board), report, findings)
+    }
+
+    fn with(
+        planted: Planted,
+        report: &'a str,
+        findings: impl IntoIterator<Item = &'a Finding>,
+    ) -> Self {
         let mut rows: Vec<_> = report.lines().filter_map(Seed::parse).map(empty).collect();
         let mut strays = Vec::new();
         for finding in findings {
@@ -140,24 +189,40 @@ impl<'a> Judgement<'a> {
             strays,
             objection: None,
         };
-        judgement.objection = judgement.miscounted(report);
+        judgement.objection = judgement.miscounted(planted, report);
         judgement
     }
 
-    /// Whether the run counts as many seeds as were announced.
-    fn miscounted(&self, report: &str) -> Option<String> {
-        let counts = report
-            .lines()
-            .find_map(|line| line.trim().strip_prefix(COUNTS));
+    /// Why the run is not the whole corpus, if it is not: it counts other seeds than were announced, or
+    /// than `planted` says that there are.
+    fn miscounted(&self, planted: Planted, report: &str) -> Option<String> {
+        let lines = report.lines().map(str::trim);
+        let skipped = (lines.clone()).find(|line| line.starts_with(SKIPPED));
+        let counts = lines
+            .filter_map(|line| line.strip_prefix(COUNTS))
+            .find(|counts| counts.starts_with(PLANTED));
         let Sums { seeded, twins, .. } = self.sums();
-        let here = format!("planted={seeded} twins={twins}");
+        let here = Planted {
+            bugs: seeded,
+            twins,
+        };
+        let why = skipped.map(|line| format!(" ({line})")).unwrap_or_default();
         match counts {
             None => Some("the corpus did not come to its end".into()),
-            Some(counts) if counts != here => {
+            Some(counts) if counts != here.to_string() => {
                 Some(format!("the run counts {counts}, its report has {here}"))
             }
+            Some(_) if here != planted => Some(format!(
+                "its report has {here}, the board has {planted}{why}"
+            )),
             Some(_) => None,
         }
+    }
+
+    /// Whether `finding`, one of those that it was made of, must be found or may be.
+    pub(super) fn expects(&self, finding: &Finding) -> bool {
+        let wrong = self.rows.iter().flat_map(|row| &row.wrong);
+        !(wrong.chain(&self.strays)).any(|wrong| std::ptr::eq(*wrong, finding))
     }
 
     /// The sums.
@@ -242,9 +307,11 @@ mod tests {
         )
     }
 
+    const ONE_EACH: Planted = Planted { bugs: 1, twins: 1 };
+
     fn sums(findings: &[Finding]) -> [usize; 4] {
         let report = report(1, 1);
-        let judgement = Judgement::new(&report, findings);
+        let judgement = Judgement::with(ONE_EACH, &report, findings);
         assert_eq!(judgement.objection, None);
         let Sums {
             seeded,
@@ -278,9 +345,64 @@ mod tests {
             finding("stale-code", Some("edu"), "x::a", BUG),
             finding("stale-read", None, "x::a", BUG),
             finding("stale-read", Some("edu"), "x::aa", BUG),
+            finding("stale-read", Some("edu"), "a::b", BUG),
         ] {
             assert_eq!(sums(&[other]), [1, 0, 1, 1]);
         }
+    }
+
+    #[test]
+    fn a_place_may_be_told_from_others_of_its_name() {
+        let bug = BUG.replace("place=a", "place=edu::Port::a");
+        let report = report(1, 1).replace(BUG, &bug);
+        let is_caught = |function: &str| {
+            let finding = finding("stale-read", Some("edu"), function, &bug);
+            let sums = Judgement::with(ONE_EACH, &report, &[finding]).sums();
+            assert_eq!(sums.caught + sums.wrong, 1);
+            sums.caught == 1
+        };
+        assert!(is_caught("<x::edu::Port<u8> as y::Z>::a"));
+        assert!(!is_caught("x::edu::Port::b::a") && !is_caught("x::aedu::Port::a"));
+    }
+
+    #[test]
+    fn a_bug_without_a_device_is_not_one_of_a_device() {
+        let bug = BUG.replace("device=edu", "device=none");
+        let report = report(1, 1).replace(BUG, &bug);
+        let caught = |device| {
+            let finding = finding("stale-read", device, "x::a", &bug);
+            let sums = Judgement::with(ONE_EACH, &report, &[finding]).sums();
+            (sums.caught, sums.wrong)
+        };
+        assert_eq!(caught(None), (1, 0));
+        assert_eq!(caught(Some("edu")), (0, 1));
+    }
+
+    #[test]
+    fn a_seed_that_was_skipped_is_missed() {
+        let report = report(1, 1);
+        for (bugs, twins) in [(2, 1), (1, 2), (0, 1)] {
+            let planted = Planted { bugs, twins };
+            let objection = Judgement::with(planted, &report, &[]).objection.unwrap();
+            assert_eq!(
+                objection,
+                format!("its report has planted=1 twins=1, the board has {planted}")
+            );
+        }
+        let skipped =
+            format!("  # skipped edu.a: no memory\n  # corpus elsewhere=2 skipped=1\n{report}");
+        let planted = Planted { bugs: 2, twins: 1 };
+        let objection = Judgement::with(planted, &skipped, &[]).objection.unwrap();
+        assert!(
+            objection.ends_with("(# skipped edu.a: no memory)"),
+            "{objection}"
+        );
+        let skipped = "# seed edu.c kind=none device=edu place=c";
+        assert!(
+            Judgement::new(Board::Rpi4, skipped, &[])
+                .objection
+                .is_some()
+        );
     }
 
     #[test]
@@ -292,16 +414,17 @@ mod tests {
     #[test]
     fn a_run_that_was_cut_or_lost_a_line_proves_nothing() {
         let lost = report(2, 1);
-        let objection = Judgement::new(&lost, &[]).objection.unwrap();
+        let objection = Judgement::with(ONE_EACH, &lost, &[]).objection.unwrap();
         assert!(objection.contains("planted=2 twins=1"), "{objection}");
-        assert!(Judgement::new(BUG, &[]).objection.is_some());
+        assert!(Judgement::with(ONE_EACH, BUG, &[]).objection.is_some());
     }
 
     #[test]
     fn the_table_names_every_seed_and_what_is_false() {
         let report = report(1, 1);
         let findings = [stale(TWIN)];
-        let judgement = Judgement::new(&report, &findings);
+        let judgement = Judgement::with(ONE_EACH, &report, &findings);
+        assert!(!judgement.expects(&findings[0]));
         let table = judgement.to_string();
         let lines: Vec<_> = table.lines().collect();
         assert!(lines[1].starts_with("edu.a ") && lines[1].ends_with(" MISSED"));

@@ -1,5 +1,6 @@
 //! What the plugin wrote, a line of JSON for each finding and one for the end.
 
+use super::source::ends_in;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -40,6 +41,14 @@ pub(super) struct Finding {
     pub(super) frames: Vec<Frame>,
 }
 
+impl Finding {
+    /// Whether it is in a function whose path ends in `place`, inlined or not.
+    pub(super) fn is_in(&self, place: &str) -> bool {
+        let mut frames = self.frames.iter();
+        frames.any(|frame| ends_in(&frame.function, place))
+    }
+}
+
 /// A function at an address, and where in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
@@ -58,10 +67,43 @@ pub(super) struct End {
     pub(super) accesses: u64,
     /// Walks of translation tables.
     pub(super) walks: u64,
+    /// What the plugin could not follow, or could not write down.
+    #[serde(default)]
+    lost: u64,
+    /// Why it could not watch, if it could not.
+    #[serde(default)]
+    blind: Option<String>,
     /// Findings, those that were suppressed left out.
     pub(super) findings: u64,
     /// Jobs by device.
     pub(super) jobs: BTreeMap<String, u64>,
+}
+
+impl End {
+    /// Why nothing is proved by what was found or not: the plugin was blind, has lost something, or saw
+    /// fewer than `floor` accesses.
+    pub(super) fn objection(&self, floor: u64) -> Option<String> {
+        let Self {
+            accesses,
+            lost,
+            blind,
+            ..
+        } = self;
+        if let Some(why) = blind {
+            Some(format!("the plugin was blind, so nothing is proved: {why}"))
+        } else if *lost != 0 {
+            Some(format!(
+                "the plugin lost {lost} of what it had to follow, so nothing is proved"
+            ))
+        } else if *accesses < floor {
+            Some(format!(
+                "the plugin saw {accesses} accesses, fewer than {floor}, so nothing is proved: was the \
+                 firmware loaded where it expects to be?"
+            ))
+        } else {
+            None
+        }
+    }
 }
 
 /// The whole of it.
@@ -152,6 +194,36 @@ pub(super) mod tests {
         assert_eq!(finding.kind, "stale-read");
         assert_eq!(finding.console.as_deref(), Some("# seed a kind=b"));
         assert_eq!(finding.symbol, None);
+    }
+
+    /// What is said of an end with `more` fields.
+    fn objection(more: &str) -> Option<String> {
+        let line = format!(
+            r#"{{"end":true,"accesses":12,"walks":3,"findings":0,"jobs":{{"edu":1}}{more}}}"#
+        );
+        Findings::parse(&line).unwrap().end.unwrap().objection(12)
+    }
+
+    #[test]
+    fn a_plugin_that_did_not_see_everything_proves_nothing() {
+        assert_eq!(objection(""), None);
+        assert_eq!(objection(r#","lost":0,"blind":null"#), None);
+        for (more, why) in [
+            (r#","lost":3"#, "lost 3 of what"),
+            (
+                r#","lost":0,"blind":"no TCR_EL1""#,
+                "blind, so nothing is proved: no TCR_EL1",
+            ),
+        ] {
+            let objection = objection(more).unwrap();
+            assert!(objection.contains(why), "{objection}");
+        }
+        let end = Findings::parse(CANNED).unwrap().end.unwrap();
+        let objection = end.objection(13).unwrap();
+        assert!(
+            objection.contains("saw 12 accesses, fewer than 13"),
+            "{objection}"
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! Any firmware under the plugin, and two programs of the repository that stand in for one.
+//! Any firmware under the plugin.
 
-use super::document::Document;
+use super::document::{Account, Document};
 use super::environment;
 use super::options::Options;
 use super::plugin;
@@ -9,15 +9,14 @@ use crate::console::Show;
 use crate::firmware::Firmware;
 use crate::paths;
 use crate::settings::{Board, Guest, Settings, SettingsError};
-use anyhow::{Context, Result, bail};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use anyhow::Result;
+use std::path::Path;
 
 /// Fewer loads and stores than these are no firmware at work.
 const FEW: u64 = 100;
 
 /// Performs `make sanitize FIRMWARE=path`; `false` means that something was found.
-pub(super) fn sanitize(path: &Path, options: &Options) -> Result<bool> {
+pub(super) fn sanitize(path: &Path, options: &Options) -> Result<(bool, Document)> {
     let refuse = |cause: String| SettingsError::File {
         key: "FIRMWARE",
         path: path.display().to_string(),
@@ -32,51 +31,48 @@ pub(super) fn sanitize(path: &Path, options: &Options) -> Result<bool> {
     let settings = Settings { icount, ..settings };
     let plugin = plugin::build()?;
     let directory = paths::report().join("sanitize").join("foreign");
-    let watched = run(
-        &settings,
-        path,
-        &plugin,
-        options,
-        &directory,
-        Show::Terminal,
-    )?;
+    let settings = Settings {
+        watch: Some(options.watch(&plugin, true)),
+        ..settings
+    };
+    let watched = run(&settings, path, &directory, Show::Terminal)?;
     for finding in &watched.findings.list {
         println!("\n{}", finding.in_words());
     }
-    let objection = objection(&watched);
-    let document = Document {
-        findings: watched.findings.list.iter().collect(),
-        corpus: None,
-        objections: objection.iter().cloned().collect(),
-    };
-    document.write(&paths::report().join("sanitize.json"))?;
     let found = watched.findings.list.len();
+    let reported = || (found != 0).then(|| format!("{found} findings"));
+    let objection = objection(&watched).or_else(reported);
     println!("{}", watched.account());
-    if let Some(end) = watched.findings.end.as_ref()
-        && end.accesses < FEW
-    {
-        println!("NOTE: the firmware hardly ran; was it loaded where it expects to be?");
-    }
     match &objection {
         Some(why) => println!("FAIL: {why}"),
-        None if found != 0 => println!("FAIL: {found} findings"),
         None => println!("PASS: nothing was reported"),
     }
-    Ok(objection.is_none() && found == 0)
+    let is_right = objection.is_none();
+    let mut document = Document::new(None);
+    document.add(Account {
+        board: settings.board,
+        run: "foreign",
+        objection,
+        work: watched.work(),
+        findings: watched
+            .findings
+            .list
+            .iter()
+            .map(|found| (found, false))
+            .collect(),
+    });
+    Ok((is_right, document))
 }
 
-/// Boots the image at `path`, in shadow mode unless that was asked not to be.
-fn run(
+/// Boots the image at `path`, which is given nothing that it does not ask for.
+pub(super) fn run(
     settings: &Settings,
     path: &Path,
-    plugin: &Path,
-    options: &Options,
     directory: &Path,
     show: Show,
 ) -> Result<Watched> {
     let settings = Settings {
         guest: Guest::Foreign,
-        watch: Some(options.watch(plugin, true)),
         ..settings.clone()
     };
     let firmware = Firmware {
@@ -87,125 +83,14 @@ fn run(
 }
 
 /// Why a run proves nothing. How the firmware ended is its own matter, and whether it uses devices.
-fn objection(watched: &Watched) -> Option<String> {
+pub(super) fn objection(watched: &Watched) -> Option<String> {
     match &watched.findings.end {
-        Some(_) => None,
+        Some(end) => end.objection(FEW),
         None => {
             let end = watched.outcome.objection.as_deref().unwrap_or("QEMU ended");
             Some(format!(
                 "the plugin did not come to its end, so nothing is proved: {end}"
             ))
-        }
-    }
-}
-
-/// A program that shares no code with the firmware.
-pub(super) struct Program {
-    /// Its name in the output.
-    pub(super) name: &'static str,
-    /// What rustc is told to have or not to have the bug.
-    configuration: &'static [&'static str],
-    /// The kind and the function of the bug, if it has it.
-    bug: Option<(&'static str, &'static str)>,
-}
-
-impl Program {
-    /// Both.
-    pub(super) const ALL: [Self; 2] = [
-        Self {
-            name: "a foreign program with a bug",
-            configuration: &["--cfg", "planted"],
-            bug: Some(("stale-read", "sum")),
-        },
-        Self {
-            name: "a foreign program without",
-            configuration: &[],
-            bug: None,
-        },
-    ];
-
-    /// Builds it with rustc alone: it is in no workspace.
-    fn build(&self, directory: &Path) -> Result<PathBuf> {
-        let sources = paths::root().join("tools/foreign");
-        let path = directory.join(match self.bug {
-            Some(_) => "planted.elf",
-            None => "right.elf",
-        });
-        let mut script = std::ffi::OsString::from("link-arg=-T");
-        script.push(sources.join("rng.ld"));
-        let output = Command::new("rustc")
-            .args([
-                "--edition",
-                "2024",
-                "--crate-type",
-                "bin",
-                "-C",
-                "panic=abort",
-            ])
-            .args([
-                "--target",
-                "aarch64-unknown-none-softfloat",
-                "-C",
-                "linker=rust-lld",
-                "-C",
-            ])
-            .arg(script)
-            .args(self.configuration)
-            .arg(sources.join("rng.rs"))
-            .arg("-o")
-            .arg(&path)
-            .current_dir(paths::root())
-            .output()
-            .context("cannot start rustc")?;
-        if !output.status.success() {
-            bail!("rustc: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(path)
-    }
-
-    /// Runs it: its bug must be found and nothing else.
-    ///
-    /// # Errors
-    ///
-    /// What is not so.
-    pub(super) fn judge(
-        &self,
-        plugin: &Path,
-        options: &Options,
-        directory: &Path,
-    ) -> Result<String> {
-        let directory = directory.join(self.name.replace(' ', "-"));
-        std::fs::create_dir_all(&directory)?;
-        let path = self.build(&directory)?;
-        let settings = Settings::read(Board::QemuVirt, |key| match key {
-            "SMP" => Some("1".into()),
-            "MEM" => Some("64M".into()),
-            "ICOUNT" => Some("off".into()),
-            "TIMEOUT" => Some("30".into()),
-            "QEMU_EXTRA" => Some("-device virtio-rng-device".into()),
-            _ => None,
-        })?;
-        let watched = run(&settings, &path, plugin, options, &directory, Show::Nothing)?;
-        if let Some(why) = objection(&watched) {
-            bail!(why);
-        }
-        if !watched.report.contains("bytes came") {
-            bail!("it says: {}", watched.report.trim());
-        }
-        let wrong = watched.findings.list.iter().find(|finding| {
-            let here = (
-                &*finding.kind,
-                finding.symbol.as_deref().unwrap_or_default(),
-            );
-            self.bug != Some(here)
-        });
-        match (wrong, self.bug) {
-            (Some(finding), _) => bail!("{}", finding.in_words()),
-            (None, Some((kind, function))) if watched.findings.list.is_empty() => {
-                bail!("{kind} in {function} was not found")
-            }
-            (None, Some((kind, function))) => Ok(format!("{kind} in {function} was found")),
-            (None, None) => Ok("nothing was found".into()),
         }
     }
 }

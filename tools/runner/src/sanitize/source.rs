@@ -97,28 +97,84 @@ fn rustc_demangled(name: &str) -> String {
     addr2line::demangle_auto(name.into(), None).into_owned()
 }
 
-/// The last part of a function's path, without its generic arguments: `<A as B>::run::<C>` is `run`.
-pub(super) fn last_part(function: &str) -> &str {
-    let mut depth = 0;
-    let mut end = function.len();
-    for (at, byte) in function.bytes().enumerate().rev() {
-        match byte {
-            b'>' => {
-                depth += 1;
-            }
-            b'<' => {
-                depth -= 1;
-                if depth == 0 && function[..at].ends_with("::") && end == function.len() {
-                    end = at - 2;
+/// Whether the path of `function` ends in that of `place`, in whole parts. Generic arguments do not
+/// count, and a method is its type's: `<a::B<C> as d::E>::run::<F>` is `a::B::run`.
+pub(super) fn ends_in(function: &str, place: &str) -> bool {
+    parts(function).ends_with(&parts(place))
+}
+
+/// The parts of a function's path.
+fn parts(function: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let mut rest = function;
+    loop {
+        let end = rest.find(['<', ':']).unwrap_or(rest.len());
+        let (name, after) = rest.split_at(end);
+        if !name.is_empty() {
+            parts.push(name);
+        }
+        rest = match after.as_bytes().first() {
+            None => return parts,
+            Some(b'<') => {
+                let (inner, after) = group(after);
+                // Else they are generic arguments.
+                if let (true, Some(rest)) = (name.is_empty(), inner.strip_prefix("impl ")) {
+                    parts.extend(self::parts(last(rest, " for ")));
+                } else if parts.is_empty() {
+                    parts.extend(self::parts(first(inner, " as ")));
                 }
+                after
             }
-            b':' if depth == 0 && at + 1 < end && function[..=at].ends_with("::") => {
-                return &function[at + 1..end];
+            Some(_) => &after[1..],
+        };
+    }
+}
+
+/// What is within the brackets that `text` starts with, and what comes after them.
+fn group(text: &str) -> (&str, &str) {
+    let ends = ends_of_groups(text);
+    let end = ends.into_iter().next().unwrap_or(text.len());
+    (&text[1..end], text.get(end + 1..).unwrap_or_default())
+}
+
+/// Where the brackets of the outermost level are closed.
+fn ends_of_groups(text: &str) -> Vec<usize> {
+    let (mut depth, mut before, mut ends) = (0_usize, b' ', Vec::new());
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'<' => depth += 1,
+            // That of an arrow closes nothing.
+            b'>' if before != b'-' => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    ends.push(at);
+                }
             }
             _ => {}
         }
+        before = byte;
     }
-    &function[..end]
+    ends
+}
+
+/// The part of `text` before `separator`, which may be within brackets as well and is not meant there.
+fn first<'a>(text: &'a str, separator: &str) -> &'a str {
+    outside(text, separator).map_or(text, |at| &text[..at])
+}
+
+/// The part after it.
+fn last<'a>(text: &'a str, separator: &str) -> &'a str {
+    outside(text, separator).map_or(text, |at| &text[at + separator.len()..])
+}
+
+/// Where `separator` is in `text` outside of brackets.
+fn outside(text: &str, separator: &str) -> Option<usize> {
+    let mut matches = text.match_indices(separator).map(|(at, _)| at);
+    matches.find(|&at| {
+        let before = &text[..at];
+        let count = |byte| before.bytes().filter(|own| *own == byte).count();
+        count(b'<') == count(b'>') - before.matches("->").count()
+    })
 }
 
 #[cfg(test)]
@@ -126,16 +182,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_part_is_the_functions_own_name() {
-        for (path, name) in [
+    fn a_place_is_the_end_of_a_path() {
+        for (path, place) in [
             ("sum", "sum"),
             ("a::b::run", "run"),
-            ("<a::B as c::D>::run", "run"),
-            ("a::run::<b::C>", "run"),
-            ("a::<b::C>::run::<d::E<f::G>>", "run"),
+            ("a::b::run", "b::run"),
+            ("<a::B as c::D>::run", "a::B::run"),
+            ("a::run::<b::C>", "a::run"),
+            ("a::<b::C>::run::<d::E<f::G>>", "a::run"),
+            ("<a::B<fn(c::D) -> e::F> as g::H<i::J>>::run", "a::B::run"),
+            ("a::b::<impl c::D for e::F<g::H>>::run", "b::e::F::run"),
+            ("<a::B>::run", "B::run"),
+            ("a::B<c::D>::run", "a::B::run"),
             ("a::{impl#2}::run", "run"),
         ] {
-            assert_eq!(last_part(path), name);
+            assert!(ends_in(path, place), "{path}: {:?}", parts(path));
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_name_or_of_an_argument_is_no_place() {
+        for (path, place) in [
+            ("a::rerun", "run"),
+            ("a::run::{closure#0}", "run"),
+            ("a::b::run", "c::run"),
+            ("b::run", "a::b::run"),
+            ("a::call::<b::run>", "run"),
+            ("<a::B as c::D>::run", "D::run"),
+        ] {
+            assert!(!ends_in(path, place), "{path}: {:?}", parts(path));
         }
     }
 

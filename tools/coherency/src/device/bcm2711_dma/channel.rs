@@ -14,7 +14,7 @@ const CS_INT: u32 = 1 << 2;
 const BLOCK_POINTER: u64 = 0x04;
 
 /// Control blocks of a chain. A longer one is not followed to its end.
-const MAX_BLOCKS: usize = 4096;
+pub(super) const MAX_BLOCKS: usize = 4096;
 
 /// What kinds of channels differ in.
 pub(super) trait Layout {
@@ -145,7 +145,11 @@ fn follow<L: Layout>(layout: &L, first: u32, memory: &dyn Memory, found: &mut Fo
     let mut pointer = first;
     let mut is_early = false;
     let mut is_at_end = false;
-    while pointer != 0 && seen.len() < MAX_BLOCKS && seen.insert(pointer) {
+    while pointer != 0 && seen.insert(pointer) {
+        if seen.len() > MAX_BLOCKS {
+            found.leave_out();
+            return false;
+        }
         let Some(block) = layout.block(pointer, memory, found) else {
             return false;
         };

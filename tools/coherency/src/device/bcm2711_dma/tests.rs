@@ -100,6 +100,29 @@ fn every_way_to_learn_of_the_end_counts() {
 }
 
 #[test]
+fn what_is_not_followed_of_a_chain_is_told() {
+    const FIRST: u32 = 0x1_0000;
+    for (blocks, ring, left_out) in [
+        (channel::MAX_BLOCKS, false, false),
+        (channel::MAX_BLOCKS, true, false),
+        (channel::MAX_BLOCKS + 1, false, true),
+    ] {
+        let mut bench = bench();
+        let at = |index: usize| FIRST + index as u32 * 0x20;
+        for index in 0..blocks {
+            let next = match index + 1 == blocks {
+                true if ring => ALIAS | FIRST,
+                true => 0,
+                false => ALIAS | at(index + 1),
+            };
+            copy(&bench, at(index), COPY, next);
+        }
+        let events = start(&mut bench, 0, ALIAS | FIRST);
+        assert_eq!(events.contains(&Event::LeftOut { count: 1 }), left_out);
+    }
+}
+
+#[test]
 fn an_interrupt_in_the_middle_is_no_end() {
     let mut bench = bench();
     copy(&bench, 0x100, COPY | INTEN, ALIAS | 0x120);

@@ -178,9 +178,7 @@ impl Queue {
             let event = rings.end_of_available();
             look.span(event..event + EVENT, Does::Reads, AVAILABLE_ROLE);
         }
-        let job = jobs.next();
-        look.start(job, events);
-        events.push(Event::Completed { job });
+        look.read(events);
 
         let mut budget = MAX_FOLLOWED;
         for head in heads {
@@ -287,7 +285,11 @@ impl Table {
         let mut index = first;
         // A chain has each descriptor once.
         for _ in 0..self.count {
-            if index >= self.count || *budget == 0 {
+            if index >= self.count {
+                return;
+            }
+            if *budget == 0 {
+                found.leave_out();
                 return;
             }
             *budget -= 1;
