@@ -22,7 +22,9 @@
 //! | [`drivers`] | interrupt controller, UART, timer, PCI and the DMA engines |
 //! | `testkit` | with the feature of that name: a host machine on which forgotten maintenance shows |
 //!
-//! Dependencies between the modules point up this table only.
+//! Dependencies between the modules point up this table only, but for those of [`sync`], [`smp`] and
+//! [`deferred`], which all may use, of [`board`], which names what a board
+//! hands over, and of `PAR_EL1`, which holds a type of memory.
 //!
 //! On a host target the same code runs against a stretch of ordinary memory standing in for RAM
 //! (see [`layout`]), which is how its tests work.
