@@ -205,11 +205,11 @@ impl Checker {
 
     fn report(&mut self, who: Who, problem: Problem) {
         let finding = self.finding(who, problem);
-        self.add(self.console.scope(), finding);
+        self.add(finding);
     }
 
-    fn add(&mut self, scope: u32, finding: Finding) {
-        if let Some(finding) = self.reports.add(scope, finding) {
+    fn add(&mut self, finding: Finding) {
+        if let Some(finding) = self.reports.add(finding) {
             (self.show)(finding);
         }
     }
@@ -231,6 +231,7 @@ impl Checker {
             mapping: mapping.map_or("not accessed by a CPU", Mapping::name),
             missing: problem.missing,
             console: self.console.last().to_owned(),
+            scope: self.console.scope(),
             count: 1,
         }
     }

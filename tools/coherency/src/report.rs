@@ -30,6 +30,8 @@ pub struct Finding {
     pub missing: &'static str,
     /// The last line that the firmware printed before.
     pub console: String,
+    /// The part of the run it happened in: how many lines that begin one were printed before.
+    pub scope: u32,
     /// How often it happened.
     pub count: u64,
 }
@@ -75,9 +77,9 @@ impl Reports {
     }
 
     /// Takes a finding. Returns it if it is new and has to be shown.
-    pub fn add(&mut self, scope: u32, finding: Finding) -> Option<&Finding> {
+    pub fn add(&mut self, finding: Finding) -> Option<&Finding> {
         let place = Place {
-            scope,
+            scope: finding.scope,
             kind: finding.kind,
             pc: finding.pc,
             device: finding.device.clone(),
@@ -136,7 +138,8 @@ impl Finding {
         let device = self.device.as_ref();
         format!(
             "{{\"kind\":{},\"pa\":\"{:#x}\",\"pc\":\"{:#x}\",\"symbol\":{},\"cpu\":{},\"device\":{},\
-             \"role\":{},\"mapping\":{},\"missing\":{},\"advice\":{},\"console\":{},\"count\":{}}}",
+             \"role\":{},\"mapping\":{},\"missing\":{},\"advice\":{},\"console\":{},\"scope\":{},\
+             \"count\":{}}}",
             quoted(self.kind.name()),
             self.pa,
             self.pc,
@@ -148,6 +151,7 @@ impl Finding {
             quoted(self.missing),
             quoted(self.kind.advice()),
             quoted(&self.console),
+            self.scope,
             self.count
         )
     }
@@ -189,30 +193,38 @@ pub(crate) mod tests {
             mapping: "Normal write-back",
             missing: "DC CVAC",
             console: "# \"x\"\t".to_owned(),
+            scope: 0,
             count: 1,
+        }
+    }
+
+    fn in_scope(scope: u32) -> Finding {
+        Finding {
+            scope,
+            ..finding(Kind::StaleRead, 4)
         }
     }
 
     #[test]
     fn a_place_is_reported_once_in_a_scope() {
         let mut reports = Reports::default();
-        assert!(reports.add(0, finding(Kind::StaleRead, 4)).is_some());
-        assert!(reports.add(0, finding(Kind::StaleRead, 4)).is_none());
-        assert!(reports.add(0, finding(Kind::StaleRead, 8)).is_some());
-        assert!(reports.add(0, finding(Kind::StaleCode, 4)).is_some());
-        assert!(reports.add(1, finding(Kind::StaleRead, 4)).is_some());
+        assert!(reports.add(finding(Kind::StaleRead, 4)).is_some());
+        assert!(reports.add(finding(Kind::StaleRead, 4)).is_none());
+        assert!(reports.add(finding(Kind::StaleRead, 8)).is_some());
+        assert!(reports.add(finding(Kind::StaleCode, 4)).is_some());
+        assert!(reports.add(in_scope(1)).is_some());
         let counts: Vec<_> = reports.findings().iter().map(|f| f.count).collect();
         assert_eq!(counts, [2, 1, 1, 1]);
     }
 
     #[test]
     fn json_as_the_runner_reads_it() {
-        let line = finding(Kind::StaleRead, 4).to_json();
+        let line = in_scope(3).to_json();
         assert!(line.starts_with(
             r#"{"kind":"stale-read","pa":"0x40000040","pc":"0x4","symbol":"fill","cpu":1,"device":"edu","role":"source","mapping":"Normal write-back","missing":"DC CVAC","advice":""#
         ));
         assert!(
-            line.ends_with(r##""console":"# \"x\"\u0009","count":1}"##),
+            line.ends_with(r##""console":"# \"x\"\u0009","scope":3,"count":1}"##),
             "{line}"
         );
         let mut bare = finding(Kind::StaleRead, 4);
@@ -226,7 +238,7 @@ pub(crate) mod tests {
     #[test]
     fn the_last_line_accounts_for_the_run() {
         let mut reports = Reports::default();
-        reports.add(0, finding(Kind::StaleRead, 4));
+        reports.add(finding(Kind::StaleRead, 4));
         let accounts = Accounts {
             counts: Counts {
                 accesses: 7,

@@ -17,7 +17,8 @@ use std::collections::HashMap;
 #[derive(Debug, Default)]
 pub(super) struct Dropped {
     lines: HashMap<u64, Loss>,
-    causes: Vec<Cause>,
+    /// The invalidates, each as it will be reported of the first byte that is missed.
+    causes: Vec<Finding>,
 }
 
 /// Of one line.
@@ -28,13 +29,6 @@ struct Loss {
     cause: usize,
 }
 
-/// An invalidate, as it will be reported of the first byte that is missed.
-#[derive(Debug)]
-struct Cause {
-    scope: u32,
-    finding: Finding,
-}
-
 /// Among so many of the latest an invalidate is looked for that is one of them again.
 const LATEST: usize = 64;
 
@@ -42,13 +36,11 @@ impl Checker {
     /// `who` has dropped `bytes` of the line at `start`, which is `problem` if they are missed.
     pub(super) fn drop_bytes(&mut self, who: Who, start: u64, bytes: u64, problem: Problem) {
         let finding = self.finding(who, problem);
-        let scope = self.console.scope();
-        let is_alike = |cause: &Cause| {
-            let Finding {
-                pc, device, cpu, ..
-            } = &cause.finding;
-            (cause.scope, pc, device, cpu) == (scope, &finding.pc, &finding.device, &finding.cpu)
-                && cause.finding.console == finding.console
+        let is_alike = |cause: &Finding| {
+            let of = |finding: &Finding| (finding.scope, finding.pc, finding.cpu);
+            of(cause) == of(&finding)
+                && cause.device == finding.device
+                && cause.console == finding.console
         };
         let Dropped { lines, causes } = &mut self.dropped;
         if lines.is_empty() {
@@ -58,7 +50,7 @@ impl Checker {
         let known = causes[latest..].iter().position(is_alike);
         let cause = known.map_or(causes.len(), |known| latest + known);
         if known.is_none() {
-            causes.push(Cause { scope, finding });
+            causes.push(finding);
         }
         let loss = lines.entry(start / LINE);
         let loss = loss.or_insert(Loss { bytes: 0, cause });
@@ -118,11 +110,10 @@ impl Checker {
     }
 
     fn report_loss(&mut self, start: u64, loss: &Loss) {
-        let Cause { scope, finding } = &self.dropped.causes[loss.cause];
-        let mut finding = finding.clone();
+        let mut finding = self.dropped.causes[loss.cause].clone();
         finding.kind = Kind::InvalidateDestroysNeighbour;
         finding.pa = start + u64::from(loss.bytes.trailing_zeros());
-        self.add(*scope, finding);
+        self.add(finding);
     }
 
     /// Lines of `spans` with dropped bytes, and their bytes that are the spans'.

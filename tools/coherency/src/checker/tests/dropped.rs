@@ -121,7 +121,8 @@ fn what_no_device_is_given_is_reported_at_the_end() {
     rig.print("# seed two\n").is_silent();
     rig.finish();
     is_reported(&rig, pc);
-    assert_eq!(rig.checker.findings()[0].console, "# seed one");
+    let finding = &rig.checker.findings()[0];
+    assert_eq!((&*finding.console, finding.scope), ("# seed one", 1));
 }
 
 #[test]
