@@ -52,8 +52,10 @@ pub struct Accounts {
     pub counts: Counts,
     /// Why what was not found proves nothing.
     pub blind: Option<String>,
-    /// Parts of jobs, and stores, that were too many to be remembered: what was wrong with them was not
-    /// found.
+    /// What was not followed, so that what was wrong with it was not found: parts of jobs, and stores,
+    /// that were too many to be remembered; and accesses to a device's registers or to memory that it
+    /// tells of its ends in, whose value is not known, as of an exclusive store, of an atomic
+    /// instruction, or across two pages.
     pub lost: u64,
     /// Jobs of each device that had any.
     pub jobs: BTreeMap<String, u64>,
@@ -62,7 +64,8 @@ pub struct Accounts {
 /// The findings of a run.
 #[derive(Debug, Default)]
 pub struct Reports {
-    places: HashMap<Place, Option<usize>>,
+    /// Indexes of the findings.
+    places: HashMap<Place, usize>,
     findings: Vec<Finding>,
     suppressions: Suppressions,
 }
@@ -78,6 +81,10 @@ impl Reports {
 
     /// Takes a finding. Returns it if it is new and has to be shown.
     pub fn add(&mut self, finding: Finding) -> Option<&Finding> {
+        // Asked of each: what is known of one console line may be new after another.
+        if self.suppressions.matches(&finding) {
+            return None;
+        }
         let place = Place {
             scope: finding.scope,
             kind: finding.kind,
@@ -85,16 +92,10 @@ impl Reports {
             device: finding.device.clone(),
         };
         if let Some(&index) = self.places.get(&place) {
-            if let Some(index) = index {
-                self.findings[index].count += finding.count;
-            }
+            self.findings[index].count += finding.count;
             return None;
         }
-        if self.suppressions.matches(&finding) {
-            self.places.insert(place, None);
-            return None;
-        }
-        self.places.insert(place, Some(self.findings.len()));
+        self.places.insert(place, self.findings.len());
         self.findings.push(finding);
         self.findings.last()
     }
@@ -215,6 +216,25 @@ pub(crate) mod tests {
         assert!(reports.add(in_scope(1)).is_some());
         let counts: Vec<_> = reports.findings().iter().map(|f| f.count).collect();
         assert_eq!(counts, [2, 1, 1, 1]);
+    }
+
+    #[test]
+    fn what_is_suppressed_once_at_a_place_is_no_reason_to_drop_the_rest() {
+        let known = Suppressions::parse("stale-read console=boot*").unwrap();
+        let mut reports = Reports::new(known);
+        let after = |console: &str| Finding {
+            console: console.to_owned(),
+            ..finding(Kind::StaleRead, 4)
+        };
+        assert!(reports.add(after("boot loader")).is_none());
+        assert_eq!(reports.findings(), []);
+        let first = reports.add(after("ready")).map(|f| f.console.clone());
+        assert_eq!(first.as_deref(), Some("ready"));
+        // Neither is the other way round, and what is dropped is not counted.
+        assert!(reports.add(after("boot again")).is_none());
+        assert!(reports.add(after("ready still")).is_none());
+        let counts: Vec<_> = reports.findings().iter().map(|f| f.count).collect();
+        assert_eq!(counts, [2]);
     }
 
     #[test]
