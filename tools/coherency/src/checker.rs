@@ -91,7 +91,7 @@ pub struct Checker {
     reports: Reports,
     /// Doorbells of each device.
     jobs_done: BTreeMap<String, u64>,
-    /// Parts of jobs that a model left out.
+    /// Parts of jobs that a model left out, and accesses that it could not be told of.
     lost: u64,
     has_moved: bool,
     show: Box<dyn FnMut(&Finding)>,
@@ -195,7 +195,9 @@ impl Checker {
         if self.pending.len() <= index {
             self.pending.resize_with(index + 1, Pending::default);
         }
-        &mut self.pending[index]
+        let pending = &mut self.pending[index];
+        pending.has_acted = true;
+        pending
     }
 
     /// The bytes of the stale line at `pa` that a device wrote.

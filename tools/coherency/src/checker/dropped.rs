@@ -5,6 +5,8 @@
 //! the bytes: a CPU that loads them, a device that reads them, or one that writes only other bytes of
 //! their line; or when the run ends and no device has been given them. It never is if all of them are
 //! stored anew, or given to a device that writes them.
+//!
+//! An invalidate of a whole cache is about no buffer: it is reported only if somebody reads the bytes.
 
 use super::{Checker, Problem, Who};
 use crate::device::{Does, Span};
@@ -27,6 +29,16 @@ struct Loss {
     bytes: u64,
     /// Index of the invalidate.
     cause: usize,
+    extent: Extent,
+}
+
+/// What an invalidate was of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// The line, by its address.
+    Line,
+    /// A cache, by set and way.
+    All,
 }
 
 /// Among so many of the latest an invalidate is looked for that is one of them again.
@@ -34,7 +46,14 @@ const LATEST: usize = 64;
 
 impl Checker {
     /// `who` has dropped `bytes` of the line at `start`, which is `problem` if they are missed.
-    pub(super) fn drop_bytes(&mut self, who: Who, start: u64, bytes: u64, problem: Problem) {
+    pub(super) fn drop_bytes(
+        &mut self,
+        who: Who,
+        start: u64,
+        bytes: u64,
+        extent: Extent,
+        problem: Problem,
+    ) {
         let finding = self.finding(who, problem);
         let is_alike = |cause: &Finding| {
             let of = |finding: &Finding| (finding.scope, finding.pc, finding.cpu);
@@ -53,9 +72,13 @@ impl Checker {
             causes.push(finding);
         }
         let loss = lines.entry(start / LINE);
-        let loss = loss.or_insert(Loss { bytes: 0, cause });
+        let loss = loss.or_insert(Loss {
+            bytes: 0,
+            cause,
+            extent,
+        });
         loss.bytes |= bytes;
-        loss.cause = cause;
+        (loss.cause, loss.extent) = (cause, extent);
         self.set_dropped(start, true);
     }
 
@@ -96,7 +119,10 @@ impl Checker {
         }
         // What is left of a line that a device writes is not the device's.
         for (start, _) in self.dropped_in(spans, Does::Writes) {
-            self.miss_dropped(start, !0);
+            let known = self.dropped.lines.get(&(start / LINE));
+            if known.is_some_and(|loss| loss.extent == Extent::Line) {
+                self.miss_dropped(start, !0);
+            }
         }
     }
 
@@ -105,7 +131,9 @@ impl Checker {
         let mut lines: Vec<_> = self.dropped.lines.drain().collect();
         lines.sort_unstable_by_key(|&(line, _)| line);
         for (line, loss) in lines {
-            self.report_loss(line * LINE, &loss);
+            if loss.extent == Extent::Line {
+                self.report_loss(line * LINE, &loss);
+            }
         }
     }
 
