@@ -24,7 +24,7 @@ pub struct Board {
 }
 
 /// All of them. The last is any other machine, by where its RAM starts.
-pub const NAMES: &str = "virt, raspi4b, ram@ADDRESS";
+pub const NAMES: &str = "virt, raspi4b, ram@0xADDRESS";
 
 /// Addresses of `virt` (QEMU `hw/arm/virt.c`).
 mod virt {
@@ -151,6 +151,10 @@ mod tests {
         let board = find("ram@0x80000000").unwrap();
         assert_eq!(board.ram_base, 0x8000_0000);
         assert!(board.devices.is_empty() && board.uart.is_none());
+        // As it is told to somebody whose name is none.
+        let told = NAMES.replace("ADDRESS", "80000000");
+        let any = told.split(", ").last().and_then(find);
+        assert_eq!(any.map(|board| board.ram_base), Some(0x8000_0000));
         for name in ["ram", "ram@", "ram@80000000", "ram@0x", "ram@0xG"] {
             assert!(find(name).is_none(), "{name}");
         }

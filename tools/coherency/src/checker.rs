@@ -91,7 +91,7 @@ pub struct Checker {
     reports: Reports,
     /// Doorbells of each device.
     jobs_done: BTreeMap<String, u64>,
-    /// Parts of jobs that a model left out.
+    /// Parts of jobs that a model left out, and accesses that it could not be told of.
     lost: u64,
     has_moved: bool,
     show: Box<dyn FnMut(&Finding)>,
@@ -195,7 +195,9 @@ impl Checker {
         if self.pending.len() <= index {
             self.pending.resize_with(index + 1, Pending::default);
         }
-        &mut self.pending[index]
+        let pending = &mut self.pending[index];
+        pending.has_acted = true;
+        pending
     }
 
     /// The bytes of the stale line at `pa` that a device wrote.
@@ -205,11 +207,11 @@ impl Checker {
 
     fn report(&mut self, who: Who, problem: Problem) {
         let finding = self.finding(who, problem);
-        self.add(self.console.scope(), finding);
+        self.add(finding);
     }
 
-    fn add(&mut self, scope: u32, finding: Finding) {
-        if let Some(finding) = self.reports.add(scope, finding) {
+    fn add(&mut self, finding: Finding) {
+        if let Some(finding) = self.reports.add(finding) {
             (self.show)(finding);
         }
     }
@@ -231,6 +233,7 @@ impl Checker {
             mapping: mapping.map_or("not accessed by a CPU", Mapping::name),
             missing: problem.missing,
             console: self.console.last().to_owned(),
+            scope: self.console.scope(),
             count: 1,
         }
     }

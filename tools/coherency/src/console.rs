@@ -37,7 +37,8 @@ impl Console {
         &self.last
     }
 
-    /// The number of the part of the run, in which a place is reported once.
+    /// The number of the part of the run, in which a place is reported once: 0 before the first line
+    /// that begins one.
     pub fn scope(&self) -> u32 {
         self.scope
     }

@@ -112,8 +112,7 @@ pub const fn decode(insn: u32) -> Option<Operation> {
         let option = insn >> 8 & 0xF;
         return Some(Operation::Barrier(Barrier::new(false, option)));
     }
-    // STLR, STLRB, STLRH.
-    if insn & 0x3FE0_8000 == 0x0880_8000 {
+    if is_store_release(insn) {
         return Some(Operation::StoreRelease);
     }
     // ERET, ERETAA, ERETAB.
@@ -128,6 +127,20 @@ pub const fn decode(insn: u32) -> Option<Operation> {
         return Some(Operation::Semihosting);
     }
     None
+}
+
+/// Whether it stores, does nothing else, and comes after all before it.
+const fn is_store_release(insn: u32) -> bool {
+    // STLR, STLRB, STLRH; STLLR and its like, which are the same where no region is limited.
+    let ordered = insn & 0x3FE0_0000 == 0x0880_0000;
+    // With an offset (FEAT_LRCPC2): STLUR, STLURB, STLURH.
+    let unscaled = insn & 0x3FE0_0C00 == 0x1900_0000;
+    // FEAT_LRCPC3: STLR with write-back, STILP, STLUR and STL1 of a vector's register.
+    let written_back = insn & 0x3FFF_FC00 == 0x1980_0800;
+    let pair = insn & 0x3FE0_EC00 == 0x1900_0800;
+    let vector = insn & 0x3F60_0C00 == 0x1D00_0800;
+    let element = insn & 0xBFFF_FC00 == 0x0D01_8400;
+    ordered || unscaled || written_back || pair || vector || element
 }
 
 /// Whether a store's value may not be what memory then holds: exclusives that can fail, and atomic
@@ -219,10 +232,56 @@ mod tests {
         assert!(dmb_ish.everything && !dmb_ish.outer);
         let dmb_oshld = barrier(0xD503_31BF);
         assert!(!dmb_oshld.stores);
-        assert_eq!(decode(0xC89F_FC20), Some(Operation::StoreRelease), "STLR");
-        assert_eq!(decode(0xC8DF_FC20), None, "LDAR");
         assert_eq!(decode(0xD503_309F), None, "SSBB");
         assert_eq!(decode(0xD503_3FDF), None, "ISB");
+    }
+
+    #[test]
+    fn stores_that_release() {
+        // As LLVM encodes them.
+        for (insn, name) in [
+            (0xC89F_FC20, "STLR X0, [X1]"),
+            (0x489F_FC20, "STLRH W0, [X1]"),
+            (0xC89F_7C20, "STLLR X0, [X1]"),
+            (0x089F_7C20, "STLLRB W0, [X1]"),
+            (0x991F_C020, "STLUR W0, [X1, #-4]"),
+            (0xD900_8020, "STLUR X0, [X1, #8]"),
+            (0x1900_0020, "STLURB W0, [X1]"),
+            (0x5900_1020, "STLURH W0, [X1, #1]"),
+            (0x9980_0820, "STLR W0, [X1, #-4]!"),
+            (0xD980_0820, "STLR X0, [X1, #-8]!"),
+            (0x9902_1820, "STILP W0, W2, [X1]"),
+            (0xD902_0820, "STILP X0, X2, [X1, #-16]!"),
+            (0x1D00_0820, "STLUR B0, [X1]"),
+            (0xDD00_0820, "STLUR D0, [X1]"),
+            (0x1D81_0820, "STLUR Q0, [X1, #16]"),
+            (0x0D01_8420, "STL1 {V0.D}[0], [X1]"),
+            (0x4D01_8420, "STL1 {V0.D}[1], [X1]"),
+        ] {
+            assert_eq!(decode(insn), Some(Operation::StoreRelease), "{name}");
+            assert!(!is_uncertain_store(insn), "{name}");
+        }
+        for (insn, name) in [
+            (0xC8DF_FC20, "LDAR X0, [X1]"),
+            (0xC8DF_7C20, "LDLAR X0, [X1]"),
+            (0xD940_0020, "LDAPUR X0, [X1]"),
+            (0x1980_0020, "LDAPURSB X0, [X1]"),
+            (0xD942_1820, "LDIAPP X0, X2, [X1]"),
+            (0xD9C0_0820, "LDAPR X0, [X1], #8"),
+            (0xDD40_0820, "LDAPUR D0, [X1]"),
+            (0x1DC0_0820, "LDAPUR Q0, [X1]"),
+            (0x4D41_8420, "LDAP1 {V0.D}[1], [X1]"),
+            (0x4D00_8420, "ST1 {V0.D}[1], [X1]"),
+            (0xD920_0820, "STG X0, [X1]"),
+            (0x1901_0440, "CPYFP [X0]!, [X1]!, X2!"),
+            // Their values are not known: they are counted, and no device is told.
+            (0xC803_FC20, "STLXR W3, X0, [X1]"),
+            (0xC8A0_FC22, "CASL X0, X2, [X1]"),
+            (0xF860_8022, "SWPL X0, X2, [X1]"),
+            (0xF860_003F, "STADDL X0, [X1]"),
+        ] {
+            assert_eq!(decode(insn), None, "{name}");
+        }
     }
 
     #[test]

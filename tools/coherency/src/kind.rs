@@ -58,34 +58,6 @@ impl Kind {
         }
     }
 
-    /// What happens, for readers.
-    pub const fn title(self) -> &'static str {
-        match self {
-            Self::DeviceReadsDirtyLine => {
-                "the device reads old bytes: the new ones are in the cache"
-            }
-            Self::DeviceWritesDirtyLine => {
-                "the cache will write old bytes over what the device writes"
-            }
-            Self::StaleRead => "the CPU may load old bytes from the cache, not the device's",
-            Self::TouchedWhileOwned => "the CPU accesses a buffer that the device is working on",
-            Self::MismatchedAttributes => {
-                "the same memory is accessed cached and uncached, without maintenance in between"
-            }
-            Self::InvalidateDestroysNeighbour => {
-                "an invalidate drops bytes that only the cache has, and that are not the device's"
-            }
-            Self::DoorbellWithoutBarrier => {
-                "the device may be started before the bytes it is to find are in memory"
-            }
-            Self::DmaOutsideMemory => "the device was given an address where it finds no memory",
-            Self::StaleCode => "the CPU may execute what was there before the code was written",
-            Self::WrongBusAlias => {
-                "the device was given an address through a cached or wrong window"
-            }
-        }
-    }
-
     /// What to do about it.
     pub const fn advice(self) -> &'static str {
         match self {
@@ -165,7 +137,6 @@ mod tests {
         for kind in Kind::ALL {
             assert!(kind.advice().ends_with('.'), "{kind}");
             assert!(!kind.advice().contains("  "), "{kind}");
-            assert!(!kind.title().ends_with('.'), "{kind}");
         }
     }
 }

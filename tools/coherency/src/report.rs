@@ -30,6 +30,8 @@ pub struct Finding {
     pub missing: &'static str,
     /// The last line that the firmware printed before.
     pub console: String,
+    /// The part of the run it happened in: how many lines that begin one were printed before.
+    pub scope: u32,
     /// How often it happened.
     pub count: u64,
 }
@@ -50,8 +52,10 @@ pub struct Accounts {
     pub counts: Counts,
     /// Why what was not found proves nothing.
     pub blind: Option<String>,
-    /// Parts of jobs, and stores, that were too many to be remembered: what was wrong with them was not
-    /// found.
+    /// What was not followed, so that what was wrong with it was not found: parts of jobs, and stores,
+    /// that were too many to be remembered; and accesses to a device's registers or to memory that it
+    /// tells of its ends in, whose value is not known, as of an exclusive store, of an atomic
+    /// instruction, or across two pages.
     pub lost: u64,
     /// Jobs of each device that had any.
     pub jobs: BTreeMap<String, u64>,
@@ -60,7 +64,8 @@ pub struct Accounts {
 /// The findings of a run.
 #[derive(Debug, Default)]
 pub struct Reports {
-    places: HashMap<Place, Option<usize>>,
+    /// Indexes of the findings.
+    places: HashMap<Place, usize>,
     findings: Vec<Finding>,
     suppressions: Suppressions,
 }
@@ -75,24 +80,22 @@ impl Reports {
     }
 
     /// Takes a finding. Returns it if it is new and has to be shown.
-    pub fn add(&mut self, scope: u32, finding: Finding) -> Option<&Finding> {
+    pub fn add(&mut self, finding: Finding) -> Option<&Finding> {
+        // Asked of each: what is known of one console line may be new after another.
+        if self.suppressions.matches(&finding) {
+            return None;
+        }
         let place = Place {
-            scope,
+            scope: finding.scope,
             kind: finding.kind,
             pc: finding.pc,
             device: finding.device.clone(),
         };
         if let Some(&index) = self.places.get(&place) {
-            if let Some(index) = index {
-                self.findings[index].count += finding.count;
-            }
+            self.findings[index].count += finding.count;
             return None;
         }
-        if self.suppressions.matches(&finding) {
-            self.places.insert(place, None);
-            return None;
-        }
-        self.places.insert(place, Some(self.findings.len()));
+        self.places.insert(place, self.findings.len());
         self.findings.push(finding);
         self.findings.last()
     }
@@ -136,7 +139,8 @@ impl Finding {
         let device = self.device.as_ref();
         format!(
             "{{\"kind\":{},\"pa\":\"{:#x}\",\"pc\":\"{:#x}\",\"symbol\":{},\"cpu\":{},\"device\":{},\
-             \"role\":{},\"mapping\":{},\"missing\":{},\"advice\":{},\"console\":{},\"count\":{}}}",
+             \"role\":{},\"mapping\":{},\"missing\":{},\"advice\":{},\"console\":{},\"scope\":{},\
+             \"count\":{}}}",
             quoted(self.kind.name()),
             self.pa,
             self.pc,
@@ -148,6 +152,7 @@ impl Finding {
             quoted(self.missing),
             quoted(self.kind.advice()),
             quoted(&self.console),
+            self.scope,
             self.count
         )
     }
@@ -189,30 +194,57 @@ pub(crate) mod tests {
             mapping: "Normal write-back",
             missing: "DC CVAC",
             console: "# \"x\"\t".to_owned(),
+            scope: 0,
             count: 1,
+        }
+    }
+
+    fn in_scope(scope: u32) -> Finding {
+        Finding {
+            scope,
+            ..finding(Kind::StaleRead, 4)
         }
     }
 
     #[test]
     fn a_place_is_reported_once_in_a_scope() {
         let mut reports = Reports::default();
-        assert!(reports.add(0, finding(Kind::StaleRead, 4)).is_some());
-        assert!(reports.add(0, finding(Kind::StaleRead, 4)).is_none());
-        assert!(reports.add(0, finding(Kind::StaleRead, 8)).is_some());
-        assert!(reports.add(0, finding(Kind::StaleCode, 4)).is_some());
-        assert!(reports.add(1, finding(Kind::StaleRead, 4)).is_some());
+        assert!(reports.add(finding(Kind::StaleRead, 4)).is_some());
+        assert!(reports.add(finding(Kind::StaleRead, 4)).is_none());
+        assert!(reports.add(finding(Kind::StaleRead, 8)).is_some());
+        assert!(reports.add(finding(Kind::StaleCode, 4)).is_some());
+        assert!(reports.add(in_scope(1)).is_some());
         let counts: Vec<_> = reports.findings().iter().map(|f| f.count).collect();
         assert_eq!(counts, [2, 1, 1, 1]);
     }
 
     #[test]
+    fn what_is_suppressed_once_at_a_place_is_no_reason_to_drop_the_rest() {
+        let known = Suppressions::parse("stale-read console=boot*").unwrap();
+        let mut reports = Reports::new(known);
+        let after = |console: &str| Finding {
+            console: console.to_owned(),
+            ..finding(Kind::StaleRead, 4)
+        };
+        assert!(reports.add(after("boot loader")).is_none());
+        assert_eq!(reports.findings(), []);
+        let first = reports.add(after("ready")).map(|f| f.console.clone());
+        assert_eq!(first.as_deref(), Some("ready"));
+        // Neither is the other way round, and what is dropped is not counted.
+        assert!(reports.add(after("boot again")).is_none());
+        assert!(reports.add(after("ready still")).is_none());
+        let counts: Vec<_> = reports.findings().iter().map(|f| f.count).collect();
+        assert_eq!(counts, [2]);
+    }
+
+    #[test]
     fn json_as_the_runner_reads_it() {
-        let line = finding(Kind::StaleRead, 4).to_json();
+        let line = in_scope(3).to_json();
         assert!(line.starts_with(
             r#"{"kind":"stale-read","pa":"0x40000040","pc":"0x4","symbol":"fill","cpu":1,"device":"edu","role":"source","mapping":"Normal write-back","missing":"DC CVAC","advice":""#
         ));
         assert!(
-            line.ends_with(r##""console":"# \"x\"\u0009","count":1}"##),
+            line.ends_with(r##""console":"# \"x\"\u0009","scope":3,"count":1}"##),
             "{line}"
         );
         let mut bare = finding(Kind::StaleRead, 4);
@@ -226,7 +258,7 @@ pub(crate) mod tests {
     #[test]
     fn the_last_line_accounts_for_the_run() {
         let mut reports = Reports::default();
-        reports.add(0, finding(Kind::StaleRead, 4));
+        reports.add(finding(Kind::StaleRead, 4));
         let accounts = Accounts {
             counts: Counts {
                 accesses: 7,

@@ -73,14 +73,13 @@ const PA_MASK: u64 = (1 << 48) - 1;
 /// log2 of a descriptor's size.
 const DESCRIPTOR_SHIFT: u32 = 3;
 
-/// The level at which descriptors are pages.
-const LAST_LEVEL: u32 = 3;
-
 /// The half an address is in is its bit 55, with and without tags in its top byte.
 const HALF_BIT: u32 = 55;
 
-/// Widest and narrowest input address, in bits.
-const INPUT_BITS: std::ops::RangeInclusive<u32> = 16..=52;
+/// Narrowest and widest input address, in bits; and the widest of the smaller granules without `DS`.
+const MIN_INPUT_BITS: u32 = 16;
+const MAX_INPUT_BITS: u32 = 52;
+const MAX_PLAIN_BITS: u32 = 48;
 
 impl Regime {
     /// Walks the tables for `va`. `None` if nothing is mapped there, or a table is not in RAM.
@@ -120,7 +119,20 @@ impl Regime {
             (false, 1) | (true, 3) => 16,
             _ => return None,
         };
-        (INPUT_BITS.contains(&bits) && bits > granule).then_some((bits, granule))
+        let most = if granule == 16 || self.is_wide() {
+            MAX_INPUT_BITS
+        } else {
+            MAX_PLAIN_BITS
+        };
+        let is_one = (MIN_INPUT_BITS..=most).contains(&bits) && bits > granule;
+        is_one.then_some((bits, granule))
+    }
+
+    /// Whether tables of the granules below 64 KiB are for addresses of 52 bits (`TCR_ELx.DS`). No machine
+    /// has RAM where the physical ones need more than 48.
+    const fn is_wide(&self) -> bool {
+        let bit = if self.has_upper_half { 59 } else { 32 };
+        self.tcr >> bit & 1 == 1
     }
 
     /// The descriptor of the block or page of `va`, and log2 of its size.
@@ -133,11 +145,11 @@ impl Regime {
     ) -> Option<(u64, u32)> {
         let stride = granule - DESCRIPTOR_SHIFT;
         let levels = (bits - granule).div_ceil(stride);
-        let first = (LAST_LEVEL + 1).checked_sub(levels)?;
         let mut table = self.ttbr[usize::from(upper)] & PA_MASK & !1;
-        for level in first..=LAST_LEVEL {
-            let shift = granule + stride * (LAST_LEVEL - level);
-            let index_bits = if level == first { bits - shift } else { stride };
+        // Level 3, of the pages, has none below it; level -1 has four.
+        for below in (0..levels).rev() {
+            let shift = granule + stride * below;
+            let index_bits = stride.min(bits - shift);
             table &= !((1 << (index_bits + DESCRIPTOR_SHIFT)) - 1);
             let index = va >> shift & ((1 << index_bits) - 1);
             let mut bytes = [0; 8];
@@ -145,12 +157,16 @@ impl Regime {
                 return None;
             }
             let descriptor = u64::from_le_bytes(bytes);
-            match (descriptor & 3, level) {
-                (3, LAST_LEVEL) => return Some((descriptor, shift)),
-                (3, _) => table = descriptor & PA_MASK & !((1 << granule) - 1),
-                // Blocks: 1 GiB and 2 MiB with 4 KiB granules, else those of level 2 only.
-                (1, 2) => return Some((descriptor, shift)),
-                (1, 1) if granule == 12 => return Some((descriptor, shift)),
+            // Blocks are of level 2; and of the next one or two above.
+            let blocks = match (granule, self.is_wide()) {
+                (12, false) | (14, true) => 1..=2,
+                (12, true) => 1..=3,
+                _ => 1..=1,
+            };
+            match descriptor & 3 {
+                3 if below == 0 => return Some((descriptor, shift)),
+                3 => table = descriptor & PA_MASK & !((1 << granule) - 1),
+                1 if blocks.contains(&below) => return Some((descriptor, shift)),
                 _ => return None,
             }
         }

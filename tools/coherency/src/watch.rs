@@ -51,7 +51,7 @@ impl Vcpu {
 pub struct Watch {
     checker: Checker,
     vcpus: Vec<Vcpu>,
-    /// Who executed last.
+    /// Who executed last, of what is seen: QEMU does not say for whom it translates a block.
     last: u32,
     counts: Counts,
     /// The first register that could not be read when it was needed.
@@ -143,6 +143,7 @@ impl Watch {
         registers: &mut impl Registers,
     ) {
         self.counts.accesses += 1;
+        self.last = who.cpu;
         let vcpu = &self.vcpus[who.cpu as usize];
         if let Some(entry) = vcpu.data.find(va, access.space())
             && is_in_line(va, access)
@@ -174,6 +175,7 @@ impl Watch {
         registers: &mut impl Registers,
     ) {
         self.counts.accesses += 1;
+        self.last = who.cpu;
         let vcpu = &self.vcpus[who.cpu as usize];
         if let Some(entry) = vcpu.data.find(va, access.space())
             && let Class::Cached(index) = entry.class
@@ -200,7 +202,6 @@ impl Watch {
         is_certain: bool,
         registers: &mut impl Registers,
     ) {
-        self.last = who.cpu;
         let size = u64::from(access.size()).min(MAX_SIZE);
         let space = access.space();
         let is_whole = va % PAGE + size <= PAGE;

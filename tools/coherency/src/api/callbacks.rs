@@ -63,10 +63,15 @@ unsafe fn state() -> &'static mut Option<State> {
     unsafe { &mut *STATE.0.get() }
 }
 
-/// The running machine, in a callback.
+/// The running machine.
+///
+/// # Safety
+///
+/// Called in a callback of QEMU's, once and without [`state`], and what it returns is used no longer than
+/// that callback runs.
 #[inline(always)]
-fn running() -> Option<&'static mut Running> {
-    // SAFETY: called once in each callback, and callbacks do not nest.
+unsafe fn running<'callback>() -> Option<&'callback mut Running> {
+    // SAFETY: callbacks do not nest, so the one that the caller is in has the only reference.
     match unsafe { state() } {
         Some(State::Running(running)) => Some(running),
         _ => None,
@@ -205,7 +210,10 @@ fn start(options: Options) -> Result<Running, String> {
 
 /// A block of instructions is being translated.
 extern "C" fn translate(_: PluginId, block: qemu::TranslationBlock) {
-    let Some(running) = running() else { return };
+    // SAFETY: once in this callback.
+    let Some(running) = (unsafe { running() }) else {
+        return;
+    };
     // SAFETY: the block and its instructions are valid during this callback. Callbacks carry numbers
     // in place of pointers.
     unsafe {
@@ -287,7 +295,8 @@ unsafe fn instrument(running: &mut Running, instruction: qemu::Instruction) {
 }
 
 extern "C" fn loaded(cpu: c_uint, info: u32, va: u64, pc: *mut c_void) {
-    if let Some(running) = running() {
+    // SAFETY: once in this callback.
+    if let Some(running) = unsafe { running() } {
         let pc = pc as u64;
         running
             .watch
@@ -296,16 +305,22 @@ extern "C" fn loaded(cpu: c_uint, info: u32, va: u64, pc: *mut c_void) {
 }
 
 extern "C" fn stored(cpu: c_uint, info: u32, va: u64, pc: *mut c_void) {
-    store(cpu, info, va, pc as u64, true);
+    // SAFETY: all that this callback does.
+    unsafe { store(cpu, info, va, pc as u64, true) }
 }
 
 extern "C" fn perhaps_stored(cpu: c_uint, info: u32, va: u64, pc: *mut c_void) {
-    store(cpu, info, va, pc as u64, false);
+    // SAFETY: all that this callback does.
+    unsafe { store(cpu, info, va, pc as u64, false) }
 }
 
+/// # Safety
+///
+/// As of [`running`].
 #[inline(always)]
-fn store(cpu: c_uint, info: u32, va: u64, pc: u64, is_certain: bool) {
-    if let Some(running) = running() {
+unsafe fn store(cpu: c_uint, info: u32, va: u64, pc: u64, is_certain: bool) {
+    // SAFETY: as the caller says.
+    if let Some(running) = unsafe { running() } {
         let (who, registers) = (Who { cpu, pc }, &mut running.registers);
         running
             .watch
@@ -314,7 +329,10 @@ fn store(cpu: c_uint, info: u32, va: u64, pc: u64, is_certain: bool) {
 }
 
 extern "C" fn executed(cpu: c_uint, number: *mut c_void) {
-    let Some(running) = running() else { return };
+    // SAFETY: once in this callback.
+    let Some(running) = (unsafe { running() }) else {
+        return;
+    };
     if let Some(&(pc, operation)) = running.operations.get(number as usize) {
         let who = Who { cpu, pc };
         running

@@ -7,15 +7,14 @@ pub(super) const VERSION: c_int = 4;
 
 pub(super) type PluginId = u64;
 
-/// What QEMU says of itself. A union of one structure follows; only its first word is read.
+/// What QEMU says of itself: the first members of its structure, which it makes and the plugin only looks
+/// at. Numbers of CPUs follow. Of these members the versions are here for those behind them.
 #[repr(C)]
 pub(super) struct Info {
     pub(super) target_name: *const c_char,
     pub(super) min_version: c_int,
     pub(super) cur_version: c_int,
     pub(super) is_system: bool,
-    pub(super) smp_vcpus: c_int,
-    pub(super) max_vcpus: c_int,
 }
 
 /// Handles; null is none.

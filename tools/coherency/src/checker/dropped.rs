@@ -5,6 +5,8 @@
 //! the bytes: a CPU that loads them, a device that reads them, or one that writes only other bytes of
 //! their line; or when the run ends and no device has been given them. It never is if all of them are
 //! stored anew, or given to a device that writes them.
+//!
+//! An invalidate of a whole cache is about no buffer: it is reported only if somebody reads the bytes.
 
 use super::{Checker, Problem, Who};
 use crate::device::{Does, Span};
@@ -17,7 +19,8 @@ use std::collections::HashMap;
 #[derive(Debug, Default)]
 pub(super) struct Dropped {
     lines: HashMap<u64, Loss>,
-    causes: Vec<Cause>,
+    /// The invalidates, each as it will be reported of the first byte that is missed.
+    causes: Vec<Finding>,
 }
 
 /// Of one line.
@@ -26,13 +29,16 @@ struct Loss {
     bytes: u64,
     /// Index of the invalidate.
     cause: usize,
+    extent: Extent,
 }
 
-/// An invalidate, as it will be reported of the first byte that is missed.
-#[derive(Debug)]
-struct Cause {
-    scope: u32,
-    finding: Finding,
+/// What an invalidate was of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// The line, by its address.
+    Line,
+    /// A cache, by set and way.
+    All,
 }
 
 /// Among so many of the latest an invalidate is looked for that is one of them again.
@@ -40,15 +46,20 @@ const LATEST: usize = 64;
 
 impl Checker {
     /// `who` has dropped `bytes` of the line at `start`, which is `problem` if they are missed.
-    pub(super) fn drop_bytes(&mut self, who: Who, start: u64, bytes: u64, problem: Problem) {
+    pub(super) fn drop_bytes(
+        &mut self,
+        who: Who,
+        start: u64,
+        bytes: u64,
+        extent: Extent,
+        problem: Problem,
+    ) {
         let finding = self.finding(who, problem);
-        let scope = self.console.scope();
-        let is_alike = |cause: &Cause| {
-            let Finding {
-                pc, device, cpu, ..
-            } = &cause.finding;
-            (cause.scope, pc, device, cpu) == (scope, &finding.pc, &finding.device, &finding.cpu)
-                && cause.finding.console == finding.console
+        let is_alike = |cause: &Finding| {
+            let of = |finding: &Finding| (finding.scope, finding.pc, finding.cpu);
+            of(cause) == of(&finding)
+                && cause.device == finding.device
+                && cause.console == finding.console
         };
         let Dropped { lines, causes } = &mut self.dropped;
         if lines.is_empty() {
@@ -58,12 +69,16 @@ impl Checker {
         let known = causes[latest..].iter().position(is_alike);
         let cause = known.map_or(causes.len(), |known| latest + known);
         if known.is_none() {
-            causes.push(Cause { scope, finding });
+            causes.push(finding);
         }
         let loss = lines.entry(start / LINE);
-        let loss = loss.or_insert(Loss { bytes: 0, cause });
+        let loss = loss.or_insert(Loss {
+            bytes: 0,
+            cause,
+            extent,
+        });
         loss.bytes |= bytes;
-        loss.cause = cause;
+        (loss.cause, loss.extent) = (cause, extent);
         self.set_dropped(start, true);
     }
 
@@ -104,7 +119,10 @@ impl Checker {
         }
         // What is left of a line that a device writes is not the device's.
         for (start, _) in self.dropped_in(spans, Does::Writes) {
-            self.miss_dropped(start, !0);
+            let known = self.dropped.lines.get(&(start / LINE));
+            if known.is_some_and(|loss| loss.extent == Extent::Line) {
+                self.miss_dropped(start, !0);
+            }
         }
     }
 
@@ -113,16 +131,17 @@ impl Checker {
         let mut lines: Vec<_> = self.dropped.lines.drain().collect();
         lines.sort_unstable_by_key(|&(line, _)| line);
         for (line, loss) in lines {
-            self.report_loss(line * LINE, &loss);
+            if loss.extent == Extent::Line {
+                self.report_loss(line * LINE, &loss);
+            }
         }
     }
 
     fn report_loss(&mut self, start: u64, loss: &Loss) {
-        let Cause { scope, finding } = &self.dropped.causes[loss.cause];
-        let mut finding = finding.clone();
+        let mut finding = self.dropped.causes[loss.cause].clone();
         finding.kind = Kind::InvalidateDestroysNeighbour;
         finding.pa = start + u64::from(loss.bytes.trailing_zeros());
-        self.add(*scope, finding);
+        self.add(finding);
     }
 
     /// Lines of `spans` with dropped bytes, and their bytes that are the spans'.

@@ -1,5 +1,6 @@
 //! Cache maintenance and barriers.
 
+use super::dropped::Extent;
 use super::pending::Sweep;
 use super::{Checker, Problem, Who};
 use crate::decode::{Barrier, LineOp, SetWayOp};
@@ -95,7 +96,7 @@ impl Checker {
                     writer,
                     "lines of its own for the buffer, or DC CVAC before the transfer",
                 );
-                self.drop_bytes(who, start, lost, problem);
+                self.drop_bytes(who, start, lost, Extent::Line, problem);
             }
         } else if hidden != 0 && dirty != 0 {
             let problem = report(Kind::MismatchedAttributes, None, WRITTEN_BACK);
@@ -117,7 +118,9 @@ impl Checker {
         let sweep = &mut self.pending(who.cpu).sweep;
         sweep.operations += 1;
         sweep.cleans |= op != SetWayOp::Invalidate;
-        sweep.invalidates |= op != SetWayOp::Clean;
+        if op != SetWayOp::Clean {
+            sweep.invalidated_at = Some(who.pc);
+        }
     }
 
     /// Takes notice of `IC IALLU` or `IC IALLUIS`.
@@ -149,28 +152,74 @@ impl Checker {
             pending.maintained.clear();
             let sweep = std::mem::take(&mut pending.sweep);
             if sweep.operations >= MIN_SWEEP {
-                self.swept(sweep);
+                self.swept(who.cpu, sweep);
             }
         }
     }
 
-    fn swept(&mut self, sweep: Sweep) {
+    fn swept(&mut self, cpu: u32, sweep: Sweep) {
+        if let Some(pc) = sweep.invalidated_at
+            && !sweep.cleans
+        {
+            self.drop_all(Who { cpu, pc });
+        }
+        self.touched.clear();
+        let invalidates = sweep.invalidated_at.is_some();
         for page in self.lines.pages() {
             page.dirty.fill(0);
             for flags in &mut page.flags {
-                *flags &= if sweep.invalidates {
+                *flags &= if invalidates {
                     !IN_CACHE
                 } else {
                     !(DIRTY | NOT_UNIFIED)
                 };
             }
         }
-        if sweep.invalidates {
+        if invalidates {
             self.partial.clear();
             self.bypassed.clear();
             if let Some(shadow) = &mut self.shadow {
                 shadow.clear();
             }
+        }
+    }
+
+    /// All dirty lines were invalidated by `who`, if they are in a cache of its: those of other CPUs are
+    /// not within reach of what is done by set and way, and which lines these are is not known. So
+    /// nothing is taken for dropped if another CPU has done anything yet.
+    fn drop_all(&mut self, who: Who) {
+        let mut others = self.pending.iter().enumerate();
+        if others.any(|(cpu, other)| cpu != who.cpu as usize && other.has_acted) {
+            return;
+        }
+        let mut dirty = Vec::new();
+        for page in self.lines.pages() {
+            for (line, &bytes) in page.dirty.iter().enumerate() {
+                if bytes != 0 {
+                    let start = page.pa + line as u64 * LINE;
+                    dirty.push((start, bytes, page.flags[line]));
+                }
+            }
+        }
+        for (start, bytes, flags) in dirty {
+            let is_stale = flags & STALE != 0;
+            let devices = is_stale.then(|| self.device_bytes(start));
+            let lost = bytes & !devices.unwrap_or(0);
+            if lost == 0 || self.touched.contains(&(start / LINE)) {
+                continue;
+            }
+            let is_devices = flags & (STALE | LENT) != 0;
+            let writer = is_devices
+                .then(|| self.writer(&(start..start + LINE)))
+                .flatten();
+            let problem = Problem {
+                kind: Kind::InvalidateDestroysNeighbour,
+                pa: start + u64::from(lost.trailing_zeros()),
+                device: writer,
+                mapping: None,
+                missing: "DC CISW in place of DC ISW, or DC CVAC by VA of what is needed before",
+            };
+            self.drop_bytes(who, start, lost, Extent::All, problem);
         }
     }
 

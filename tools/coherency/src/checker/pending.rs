@@ -13,6 +13,8 @@ pub(super) struct Pending {
     pub(super) released_at: Option<u64>,
     /// Operations by set and way without a `DSB` since.
     pub(super) sweep: Sweep,
+    /// Whether the CPU has executed anything that any of this is about.
+    pub(super) has_acted: bool,
 }
 
 impl Pending {
@@ -26,8 +28,10 @@ impl Pending {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sweep {
     pub(super) operations: u32,
+    /// Whether some of them clean.
     pub(super) cleans: bool,
-    pub(super) invalidates: bool,
+    /// Where the last one is that invalidates, if any does.
+    pub(super) invalidated_at: Option<u64>,
 }
 
 /// Physical addresses.

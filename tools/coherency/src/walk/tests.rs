@@ -105,6 +105,47 @@ fn pages_of_the_large_granules() {
 }
 
 #[test]
+fn tables_for_addresses_of_52_bits() {
+    const DS: u64 = 1 << 59;
+    // 4 KiB: five levels, the first of 16 descriptors.
+    let va = 0xF << 48 | 1 << 39 | 2 << 30 | 3 << 21 | 4 << 12 | 0xABC;
+    let mut tables = Tables(BTreeMap::from([
+        (0x1_0000 + 8 * 15, 0x3_0003),
+        (0x3_0000 + 8, 0x4_0003),
+        (0x4_0000 + 8 * 2, 0x5_0003),
+        (0x5_0000 + 8 * 3, 0x6_0003),
+        (0x6_0000 + 8 * 4, 0x4567_8003 | 2 << 2),
+    ]));
+    assert_eq!(
+        regime(12 | DS).translate(va, &tables),
+        found(0x4567_8ABC, Mapping::NonCacheable)
+    );
+    assert_eq!(regime(12).translate(va, &tables), None);
+    let of_el2 = Regime {
+        has_upper_half: false,
+        ..regime(12 | 1 << 32)
+    };
+    assert!(of_el2.translate(va, &tables).is_some());
+    // Blocks of 512 GiB.
+    tables.0.insert(0x3_0000 + 8, 0x80_0000_0001);
+    assert_eq!(
+        regime(12 | DS).translate(va, &tables),
+        found(0x80_8060_4ABC, Mapping::WriteBack)
+    );
+    // 16 KiB: four levels as before, and blocks of 64 GiB.
+    let tables = Tables(BTreeMap::from([
+        (0x1_0000 + 8 * 16, 0x3_0003),
+        (0x3_0000 + 8, 0x20_0000_0001),
+    ]));
+    let va = 16 << 47 | 1 << 36 | 0x1234;
+    let wide = regime(12 | 2 << 14 | DS);
+    assert_eq!(
+        wide.translate(va, &tables),
+        found(0x20_0000_1234, Mapping::WriteBack)
+    );
+}
+
+#[test]
 fn the_data_cache_off_makes_normal_memory_uncached() {
     let tables = Tables(BTreeMap::from([(0x1_0000 + 8, 0x8000_0001)]));
     let off = Regime {
@@ -128,8 +169,9 @@ fn a_disabled_half_and_a_table_outside_ram_translate_nothing() {
     assert_eq!(outside.translate(0x4000_0000, &tables), None);
     // A size nobody may program must not panic either.
     for size in 0..64 {
-        for granule in 0..4 {
-            let _ = regime(size | granule << 14).translate(0x4000_0000, &tables);
+        for granule in 0..8 {
+            let tcr = size | (granule & 3) << 14 | granule >> 2 << 59;
+            let _ = regime(tcr).translate(0x4000_0000, &tables);
         }
     }
 }

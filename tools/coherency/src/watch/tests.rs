@@ -289,6 +289,34 @@ fn code_is_found_where_it_is_in_memory() {
 }
 
 #[test]
+fn code_is_fetched_by_who_executed_last() {
+    for is_store in [false, true] {
+        let mut rig = Rig::new();
+        rig.map(0x5000, RAM + 0x3000, WB);
+        // The second round is quiet.
+        for cpu in [0, 1, 0] {
+            let who = Who { cpu, pc: 4 };
+            let (access, registers) = (Fake(4, 0), &mut rig.registers);
+            rig.watch.store(who, 0x5000, &access, true, registers);
+            if !is_store {
+                rig.watch.load(who, 0x5000, &access, registers);
+            }
+        }
+        let who = Who { cpu: 1, pc: 4 };
+        let (access, registers) = (Fake(4, 0), &mut rig.registers);
+        if is_store {
+            rig.watch.store(who, 0x5000, &access, true, registers);
+        } else {
+            rig.watch.load(who, 0x5000, &access, registers);
+        }
+        assert_eq!(rig.watch.counts.walks, 2);
+        rig.watch.fetch(std::iter::once(0x5000), registers);
+        assert_eq!(rig.kinds(), [Kind::StaleCode]);
+        assert_eq!(rig.watch.checker().findings()[0].cpu, 1);
+    }
+}
+
+#[test]
 fn what_cannot_be_followed_is_counted() {
     let mut rig = Rig::new();
     rig.map(0x5000, RAM + 0x3000, WB);

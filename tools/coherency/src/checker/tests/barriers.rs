@@ -50,21 +50,24 @@ fn barriers_that_complete_maintenance() {
 #[test]
 fn a_store_release_orders_itself_and_nothing_later() {
     const STLR: u32 = 0xC89F_FC20;
-    let mut rig = Rig::new();
-    rig.fill(BUFFER, NC).instruction(STLR);
-    rig.start(&[(BUFFER, Reads)])
-        .is(Kind::DoorbellWithoutBarrier);
-    for (mapping, found) in [(NC, 0), (WB, 1)] {
+    const STLUR: u32 = 0x991F_C020;
+    for word in [STLR, STLUR] {
         let mut rig = Rig::new();
-        rig.fill(BUFFER, mapping).each_line(Clean, BUFFER);
-        if mapping == NC {
-            rig.dsb().fill(BUFFER, NC);
+        rig.fill(BUFFER, NC).instruction(word);
+        rig.start(&[(BUFFER, Reads)])
+            .is(Kind::DoorbellWithoutBarrier);
+        for (mapping, found) in [(NC, 0), (WB, 1)] {
+            let mut rig = Rig::new();
+            rig.fill(BUFFER, mapping).each_line(Clean, BUFFER);
+            if mapping == NC {
+                rig.dsb().fill(BUFFER, NC);
+            }
+            rig.instruction(word);
+            // The doorbell is the store of that instruction.
+            rig.pc -= 1;
+            rig.start(&[(BUFFER, Reads)]);
+            assert_eq!(rig.found().len(), found);
         }
-        rig.instruction(STLR);
-        // The doorbell is the store of that instruction.
-        rig.pc -= 1;
-        rig.start(&[(BUFFER, Reads)]);
-        assert_eq!(rig.found().len(), found);
     }
 }
 

@@ -121,7 +121,8 @@ fn what_no_device_is_given_is_reported_at_the_end() {
     rig.print("# seed two\n").is_silent();
     rig.finish();
     is_reported(&rig, pc);
-    assert_eq!(rig.checker.findings()[0].console, "# seed one");
+    let finding = &rig.checker.findings()[0];
+    assert_eq!((&*finding.console, finding.scope), ("# seed one", 1));
 }
 
 #[test]
@@ -138,4 +139,95 @@ fn what_is_stored_anew_is_not_missed() {
     rig.read(BUFFER.start + 8..BUFFER.end, WB).is_silent();
     rig.read(BUFFER, WB);
     is_reported(&rig, pc);
+}
+
+const DC_ISW: u32 = 0xD508_7640;
+const DC_CSW: u32 = 0xD508_7A40;
+
+/// A loop of one instruction over a whole cache, which is where it returns.
+fn sweep(rig: &mut Rig, word: u32) -> u64 {
+    for _ in 0..512 {
+        rig.instruction(word);
+    }
+    rig.pc
+}
+
+#[test]
+fn a_cache_that_is_invalidated_by_set_and_way_loses_what_it_alone_had() {
+    for read in [
+        |rig: &mut Rig| {
+            rig.load(BUFFER.start, WB);
+        },
+        |rig: &mut Rig| {
+            rig.start(&[(BUFFER, Reads)]);
+        },
+    ] {
+        let mut rig = Rig::new();
+        rig.fill(BUFFER, WB);
+        let pc = sweep(&mut rig, DC_ISW);
+        rig.dsb().is_silent();
+        read(&mut rig);
+        is_reported(&rig, pc);
+        assert_eq!(rig.checker.findings()[0].pa, BUFFER.start);
+        assert_eq!(rig.checker.findings()[0].mapping, WB.name());
+
+        // Cleaned before, line by line or all.
+        let mut rig = Rig::new();
+        rig.fill(BUFFER, WB).each_line(Clean, BUFFER).dsb();
+        sweep(&mut rig, DC_ISW);
+        read(rig.dsb());
+        rig.is_silent();
+        let mut rig = Rig::new();
+        rig.fill(BUFFER, WB);
+        sweep(&mut rig, DC_CSW);
+        sweep(&mut rig, DC_ISW);
+        read(rig.dsb());
+        rig.is_silent();
+    }
+}
+
+#[test]
+fn what_nobody_reads_after_a_sweep_was_not_wanted() {
+    let mut rig = Rig::new();
+    rig.fill(BUFFER, WB);
+    sweep(&mut rig, DC_ISW);
+    rig.dsb().fill(BUFFER.start..BUFFER.start + 8, WB);
+    rig.load(BUFFER.start, WB).each_line(Clean, BUFFER).dsb();
+    rig.start(&[(BUFFER.start + LINE..BUFFER.end - 16, Writes)]);
+    rig.end().finish().is_silent();
+}
+
+#[test]
+fn a_core_that_starts_sweeps_its_own_cache() {
+    let mut rig = Rig::new();
+    rig.dsb().fill(BUFFER, WB);
+    rig.cpu = 1;
+    sweep(&mut rig, DC_ISW);
+    rig.dsb();
+    rig.cpu = 0;
+    rig.read(BUFFER, WB).finish().is_silent();
+}
+
+#[test]
+fn bytes_of_a_device_under_a_dirty_line_are_not_lost_to_a_sweep() {
+    let mut rig = Rig::new();
+    rig.start(&[(BUFFER, Writes)]).end().store(BUFFER.start, WB);
+    sweep(&mut rig, DC_ISW);
+    rig.dsb().read(BUFFER, WB).finish().is_silent();
+}
+
+#[test]
+fn a_store_that_was_reported_is_not_lost_to_a_sweep_as_well() {
+    let mut rig = Rig::new();
+    rig.start(&[(BUFFER, Reads)]).store(BUFFER.start, WB).end();
+    sweep(&mut rig, DC_ISW);
+    rig.dsb().load(BUFFER.start, WB).finish();
+    let kinds = |rig: &Rig| rig.found().iter().map(|found| found.0).collect::<Vec<_>>();
+    assert_eq!(kinds(&rig), [Kind::TouchedWhileOwned]);
+    // The sweep was its maintenance.
+    rig.store(BUFFER.start, WB);
+    invalidate(&mut rig, BUFFER.start..BUFFER.start + 1);
+    rig.load(BUFFER.start, WB);
+    let both = [Kind::TouchedWhileOwned, Kind::InvalidateDestroysNeighbour];
+    assert_eq!(kinds(&rig), both);
 }
