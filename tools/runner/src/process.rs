@@ -1,6 +1,6 @@
 //! Child processes that can be ended whatever they do, and the user's Ctrl-C.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
@@ -27,6 +27,14 @@ pub(crate) fn catch_interrupts() -> Result<()> {
 /// Whether the runner was asked to stop.
 pub(crate) fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// Fails once [`interrupted`]: what was done until then is not the whole.
+pub(crate) fn go_on() -> Result<()> {
+    if interrupted() {
+        bail!("interrupted");
+    }
+    Ok(())
 }
 
 /// A child in a process group of its own, which ends with this value.

@@ -8,13 +8,13 @@
 mod announcement;
 mod cells;
 mod corpus;
-mod document;
 mod findings;
 mod foreign;
+mod json;
 mod options;
-mod pairs;
 mod plugin;
-mod program;
+mod rng;
+mod slowdown;
 mod source;
 mod watched;
 
@@ -27,9 +27,10 @@ use announcement::is_provoked;
 use anyhow::{Context, Result};
 use cells::{Cells, Extent};
 use corpus::{Judgement, Sums};
-use document::{Account, Document};
 use findings::Finding;
+use json::{Account, Document};
 use options::Options;
+use rng::Row;
 use std::fmt::Write;
 use std::path::Path;
 use watched::{Watched, watch};
@@ -46,7 +47,7 @@ const DOCUMENT: &str = "sanitize.json";
 
 /// Performs `make sanitize`; `false` means that something was found, or missed.
 pub(crate) fn sanitize() -> Result<bool> {
-    document::written(&paths::report().join(DOCUMENT), perform)
+    json::written(&paths::report().join(DOCUMENT), perform)
 }
 
 /// The same, without its file.
@@ -63,19 +64,15 @@ fn perform() -> Result<(bool, Document)> {
     if let Some(pairs) = options.pairs {
         return compare(&boards, pairs, &options);
     }
-    let runs = run_all(&boards, asked.cmdline.is_empty(), &options)?;
-    for run in &runs {
-        print!("{}", run.text);
+    if asked.cmdline.is_empty() {
+        let directory = paths::report().join("sanitize").join("rng");
+        let whole = Whole::run(&boards, &options, &directory, "")?;
+        return Ok((whole.is_right(), whole.document()));
     }
-    let sums = runs
-        .iter()
-        .fold(Sums::default(), |sums, run| sums + run.sums);
+    let runs = run_all(&boards, false, &options)?;
+    show(&runs, "");
     let is_right = runs.iter().all(|run| run.objection.is_none());
-    let has_corpus = asked.cmdline.is_empty();
-    if has_corpus {
-        println!("{sums}");
-    }
-    Ok((is_right, document(&runs, has_corpus.then_some(sums))))
+    Ok((is_right, with_runs(Document::new(None), &runs)))
 }
 
 /// The slow-down on each of `boards`.
@@ -84,58 +81,97 @@ fn compare(boards: &[Board], pairs: usize, options: &Options) -> Result<(bool, D
     firmware::compile(boards, Build::Plain)?;
     let mut is_right = true;
     for &board in boards {
-        is_right &= pairs::compare(&settings(Some(board))?, pairs, options, &plugin)?;
+        is_right &= slowdown::compare(&settings(Some(board))?, pairs, options, &plugin)?;
     }
     let objection = (!is_right).then(|| "the plugin is too slow".to_owned());
     Ok((is_right, Document::new(objection)))
 }
 
-/// The lane: both boards as by `make sanitize`, and a program that shares no code with the firmware,
-/// right and with each of its bugs. Counted are seeds, right twins and runs.
+/// The lane: `make sanitize` of both boards. Counted are seeds, right twins and runs.
 pub(crate) fn lane(directory: &Path) -> Result<Counts> {
-    document::written(&directory.join(DOCUMENT), || judge_lane(directory))
+    json::written(&directory.join(DOCUMENT), || {
+        let whole = Whole::run(&Board::ALL, &Options::default(), directory, "  ")?;
+        Ok((whole.counts(), whole.document()))
+    })
 }
 
-/// The same, without its file.
-fn judge_lane(directory: &Path) -> Result<(Counts, Document)> {
-    let options = Options::default();
-    let runs = run_all(&Board::ALL, true, &options)?;
-    let mut counts = Counts::default();
-    for run in &runs {
-        for line in run.text.lines() {
-            println!("  {line}");
+/// All that is run where nothing less is asked for: the boards' runs, and a program that shares no code
+/// with the firmware, right and with each of its bugs.
+struct Whole {
+    runs: Vec<Run>,
+    /// The program's, if its machine is one of the boards.
+    rows: Vec<Row>,
+}
+
+impl Whole {
+    /// Runs it, and prints what it comes to, each line after `indent`. What the program leaves is in
+    /// `directory`.
+    fn run(boards: &[Board], options: &Options, directory: &Path, indent: &str) -> Result<Self> {
+        let runs = run_all(boards, true, options)?;
+        show(&runs, indent);
+        let mut rows = Vec::new();
+        if boards.contains(&Board::QemuVirt) {
+            std::fs::create_dir_all(directory)?;
+            rows = rng::judge_all(&plugin::build()?, options, directory)?;
         }
-        let Sums { caught, twins, .. } = run.sums;
-        let wrong = run.sums.missed() + run.sums.wrong;
-        let is_right = run.objection.is_none();
-        // Numbers of lines of a report.
-        counts.passed += (caught + twins) as u32 + u32::from(is_right);
-        counts.failed += wrong as u32 + u32::from(!is_right && wrong == 0);
+        for row in &rows {
+            print_lines(&row.text, indent);
+        }
+        let whole = Self { runs, rows };
+        println!("{indent}{}", whole.sums());
+        Ok(whole)
     }
-    let mut sums = runs
-        .iter()
-        .fold(Sums::default(), |sums, run| sums + run.sums);
-    let plugin = plugin::build()?;
-    for row in program::judge_all(&plugin, &options, directory)? {
-        for line in row.text.lines() {
-            println!("  {line}");
-        }
-        sums = sums + row.sums;
-        counts.passed += u32::from(row.is_right);
-        counts.failed += u32::from(!row.is_right);
+
+    fn sums(&self) -> Sums {
+        let runs = self.runs.iter().map(|run| run.sums);
+        let rows = self.rows.iter().map(|row| row.sums);
+        runs.chain(rows)
+            .fold(Sums::default(), |sums, more| sums + more)
     }
-    match program::judge_threads(&plugin, &options, directory) {
-        Ok(()) => {
-            println!("  ok several threads are refused");
-            counts.passed += 1;
-        }
-        Err(error) => {
-            println!("  not ok {error:#}");
-            counts.failed += 1;
-        }
+
+    /// The first of what is wrong with the program's runs.
+    fn objection(&self) -> Option<&String> {
+        self.rows.iter().find_map(|row| row.objection.as_ref())
     }
-    println!("  {sums}");
-    Ok((counts, document(&runs, Some(sums))))
+
+    fn is_right(&self) -> bool {
+        self.runs.iter().all(|run| run.objection.is_none()) && self.objection().is_none()
+    }
+
+    fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for run in &self.runs {
+            let Sums { caught, twins, .. } = run.sums;
+            let wrong = run.sums.missed() + run.sums.wrong;
+            let is_right = run.objection.is_none();
+            // Numbers of lines of a report.
+            counts.passed += (caught + twins) as u32 + u32::from(is_right);
+            counts.failed += wrong as u32 + u32::from(!is_right && wrong == 0);
+        }
+        for row in &self.rows {
+            counts.passed += u32::from(row.objection.is_none());
+            counts.failed += u32::from(row.objection.is_some());
+        }
+        counts
+    }
+
+    fn document(&self) -> Document {
+        let document = Document::new(self.objection().cloned());
+        with_runs(document.with_corpus(Some(self.sums())), &self.runs)
+    }
+}
+
+/// Prints what is to be said of `runs`.
+fn show(runs: &[Run], indent: &str) {
+    for run in runs {
+        print_lines(&run.text, indent);
+    }
+}
+
+fn print_lines(text: &str, indent: &str) {
+    for line in text.lines() {
+        println!("{indent}{line}");
+    }
 }
 
 fn environment(key: &str) -> Option<String> {
@@ -309,9 +345,8 @@ fn head(board: Board, what: &str, watched: &Watched, objections: &[String]) -> S
     text
 }
 
-/// What was found in all runs.
-fn document(runs: &[Run], sums: Option<Sums>) -> Document {
-    let mut document = Document::new(None).with_corpus(sums);
+/// `document` with what was found in `runs`.
+fn with_runs(mut document: Document, runs: &[Run]) -> Document {
     for run in runs {
         let findings = run.watched.findings.list.iter();
         document.add(Account {

@@ -1,21 +1,21 @@
 //! Runs the lanes and adds up what they count.
 
+mod checks;
+
 use crate::bench;
 use crate::boot::{Outcome, boot};
 use crate::console::Show;
-use crate::firmware::{self, Build, Firmware, cargo};
-use crate::host;
+use crate::firmware::{self, Build, Firmware};
 use crate::ktap::Counts;
-use crate::lanes::{self, Boot, CHECK_LIMIT, Check, Count, Expect, Lane, MiriTests, Work};
+use crate::lanes::{self, Boot, Count, Expect, Lane, Work};
 use crate::paths;
-use crate::process::{self, Group};
+use crate::process;
 use crate::sanitize;
 use crate::settings::{Board, Settings};
 use anyhow::{Context, Result, bail};
+use checks::{run_checks, run_miri, run_script, run_tests, run_timed};
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::ScopedJoinHandle;
@@ -77,12 +77,10 @@ pub(crate) fn run(names: &[String]) -> Result<bool> {
                 Work::Sanitize => lane_directory(lane.name).and_then(|path| sanitize::lane(&path)),
             };
             total.lane(lane.name, result, start.elapsed());
-            if process::interrupted() {
-                bail!("interrupted");
-            }
+            process::go_on()?;
         }
         total.join(beside);
-        Ok(())
+        anyhow::Ok(())
     })?;
     println!("{}", total.counts);
     Ok(total.all_passed)
@@ -167,43 +165,6 @@ fn file_name(name: &str) -> String {
         .collect()
 }
 
-/// A command that has ended.
-struct Ended {
-    success: bool,
-    output: String,
-}
-
-/// Runs `command` for at most [`CHECK_LIMIT`] and says how it went in a line.
-fn run_command(lane: &str, name: &str, mut command: Command) -> Result<Ended> {
-    let path = lane_directory(lane)?.join(file_name(name) + ".log");
-    let log = File::create(&path)?;
-    let start = Instant::now();
-    let mut group = Group::spawn(
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log),
-    )?;
-    let status = group.wait_until(start + CHECK_LIMIT)?;
-    group.end()?;
-    let success = status.is_some_and(|status| status.success());
-    let output = String::from_utf8_lossy(&std::fs::read(&path)?).into_owned();
-    let verdict = if success { "ok" } else { "not ok" };
-    println!(
-        "  {verdict} {name} ({:.0} s)",
-        start.elapsed().as_secs_f64()
-    );
-    if !success {
-        let why = match status {
-            Some(status) => status.to_string(),
-            None => format!("cut after {} s", start.elapsed().as_secs()),
-        };
-        print!("{}", tail(&output));
-        println!("    {why}, all of it in {}", path.display());
-    }
-    Ok(Ended { success, output })
-}
-
 /// The last lines of `output` that may say what failed, marked so that none is taken for one of
 /// ours.
 fn tail(output: &str) -> String {
@@ -221,168 +182,6 @@ fn tells(line: &str) -> bool {
             .split_once(": ")
             .is_some_and(|(number, _)| number.parse::<u32>().is_ok());
     !(frame || line.is_empty() || line.ends_with(" ... ok") || line.contains(" ... ignored"))
-}
-
-fn cargo_command(check: &Check) -> Command {
-    let mut command = cargo();
-    command.args(check.args).envs(check.env.iter().copied());
-    command
-}
-
-fn run_checks(lane: &str, checks: &[Check]) -> Result<Counts> {
-    let mut counts = Counts::default();
-    for check in checks {
-        let ended = run_command(lane, check.name, cargo_command(check))?;
-        counts.add(if ended.success { passed(1) } else { failed(1) });
-    }
-    Ok(counts)
-}
-
-/// What fixes the cases property tests draw; `.cargo/config.toml` sets it.
-const SEED: &str = "PROPTEST_RNG_SEED";
-
-fn run_tests(lane: &str, checks: &[Check]) -> Result<Counts> {
-    if let Ok(seed) = std::env::var(SEED) {
-        println!("  # {SEED}={seed}: set it for other property cases, PROPTEST_CASES for more");
-    }
-    let mut counts = Counts::default();
-    for check in checks {
-        let ended = run_command(lane, check.name, cargo_command(check))?;
-        counts.add(test_counts(&ended));
-    }
-    Ok(counts)
-}
-
-/// Runs tests that may run for `limit`. Those that take longer are a failure, and say so.
-fn run_timed(lane: &str, check: &Check, limit: Duration) -> Result<Counts> {
-    let ended = run_command(lane, check.name, cargo_command(check))?;
-    show_notes(&ended);
-    let mut counts = test_counts(&ended);
-    let took = run_time(&ended);
-    if took > limit {
-        println!(
-            "  not ok {} ran {took:.1?}, more than {limit:?}",
-            check.name
-        );
-        counts.add(failed(1));
-    }
-    Ok(counts)
-}
-
-/// Prints what tests note of their results.
-fn show_notes(ended: &Ended) {
-    let notes = ended.output.lines().filter(|line| line.starts_with("# "));
-    notes.for_each(|note| println!("  {note}"));
-}
-
-/// How long the tests ran, as their `test result:` lines say, without the time to compile them.
-fn run_time(ended: &Ended) -> Duration {
-    let seconds = |line: &str| {
-        let (_, seconds) = line.split_once("; finished in ")?;
-        Duration::try_from_secs_f64(seconds.strip_suffix('s')?.parse().ok()?).ok()
-    };
-    ended.output.lines().filter_map(seconds).sum()
-}
-
-/// Runs a script of the repository and reads what it counts.
-fn run_script(lane: &str, path: &str) -> Result<Counts> {
-    let mut command = Command::new(paths::root().join(path));
-    command.current_dir(paths::root());
-    Ok(script_counts(&run_command(lane, path, command)?))
-}
-
-/// What the last line of a script says, `N passed, N failed`. A run that fails has a failure.
-fn script_counts(ended: &Ended) -> Counts {
-    let last = ended.output.lines().last().unwrap_or_default();
-    let number = |word: &str| {
-        let mut parts = last.split(',').map(str::trim);
-        let number = parts.find_map(|part| part.strip_suffix(word))?;
-        number.trim().parse().ok()
-    };
-    let mut counts = match (number("passed"), number("failed")) {
-        (Some(passed), Some(failed)) => Counts {
-            passed,
-            failed,
-            skipped: 0,
-        },
-        _ => Counts::default(),
-    };
-    if !ended.success && counts.failed == 0 {
-        counts.failed = 1;
-    }
-    counts
-}
-
-/// What the `test result:` lines of a test run count. A run that fails has a failure.
-fn test_counts(ended: &Ended) -> Counts {
-    let mut counts = Counts::default();
-    for line in ended.output.lines() {
-        let Some(result) = line.trim_start().strip_prefix("test result: ") else {
-            continue;
-        };
-        let number = |word: &str| {
-            let part = result.split(['.', ';']).map(str::trim);
-            let mut numbers = part.filter_map(|part| part.strip_suffix(word));
-            numbers
-                .next()
-                .and_then(|n| n.trim().parse().ok())
-                .unwrap_or(0)
-        };
-        counts.add(Counts {
-            passed: number("passed"),
-            failed: number("failed"),
-            skipped: number("ignored"),
-        });
-    }
-    if !ended.success && counts.failed == 0 {
-        counts.failed = 1;
-    }
-    counts
-}
-
-fn run_miri(lane: &str, tests: &MiriTests) -> Result<Counts> {
-    let miri = || {
-        let mut command = Command::new("rustup");
-        command
-            .args(["run", "nightly", "cargo", "miri"])
-            .current_dir(paths::root())
-            .stdin(Stdio::null());
-        command
-    };
-    let probe = miri().arg("--version").output();
-    if !probe.is_ok_and(|output| output.status.success()) {
-        println!("  SKIP no nightly with Miri (rustup toolchain install nightly -c miri,rust-src)");
-        return Ok(Counts {
-            skipped: 1,
-            ..Counts::default()
-        });
-    }
-    let listed = run_command(lane, tests.list.name, cargo_command(&tests.list))?;
-    let names = miri_names(&listed.output, tests)?;
-    let check = &tests.run;
-    let mut command = miri();
-    command
-        .args(check.args)
-        .args(names)
-        .envs(check.env.iter().copied())
-        .env("CARGO_BUILD_TARGET", host::triple()?);
-    Ok(test_counts(&run_command(lane, check.name, command)?))
-}
-
-/// The tests in `list` that Miri is to run. Each start of a name must be one of some test's.
-fn miri_names<'a>(list: &'a str, tests: &MiriTests) -> Result<Vec<&'a str>> {
-    let all: Vec<_> = list
-        .lines()
-        .filter_map(|line| line.strip_suffix(": test"))
-        .collect();
-    for start in tests.of.iter().chain(tests.without) {
-        if !all.iter().any(|name| name.starts_with(start)) {
-            bail!("no test's name starts with {start}");
-        }
-    }
-    let starts = |name: &str, with: &[&str]| with.iter().any(|start| name.starts_with(start));
-    let wanted = |name: &&str| starts(name, tests.of) && !starts(name, tests.without);
-    Ok(all.into_iter().filter(wanted).collect())
 }
 
 /// The firmware of both boards.

@@ -17,9 +17,9 @@ pub(super) const HOST_TESTS: Check = Check {
     env: &[],
 };
 
-/// The debug build of the slab caches, which adds to every call of theirs. This and the next name the
-/// runner as well: with it the dependencies have the features that all of the workspace gives them,
-/// and are not built anew.
+/// The debug build of the slab caches, which adds to every call of theirs. This and others below name
+/// the runner as well: with it the dependencies have the features that all of the workspace gives
+/// them, and are not built anew.
 pub(super) const SLAB_DEBUG_TESTS: Check = Check {
     name: "cargo test, slab-debug",
     args: &[

@@ -11,7 +11,7 @@
 //! to a device. ` planted` at the end is that of the hazard's planted twin. `# cell end` ends it.
 
 use super::findings::Finding;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How the line that announces a provocation starts, and the line that ends it.
 const CELL: &str = "# cell ";
@@ -76,7 +76,8 @@ impl<'a> Announcement<'a> {
 }
 
 /// Each announcement in which what it must provoke was not found. Of one that was made several times, that
-/// has to be found so often at least: each time it is reported anew.
+/// has to be found after each: it is reported anew there, and a finding that has the number of its scope
+/// is of one of them only.
 pub(super) fn objections(report: &str, findings: &[Finding]) -> Vec<String> {
     let mut made: BTreeMap<&str, usize> = BTreeMap::new();
     for line in report.lines().filter(|line| line.starts_with(CELL)) {
@@ -93,7 +94,11 @@ pub(super) fn objections(report: &str, findings: &[Finding]) -> Vec<String> {
             let console = finding.console.as_deref();
             console == Some(line) && finding.kind == *kind && said.is_about(finding)
         });
-        let found = within.count();
+        let (numbered, others): (Vec<_>, Vec<_>) = within
+            .map(|finding| finding.scope)
+            .partition(Option::is_some);
+        let scopes: BTreeSet<_> = numbered.into_iter().collect();
+        let found = scopes.len() + others.len();
         (found < times)
             .then(|| format!("`{line}`: {kind} was found {found} times there, announced {times}"))
     };
@@ -128,6 +133,28 @@ mod tests {
         assert!(!is_provoked(&dirty("# cell end")) && !is_provoked(&dirty("ok 1 mmu")));
         let any = "# cell hazard=H1 method=kmalloc-raw direction=to-device wrong=any";
         assert!(!is_provoked(&dirty(any)));
+    }
+
+    #[test]
+    fn what_is_announced_twice_must_be_found_each_time() {
+        let report = format!("{RAW}\n{END}\n{RAW}\n{END}\n");
+        let dirty = |scope| Finding {
+            scope,
+            ..dirty(RAW)
+        };
+        for (scopes, found) in [
+            ([Some(1), Some(3)], 2),
+            ([None, None], 2),
+            ([Some(1), Some(1)], 1),
+        ] {
+            let objections = objections(&report, &scopes.map(dirty));
+            assert_eq!(objections.is_empty(), found == 2, "{scopes:?}");
+            let end = format!("was found {found} times there, announced 2");
+            assert!(
+                objections.iter().all(|why| why.ends_with(&end)),
+                "{objections:?}"
+            );
+        }
     }
 
     #[test]

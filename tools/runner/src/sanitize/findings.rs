@@ -34,6 +34,9 @@ pub(super) struct Finding {
     pub(super) advice: String,
     /// The last whole line of the console before.
     pub(super) console: Option<String>,
+    /// The part of the run it is in, by number: each line that announces a provocation begins one.
+    #[serde(default, skip_serializing)]
+    pub(super) scope: Option<u64>,
     /// How often it happened.
     pub(super) count: u64,
     /// The function at the instruction and those it is inlined into, innermost first.
@@ -73,20 +76,21 @@ pub(super) struct End {
     /// Why it could not watch, if it could not.
     #[serde(default)]
     blind: Option<String>,
-    /// Findings, those that were suppressed left out.
-    pub(super) findings: u64,
+    /// Findings, those that were suppressed left out: one for each line before.
+    pub(super) findings: usize,
     /// Jobs by device.
     pub(super) jobs: BTreeMap<String, u64>,
 }
 
 impl End {
-    /// Why nothing is proved by what was found or not: the plugin was blind, has lost something, or saw
-    /// fewer than `floor` accesses.
-    pub(super) fn objection(&self, floor: u64) -> Option<String> {
+    /// Why nothing is proved by what was found or not: the plugin was blind, has lost something, counts
+    /// other findings than the `read` ones, or saw fewer than `floor` accesses.
+    pub(super) fn objection(&self, floor: u64, read: usize) -> Option<String> {
         let Self {
             accesses,
             lost,
             blind,
+            findings,
             ..
         } = self;
         if let Some(why) = blind {
@@ -94,6 +98,10 @@ impl End {
         } else if *lost != 0 {
             Some(format!(
                 "the plugin lost {lost} of what it had to follow, so nothing is proved"
+            ))
+        } else if *findings != read {
+            Some(format!(
+                "the plugin counts {findings} findings and wrote {read}, so nothing is proved"
             ))
         } else if *accesses < floor {
             Some(format!(
@@ -165,6 +173,7 @@ pub(super) mod tests {
             missing: Some("DC CVAC by VA before the doorbell".into()),
             advice: "Clean.".into(),
             console: Some(console.into()),
+            scope: None,
             count: 3,
             frames: vec![Frame {
                 function: function.into(),
@@ -176,7 +185,8 @@ pub(super) mod tests {
     const CANNED: &str = concat!(
         r#"{"kind":"stale-read","pa":"0x7eff3000","pc":"0xffffffff80012345","symbol":null,"cpu":0,"#,
         r#""device":"edu","role":"destination","mapping":"Normal write-back","#,
-        r##""missing":"DC IVAC","advice":"Invalidate.","console":"# seed a kind=b","count":3}"##,
+        r##""missing":"DC IVAC","advice":"Invalidate.","console":"# seed a kind=b","scope":7,"##,
+        r#""count":3}"#,
         "\n",
         r#"{"end":true,"accesses":12,"walks":3,"findings":1,"jobs":{"edu":2,"fw_cfg":0}}"#,
         "\n"
@@ -194,6 +204,20 @@ pub(super) mod tests {
         assert_eq!(finding.kind, "stale-read");
         assert_eq!(finding.console.as_deref(), Some("# seed a kind=b"));
         assert_eq!(finding.symbol, None);
+        assert_eq!(finding.scope, Some(7));
+        let older = CANNED.replace(r#""scope":7,"#, "");
+        assert_eq!(Findings::parse(&older).unwrap().list[0].scope, None);
+    }
+
+    #[test]
+    fn a_finding_that_was_counted_and_not_read_proves_nothing() {
+        let end = Findings::parse(CANNED).unwrap().end.unwrap();
+        assert_eq!(end.objection(12, 1), None);
+        for read in [0, 2] {
+            let objection = end.objection(12, read).unwrap();
+            let start = format!("the plugin counts 1 findings and wrote {read}, ");
+            assert!(objection.starts_with(&start), "{objection}");
+        }
     }
 
     /// What is said of an end with `more` fields.
@@ -201,7 +225,8 @@ pub(super) mod tests {
         let line = format!(
             r#"{{"end":true,"accesses":12,"walks":3,"findings":0,"jobs":{{"edu":1}}{more}}}"#
         );
-        Findings::parse(&line).unwrap().end.unwrap().objection(12)
+        let end = Findings::parse(&line).unwrap().end.unwrap();
+        end.objection(12, 0)
     }
 
     #[test]
@@ -219,7 +244,7 @@ pub(super) mod tests {
             assert!(objection.contains(why), "{objection}");
         }
         let end = Findings::parse(CANNED).unwrap().end.unwrap();
-        let objection = end.objection(13).unwrap();
+        let objection = end.objection(13, 1).unwrap();
         assert!(
             objection.contains("saw 12 accesses, fewer than 13"),
             "{objection}"

@@ -1,7 +1,7 @@
 //! Any firmware under the plugin.
 
-use super::document::{Account, Document};
 use super::environment;
+use super::json::{Account, Document};
 use super::options::Options;
 use super::plugin;
 use super::watched::{Watched, watch};
@@ -85,7 +85,7 @@ pub(super) fn run(
 /// Why a run proves nothing. How the firmware ended is its own matter, and whether it uses devices.
 pub(super) fn objection(watched: &Watched) -> Option<String> {
     match &watched.findings.end {
-        Some(end) => end.objection(FEW),
+        Some(end) => end.objection(FEW, watched.findings.list.len()),
         None => {
             let end = watched.outcome.objection.as_deref().unwrap_or("QEMU ended");
             Some(format!(

@@ -19,6 +19,10 @@ pub(in crate::sanitize) fn watched(
     list: Vec<Finding>,
     end: Option<findings::End>,
 ) -> Watched {
+    let end = end.map(|mut end| {
+        end.findings = list.len();
+        end
+    });
     Watched {
         outcome: Outcome {
             verdict: Verdict::default(),
@@ -96,11 +100,54 @@ fn scripts_are_told_of_each_run() {
         ),
         judge_plain(Board::QemuVirt, watched("", vec![], None), Extent::Part),
     ];
-    let text = serde_json::to_string(&document(&runs, None)).unwrap();
+    let text = serde_json::to_string(&with_runs(Document::new(None), &runs)).unwrap();
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(value["runs"][0]["verdict"], "ok");
     assert_eq!(value["runs"][1]["board"], "qemu-virt");
     assert_eq!(value["findings"][0]["announced"], true);
     let verdict = value["verdict"].as_str().unwrap();
     assert!(verdict.starts_with("qemu-virt, plain: the plugin did not come"));
+}
+
+#[test]
+fn a_program_that_is_not_right_makes_the_whole_not_right() {
+    let row = |objection: Option<&str>, caught| Row {
+        text: String::new(),
+        sums: Sums {
+            seeded: 1,
+            caught,
+            ..Sums::default()
+        },
+        objection: objection.map(Into::into),
+    };
+    let whole = |rows| Whole { runs: vec![], rows };
+    let verdict = |whole: &Whole| {
+        let value = serde_json::to_value(whole.document()).unwrap();
+        assert_eq!(value["corpus"]["seeded"], whole.rows.len());
+        value["verdict"].as_str().unwrap().to_owned()
+    };
+    let right = whole(vec![row(None, 1), row(None, 1)]);
+    assert!(right.is_right());
+    assert_eq!(verdict(&right), "ok");
+    assert_eq!(right.counts().to_string(), "2 passed, 0 failed, 0 skipped");
+    let wrong = whole(vec![
+        row(None, 1),
+        row(Some("a: MISSED"), 0),
+        row(Some("b"), 1),
+    ]);
+    assert!(!wrong.is_right());
+    assert_eq!(verdict(&wrong), "a: MISSED");
+    assert_eq!(wrong.counts().to_string(), "1 passed, 2 failed, 0 skipped");
+    assert_eq!(wrong.sums().missed(), 1);
+}
+
+#[test]
+fn findings_that_were_lost_on_the_way_prove_nothing() {
+    let stale = || finding("stale-read", Some("edu"), "look", CELL);
+    let mut cut = watched(CELL, vec![stale(), stale()], end(""));
+    cut.findings.list.pop();
+    let why = "the plugin counts 2 findings and wrote 1, so nothing is proved";
+    assert_eq!(foreign::objection(&cut).unwrap(), why);
+    let plain = judge_plain(Board::Rpi4, cut, Extent::Part);
+    assert_eq!(plain.objection.unwrap(), why);
 }

@@ -6,6 +6,7 @@ use crate::boot::{Outcome, boot};
 use crate::console::Show;
 use crate::firmware::Firmware;
 use crate::machine::FINDINGS;
+use crate::process;
 use crate::settings::Settings;
 use anyhow::Result;
 use std::collections::BTreeMap;
@@ -40,6 +41,8 @@ pub(super) fn watch(
         std::fs::remove_file(&path)?;
     }
     let outcome = boot(settings, firmware, directory, show)?;
+    // QEMU is ended gently, so that the plugin comes to its end in half a run, too.
+    process::go_on()?;
     let report = std::fs::read(directory.join("report.txt"))?;
     let mut findings = Findings::read(&path)?;
     let source = Source::of(&firmware.elf);
@@ -65,7 +68,7 @@ impl Watched {
             Some(end) if end.jobs.values().all(|&jobs| jobs == 0) => {
                 Some("the plugin saw no device work, so nothing is proved".into())
             }
-            Some(end) => end.objection(BOOT),
+            Some(end) => end.objection(BOOT, self.findings.list.len()),
         }
     }
 

@@ -2,62 +2,6 @@ use super::*;
 use crate::ktap::Verdict;
 use std::time::Duration;
 
-fn ended(success: bool, output: &str) -> Ended {
-    Ended {
-        success,
-        output: output.into(),
-    }
-}
-
-const OUTPUT: &str = "\
-running 3 tests
-test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s
-test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured; 7 filtered out; finished in 1.00s
-";
-
-#[test]
-fn test_results_add_up() {
-    let counts = test_counts(&ended(false, OUTPUT));
-    assert_eq!(counts.to_string(), "7 passed, 2 failed, 1 skipped");
-}
-
-#[test]
-fn run_times_add_up() {
-    assert_eq!(run_time(&ended(false, OUTPUT)), Duration::from_secs(1));
-    let slow = "; finished in 35.25s\n";
-    let slow = OUTPUT.replace("; finished in 1.00s\n", slow);
-    assert_eq!(run_time(&ended(true, &slow)), Duration::from_millis(35_250));
-    assert_eq!(run_time(&ended(true, "")), Duration::ZERO);
-}
-
-#[test]
-fn a_script_counts_for_itself() {
-    let counts = |success, output| script_counts(&ended(success, output)).to_string();
-    assert_eq!(
-        counts(true, "ok - a\n3 passed, 0 failed\n"),
-        passed(3).to_string()
-    );
-    assert_eq!(
-        counts(false, "3 passed, 2 failed"),
-        "3 passed, 2 failed, 0 skipped"
-    );
-    assert_eq!(
-        counts(false, "3 passed, 0 failed\nkilled"),
-        failed(1).to_string()
-    );
-    assert_eq!(
-        counts(true, "nothing of this kind"),
-        Counts::default().to_string()
-    );
-}
-
-#[test]
-fn a_run_that_does_not_build_is_a_failure() {
-    let counts = test_counts(&ended(false, "error: could not compile"));
-    assert_eq!(counts, failed(1));
-    assert_eq!(test_counts(&ended(true, "")), Counts::default());
-}
-
 #[test]
 fn a_lane_that_counts_nothing_or_does_not_run_fails_the_whole() {
     for result in [
@@ -126,15 +70,6 @@ fn a_report_must_say_what_is_expected_of_it() {
 }
 
 #[test]
-fn commands_are_judged_by_their_status() {
-    let mut command = Command::new("sh");
-    command.args(["-c", "echo text; exit 3"]);
-    let ended = run_command("selftest", "fails on purpose", command).unwrap();
-    assert!(!ended.success);
-    assert_eq!(ended.output, "text\n");
-}
-
-#[test]
 fn unknown_lanes_are_refused() {
     let error = run(&["nonsense".into()]).unwrap_err().to_string();
     assert!(error.contains("allowed are lint, host"), "{error}");
@@ -159,25 +94,4 @@ fn what_failed_is_shown_without_what_passed() {
         tail(&output),
         "    | thread 'a::fails' panicked at a.rs:7:1:\n    | test b ... FAILED\n"
     );
-}
-
-#[test]
-fn miri_is_given_whole_names() {
-    let check = || Check {
-        name: "none",
-        args: &[],
-        env: &[],
-    };
-    let tests = |of, without| MiriTests {
-        list: check(),
-        run: check(),
-        of,
-        without,
-    };
-    let list = "     Running unittests\na::b: test\na::c: test\nb::a: test\na::d: bench\n";
-    let names = miri_names(list, &tests(&["a::"], &["a::c"]));
-    assert_eq!(names.unwrap(), ["a::b"]);
-    for (of, without) in [(&["a::", "c::"][..], &[][..]), (&["a::"], &["a::e"])] {
-        assert!(miri_names(list, &tests(of, without)).is_err());
-    }
 }

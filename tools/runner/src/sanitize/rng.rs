@@ -7,6 +7,7 @@ use super::options::Options;
 use super::watched::Watched;
 use crate::console::Show;
 use crate::paths;
+use crate::process;
 use crate::settings::{Board, Settings};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -110,11 +111,12 @@ pub(super) struct Row {
     pub(super) text: String,
     /// Its part in the sums.
     pub(super) sums: Sums,
-    /// Whether it is as it should be.
-    pub(super) is_right: bool,
+    /// What is wrong with it.
+    pub(super) objection: Option<String>,
 }
 
-/// Builds and runs the program in all ways, two at a time. What it leaves is in `directory`.
+/// Builds and runs the program in all ways, two at a time, and once on cores with threads of their own.
+/// What it leaves is in `directory`.
 pub(super) fn judge_all(plugin: &Path, options: &Options, directory: &Path) -> Result<Vec<Row>> {
     let images = PROGRAMS.iter().map(|program| program.build(directory));
     let images = images.collect::<Result<Vec<_>>>()?;
@@ -127,16 +129,20 @@ pub(super) fn judge_all(plugin: &Path, options: &Options, directory: &Path) -> R
                 for way in ways {
                     for (program, image) in PROGRAMS.iter().zip(images) {
                         rows.push(program.judge(way, image, plugin, options, directory));
+                        process::go_on()?;
                     }
                 }
-                rows
+                anyhow::Ok(rows)
             })
         };
         let mut rows = Vec::new();
         for thread in [judge(some), judge(others)] {
             let ended = thread.join();
-            rows.extend(ended.map_err(|_| anyhow::anyhow!("a thread panicked"))?);
+            rows.extend(ended.map_err(|_| anyhow::anyhow!("a thread panicked"))??);
         }
+        let refused = judge_threads(&images[0], plugin, options, directory);
+        process::go_on()?;
+        rows.push(row_of_threads(refused));
         Ok(rows)
     })
 }
@@ -144,14 +150,12 @@ pub(super) fn judge_all(plugin: &Path, options: &Options, directory: &Path) -> R
 /// What the plugin says when cores run in threads of their own.
 const REFUSAL: &str = "More than one thread";
 
-/// Boots the right program on two cores with a thread each, which the plugin must refuse by name.
+/// Boots the program in `image` on two cores with a thread each, which the plugin must refuse by name.
 ///
 /// # Errors
 ///
 /// That it did not.
-pub(super) fn judge_threads(plugin: &Path, options: &Options, directory: &Path) -> Result<()> {
-    let [right, ..] = &PROGRAMS;
-    let image = right.build(directory)?;
+fn judge_threads(image: &Path, plugin: &Path, options: &Options, directory: &Path) -> Result<()> {
     let mut watch = options.watch(plugin, false);
     watch.has_threads = true;
     let settings = Settings {
@@ -159,13 +163,27 @@ pub(super) fn judge_threads(plugin: &Path, options: &Options, directory: &Path) 
         watch: Some(watch),
         ..settings(&WAYS[0])?
     };
-    let watched = foreign::run(&settings, &image, &directory.join("threads"), Show::Nothing)?;
+    let watched = foreign::run(&settings, image, &directory.join("threads"), Show::Nothing)?;
     let said = watched.outcome.objection.unwrap_or_default();
     let is_refused = said.contains(REFUSAL) && said.contains("QEMU ended with exit status");
     if !is_refused || watched.findings.end.is_some() {
-        bail!("several threads were not refused: {said}");
+        bail!("they were not: {said}");
     }
     Ok(())
+}
+
+/// What [`judge_threads`] comes to.
+fn row_of_threads(refused: Result<()>) -> Row {
+    let name = "virtio: several threads are refused";
+    let why = refused.err().map(|error| format!("{error:#}"));
+    Row {
+        text: match &why {
+            None => format!("ok {name}"),
+            Some(why) => format!("not ok {name}\n  {why}"),
+        },
+        sums: Sums::default(),
+        objection: why.map(|why| format!("{name}: {why}")),
+    }
 }
 
 /// The machine.
@@ -261,17 +279,20 @@ impl Program {
             wrong: wrong.len(),
             twins: usize::from(self.bug.is_none()),
         };
-        let is_right = objection.is_none() && sums.missed() == 0 && sums.wrong == 0;
-        let verdict = if is_right { "ok" } else { "not ok" };
+        let why = objection.or_else(|| match (sums.missed(), sums.wrong) {
+            (0, 0) => None,
+            (0, wrong) => Some(format!("{wrong} findings of something else")),
+            _ => Some("MISSED".into()),
+        });
+        let verdict = if why.is_none() { "ok" } else { "not ok" };
         let what = match self.bug {
             Some((kind, function)) => format!("{kind} in {function}"),
             None => "nothing".into(),
         };
-        let mut text = format!("{verdict} virtio, {name}: {what} is to be found");
-        if let Some(why) = objection {
+        let name = format!("virtio, {name}: {what} is to be found");
+        let mut text = format!("{verdict} {name}");
+        if let Some(why) = &why {
             text += &format!("\n  {why}");
-        } else if sums.missed() != 0 {
-            text += "\n  MISSED";
         }
         for finding in wrong {
             text += &format!("\n  FALSE: {}", finding.in_words());
@@ -279,7 +300,7 @@ impl Program {
         Row {
             text,
             sums,
-            is_right,
+            objection: why.map(|why| format!("{name}: {why}")),
         }
     }
 }
@@ -299,7 +320,7 @@ mod tests {
             twins,
         } = row.sums;
         let is_right = caught + twins == 1 && wrong == 0 && objection.is_none();
-        assert_eq!(row.is_right, is_right);
+        assert_eq!(row.objection.is_none(), is_right);
         assert_eq!(row.text.starts_with("ok "), is_right);
         [seeded, caught, wrong, twins]
     }
@@ -344,6 +365,18 @@ mod tests {
         }
         let objection = right.objection(&unseen).unwrap();
         assert_eq!(objection, "no job of virtio-mmio@a003e00 was seen");
+    }
+
+    #[test]
+    fn threads_that_are_not_refused_are_objected_to() {
+        assert_eq!(row_of_threads(Ok(())).objection, None);
+        let row = row_of_threads(Err(anyhow::anyhow!("they were not: PASS")));
+        assert!(
+            row.text.starts_with("not ok virtio: several"),
+            "{}",
+            row.text
+        );
+        assert!(row.objection.unwrap().ends_with("they were not: PASS"));
     }
 
     #[test]
