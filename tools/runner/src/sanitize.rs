@@ -40,7 +40,7 @@ use watched::{Watched, watch};
 const CORPUS: &str = "corpus test=h7_barriers dma.debug=no";
 
 /// Longest run in seconds when TIMEOUT is not given: several times what it takes on two busy cores.
-const TIMEOUT: &str = "150";
+const TIMEOUT: &str = "400";
 
 /// The file with what was found.
 const DOCUMENT: &str = "sanitize.json";
