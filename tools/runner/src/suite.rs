@@ -27,6 +27,10 @@ const REPORT: &str = "report.txt";
 /// Boots at a time; a run in QEMU keeps one core busy.
 const PARALLEL_BOOTS: usize = 2;
 
+/// Longest boot in seconds where a lane's row names none: the longest takes 15 on two idle cores, but
+/// machines of continuous integration are shared, and sometimes stand still.
+const BOOT_TIMEOUT: &str = "240";
+
 /// Lines of a failed command's or boot's output that are shown.
 const OUTPUT_TAIL: usize = 30;
 
@@ -270,7 +274,8 @@ fn try_boot(description: &Boot, built: &Built, directory: &Path) -> Result<Outco
     }
     let settings = Settings::read(Board::QemuVirt, |key| {
         let found = values.iter().find(|(name, _)| *name == key);
-        found.map(|(_, value)| value.clone())
+        let default = || (key == "TIMEOUT").then(|| BOOT_TIMEOUT.to_owned());
+        found.map(|(_, value)| value.clone()).or_else(default)
     })?;
     let firmware = match settings.board {
         Board::QemuVirt => &built.virt,

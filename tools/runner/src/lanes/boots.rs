@@ -98,14 +98,11 @@ fn random_copies() -> Boot {
 /// All suites with every object of the slab caches guarded, on both boards.
 pub(super) fn debugged() -> Vec<Boot> {
     let boot = |board| {
-        let settings = [("BOARD", board), ("TIMEOUT", DEBUG_TIMEOUT)];
+        let settings = [("BOARD", board)];
         Boot::new(board, &settings)
     };
     ["qemu-virt", "rpi4"].map(boot).to_vec()
 }
-
-/// Longest boot of the debug build in seconds, whose every call looks at whole objects.
-const DEBUG_TIMEOUT: &str = "120";
 
 /// Every test with each of its first 200 allocations failing, inside one boot per board.
 pub(super) fn failslab() -> Vec<Boot> {
@@ -211,7 +208,7 @@ pub(super) fn twins() -> Vec<Boot> {
             twin(
                 board,
                 "selftest.fail",
-                "30",
+                "60",
                 &[
                     "failed, first",
                     "selftest.fail",
@@ -221,20 +218,20 @@ pub(super) fn twins() -> Vec<Boot> {
             twin(
                 board,
                 "selftest.panic",
-                "30",
+                "60",
                 &["bailed out", "panic", "QEMU ended with exit status"],
             ),
             twin(
                 board,
                 "selftest.fault",
-                "30",
+                "60",
                 &["bailed out", "fault", "QEMU ended with exit status"],
             ),
             twin(board, "selftest.hang", "5", &["hang: cut after 5 s"]),
             twin(
                 board,
                 "no-such-test",
-                "30",
+                "60",
                 &["failed, first", "selection", "QEMU ended with exit status"],
             ),
         ]);

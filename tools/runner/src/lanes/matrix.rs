@@ -138,19 +138,12 @@ const MATRIX_SUITES: [&str; 14] = [
     "ioremap", "alloc", "coherent", "fw_cfg",
 ];
 
-/// Longest boot of the matrix in seconds.
-const MATRIX_TIMEOUT: &str = "60";
-
 /// Where virt's RAM starts.
 const VIRT_RAM: u64 = 1 << 30;
 
 pub(super) fn matrix() -> Vec<Boot> {
     let mut boots: Vec<_> = (0..).zip(&MATRIX).map(|(i, row)| row.boot(i)).collect();
-    let settings = [
-        ("BOARD", "rpi4"),
-        ("DTB", "none"),
-        ("TIMEOUT", MATRIX_TIMEOUT),
-    ];
+    let settings = [("BOARD", "rpi4"), ("DTB", "none")];
     // Without a tree the Pi's other cores are known to wait in the firmware's spin table.
     let without_tree = Boot::new("rpi4 without a tree", &settings);
     boots.push(without_tree.says([cores_line(4)]));
@@ -203,7 +196,6 @@ impl Row {
                 ("DTB", dtb),
                 ("RAMFILL", ram),
                 ("CMDLINE", &suite),
-                ("TIMEOUT", MATRIX_TIMEOUT),
                 (
                     "QEMU_EXTRA",
                     &format!("-cpu {cpu} -machine gic-version={gic}{level}"),
